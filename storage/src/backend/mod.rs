@@ -1,0 +1,166 @@
+//! Stores of objects, as the rest of the crate sees them.
+//!
+//! The port has no overwrite and no rename: an object is created once, whole, and what cannot be said here
+//! nobody can do. Read [`Backend`], then `object` (every real store), then the wrappers.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::error::Kind;
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name, from the vault's root.
+    pub name: String,
+    /// Its length, bytes.
+    pub length: u64,
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// There is no such object.
+    #[error("object {name} not found")]
+    NotFound {
+        /// The object.
+        name: String,
+    },
+    /// A create-only put met an object of that name.
+    #[error("object {name} exists")]
+    Exists {
+        /// The object.
+        name: String,
+    },
+    /// The range is not inside the object.
+    #[error("object {name} is shorter than byte {end}")]
+    Range {
+        /// The object.
+        name: String,
+        /// Where the range ends.
+        end: u64,
+    },
+    /// The object is larger than the caller takes.
+    #[error("object {name} has {length} bytes, at most {max} are taken")]
+    TooLarge {
+        /// The object.
+        name: String,
+        /// Its length.
+        length: u64,
+        /// The caller's bound.
+        max: u64,
+    },
+    /// No permission (401, 403, EACCES, EPERM, EROFS).
+    #[error("the store denied to {operation} {name}")]
+    Denied {
+        /// `put`, `read`, …
+        operation: &'static str,
+        /// The object or prefix.
+        name: String,
+        /// What the store said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No space (ENOSPC, EDQUOT, 507).
+    #[error("the store is full: could not {operation} {name}")]
+    Full {
+        /// `put`, …
+        operation: &'static str,
+        /// The object.
+        name: String,
+        /// What the store said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Time-out, throttling, 5xx, a broken connection: may work later.
+    #[error("the store did not {operation} {name}")]
+    Unavailable {
+        /// `put`, `read`, …
+        operation: &'static str,
+        /// The object or prefix.
+        name: String,
+        /// What the store said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Anything that will not work as asked (a missing bucket, a bad endpoint, a malformed answer).
+    #[error("the store refused to {operation} {name}")]
+    Refused {
+        /// `put`, `read`, …
+        operation: &'static str,
+        /// The object or prefix.
+        name: String,
+        /// What the store said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The URL or the configuration of a store is wrong.
+    #[error("store {url}: {why}")]
+    Configuration {
+        /// The store.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl BackendError {
+    /// What helps.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::Missing,
+            // Names are never used twice: whoever meets this has a bug or a repeated put, and decides itself.
+            Self::Exists { .. } => Kind::Invalid,
+            Self::Range { .. } | Self::TooLarge { .. } => Kind::Corrupt,
+            Self::Denied { .. } => Kind::Denied,
+            Self::Full { .. } => Kind::Full,
+            Self::Unavailable { .. } => Kind::Retry,
+            Self::Refused { .. } | Self::Configuration { .. } => Kind::Invalid,
+        }
+    }
+}
+
+/// A store of write-once objects.
+///
+/// Names are relative to the vault's root, of letters, digits, `-`, `.` and `/`. All methods may be called from many tasks at once and are
+/// cancel safe: a dropped put may or may not have happened, nothing else is left behind that a reader could see.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Creates the object, durable when this returns.
+    ///
+    /// The pieces are put as one object; they are not copied.
+    ///
+    /// # Errors
+    /// [`BackendError::Exists`] when the name is taken (where the store can tell); others by cause.
+    async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError>;
+
+    /// Reads a whole object of at most `max` bytes.
+    ///
+    /// # Errors
+    /// [`BackendError::TooLarge`] without having read the object; others by cause.
+    async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError>;
+
+    /// Reads exactly `range`.
+    ///
+    /// # Errors
+    /// [`BackendError::Range`] when the object is shorter.
+    async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError>;
+
+    /// The object's length.
+    ///
+    /// # Errors
+    /// By cause.
+    async fn length(&self, name: &str) -> Result<u64, BackendError>;
+
+    /// Lists what lies below `prefix` (which ends with `/`), recursively, in no order. An empty or absent folder lists nothing.
+    fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>>;
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// By cause.
+    async fn delete(&self, name: &str) -> Result<(), BackendError>;
+}

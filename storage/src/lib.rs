@@ -1,0 +1,20 @@
+//! The store engine of Tresor: how disks become chunks, frames, packs and recipes in any object store, and come back.
+//!
+//! Read [`ids`] and [`limits`], then along the way of a byte: `chunk`, `seal`, `pack`, `recipe`, `manifest`, [`index`], [`vault`], [`backend`].
+//! The bytes are described in `docs/format.md`. This crate knows nothing of jobs, schedules, Raft or the network protocol between processes.
+
+pub mod backend;
+pub mod error;
+pub mod ids;
+pub mod index;
+pub mod keys;
+pub mod limits;
+pub mod vault;
+
+/// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
+#[expect(missing_docs, reason = "generated; the .proto file is commented")]
+pub mod stored {
+    include!(concat!(env!("OUT_DIR"), "/tresor.storage.v1.rs"));
+}
+
+pub use error::{Doing, Error, FormatError, Kind, Result};

@@ -1,0 +1,65 @@
+//! Every bound of the crate, with its reason.
+//!
+//! Sums between limits are asserted at the end of the file, at compile time.
+
+/// The smallest unit by which file systems move files.
+pub const GRAIN: u32 = 4096;
+/// Grains of a segment.
+pub const SEGMENT_GRAINS: u32 = 1024;
+/// The aligned range of a disk that is cut alone: 4 MiB.
+pub const SEGMENT: u64 = GRAIN as u64 * SEGMENT_GRAINS as u64;
+/// Children of a recipe node: 1 GiB of disk in a first-level node.
+pub const NODE_CHILDREN: usize = 256;
+/// Levels of nodes above the leaves: 256³ segments are 64 TiB.
+pub const DEPTH_MAX: u32 = 3;
+/// The largest disk.
+pub const DISK_SIZE_MAX: u64 = SEGMENT << 24;
+
+/// Longest chunk of any profile, grains.
+pub const CHUNK_GRAINS_MAX: u32 = 32;
+/// Plaintext of chunks in one data frame: larger ones save 0.7 % and cost every small read.
+pub const FRAME_PLAIN_TARGET: usize = 512 << 10;
+/// Largest plaintext of any frame or one-part object (an index segment is the largest).
+pub const FRAME_PLAIN_MAX: usize = 20 << 20;
+/// Largest plaintext of a data or recipe frame.
+pub const FRAME_CHUNKS_PLAIN_MAX: usize = 1 << 20;
+/// A pack is closed when it reaches this.
+pub const PACK_TARGET: usize = 32 << 20;
+/// No pack is longer.
+pub const PACK_MAX: usize = 64 << 20;
+/// Chunks and nodes of one pack: bounds its footer.
+pub const PACK_CHUNKS_MAX: usize = 1 << 16;
+/// Frames of one pack.
+pub const PACK_FRAMES_MAX: usize = 1 << 14;
+/// Largest footer in plaintext.
+pub const FOOTER_PLAIN_MAX: usize = 6 << 20;
+/// Packs whose footers stand in one index segment.
+pub const SEGMENT_PACKS_MAX: usize = 256;
+/// Largest index segment.
+pub const INDEX_SEGMENT_MAX: usize = 16 << 20;
+/// Largest manifest, catalogue or key revision read.
+pub const SMALL_OBJECT_MAX: usize = 16 << 20;
+/// Largest recipe leaf or node, bytes.
+pub const RECIPE_NODE_MAX: usize = 256 << 10;
+
+/// Largest request to a store that reads.
+pub const READ_REQUEST_MAX: u64 = 8 << 20;
+/// Bytes of reads in flight to a store.
+pub const READ_FLIGHT_BYTES: usize = 96 << 20;
+/// Requests in flight to a store.
+pub const REQUESTS_IN_FLIGHT: usize = 32;
+/// Packs being put at once.
+pub const PACKS_IN_FLIGHT: usize = 2;
+/// Ids of one index question.
+pub const INDEX_BATCH: usize = 512;
+
+const _: () = {
+    // A data frame holds its table and its chunks.
+    assert!(FRAME_PLAIN_TARGET + (GRAIN * CHUNK_GRAINS_MAX) as usize <= FRAME_CHUNKS_PLAIN_MAX);
+    // A pack that is one frame under its target still takes a frame, its footer and its trailer.
+    assert!(PACK_TARGET + FRAME_CHUNKS_PLAIN_MAX + FOOTER_PLAIN_MAX + 4096 <= PACK_MAX);
+    assert!(INDEX_SEGMENT_MAX <= FRAME_PLAIN_MAX);
+    // Offsets in a pack fit 32 bits.
+    assert!(PACK_MAX < u32::MAX as usize);
+    assert!(PACK_CHUNKS_MAX * 40 + PACK_FRAMES_MAX * 32 <= FOOTER_PLAIN_MAX);
+};
