@@ -1,1 +1,7 @@
-//! x
+//! What moves bytes: disk sources and sinks, and the pipelines between them and a vault.
+
+pub mod extent;
+pub mod nbd;
+pub mod qemu;
+pub mod sink;
+pub mod source;
