@@ -1,7 +1,16 @@
 //! What moves bytes: disk sources and sinks, and the pipelines between them and a vault.
+//!
+//! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`].
 
+pub mod backup;
+pub mod control;
+pub mod error;
 pub mod extent;
 pub mod nbd;
+pub mod progress;
 pub mod qemu;
+pub mod restore;
 pub mod sink;
 pub mod source;
+
+pub use error::WorkerError;
