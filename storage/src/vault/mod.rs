@@ -86,7 +86,9 @@ impl VaultError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NoVault { .. } | Self::NotThere { .. } => Kind::Missing,
-            Self::VaultExists { .. } | Self::UnfitStore { .. } | Self::Ambiguous { .. } | Self::Name { .. } => Kind::Invalid,
+            Self::VaultExists { .. } | Self::UnfitStore { .. } | Self::Ambiguous { .. } | Self::Name { .. } => {
+                Kind::Invalid
+            }
             Self::Held { .. } | Self::TakenOver { .. } => Kind::Fenced,
             Self::Collision { .. } => Kind::Bug,
         }
