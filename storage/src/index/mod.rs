@@ -3,11 +3,13 @@
 //! It is a memory of what the stores hold, never the truth: losing it costs a rebuild or duplicates. The port
 //! is the one that index slots on many workers will speak, so sessions and touch epochs are in it from the start.
 //!
-//! Read the port below, then the rules (`entry`), then the maps (`memory`, `rocks`). `segment` is what lies in the store to make an index from.
+//! Read the port below, then the rules (`entry`), then the maps (`memory`, `rocks`). `segment` is what lies in the store to make an
+//! index from, and `rebuild` makes it.
 
 pub mod conformance;
 pub mod entry;
 mod memory;
+pub mod rebuild;
 #[cfg(feature = "rocks")]
 pub mod rocks;
 pub mod segment;

@@ -1,0 +1,81 @@
+//! Disks that are written: raw files, block devices, and images of other formats through QEMU.
+//!
+//! Read [`DiskSink`], then `raw` and `image`.
+
+mod error;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+pub use crate::extent::Extent;
+use crate::source::DiskFormat;
+pub use error::SinkError;
+
+/// Which disk to write, and how.
+#[derive(Debug, Clone)]
+pub struct SinkSpec {
+    /// The file or device.
+    pub path: PathBuf,
+    /// Its format; by extension if none.
+    pub format: Option<DiskFormat>,
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Replaces what is at the path (a new file only; a block device is always overwritten and needs it too).
+    pub overwrite: bool,
+}
+
+impl SinkSpec {
+    /// A new disk by its extension that replaces nothing.
+    pub fn new(path: impl Into<PathBuf>, size: u64) -> Self {
+        Self {
+            path: path.into(),
+            format: None,
+            size,
+            overwrite: false,
+        }
+    }
+
+    /// The format in which it is written.
+    pub fn format(&self) -> DiskFormat {
+        self.format.unwrap_or_else(|| DiskFormat::of_path(&self.path))
+    }
+}
+
+/// A disk to be written, of a size fixed when it was opened.
+///
+/// Calls may run side by side on ranges that do not overlap. A dropped future may leave its write running in the background. A sink
+/// that is dropped without [`finish`](Self::finish) leaves no new file behind; a disk written in place stays as far as it got.
+#[async_trait]
+pub trait DiskSink: Send + Sync + 'static {
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+
+    /// Whether everything not written yet is known to read as zeros, so that zeros need no call.
+    fn is_zeroed(&self) -> bool;
+
+    /// Writes the pieces one behind the other from `offset`, a multiple of 512. Together at most 32 MiB; the end is a multiple of 512 or the disk's.
+    ///
+    /// # Errors
+    /// [`SinkError::Range`] if it reaches beyond the size; those of the disk, by kind.
+    async fn write(&self, offset: u64, data: Vec<Bytes>) -> Result<(), SinkError>;
+
+    /// Makes an extent read as zeros, as a hole where possible.
+    ///
+    /// # Errors
+    /// As for `write`.
+    async fn zero(&self, extent: Extent) -> Result<(), SinkError>;
+
+    /// Fills the whole buffer with the bytes at `offset`: a restore in place compares first.
+    ///
+    /// # Errors
+    /// As for `write`.
+    async fn read(&self, offset: u64, buffer: BytesMut) -> Result<BytesMut, SinkError>;
+
+    /// Makes everything durable and, if it is a new file, visible under its name. Nothing can be written afterwards.
+    ///
+    /// # Errors
+    /// As for `write`; [`SinkError::Exists`] if somebody made the target meanwhile.
+    async fn finish(&self) -> Result<(), SinkError>;
+}

@@ -1,0 +1,113 @@
+//! Disks that are read: raw files, block devices, and images of other formats through QEMU.
+//!
+//! Read [`DiskSource`], then `format` (what decides how an image is read), `raw`, `image` and `nbd`.
+
+mod error;
+mod format;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+
+pub use crate::extent::Extent;
+pub use error::SourceError;
+pub(crate) use error::io_kind;
+pub use format::{DiskFormat, UnknownFormat};
+
+/// What a disk is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// A file.
+    File,
+    /// A block device.
+    BlockDevice,
+    /// An export of an NBD server that was running before.
+    Nbd,
+}
+
+/// What a source is, for manifests and messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceDescription {
+    /// What it is read from.
+    pub kind: SourceKind,
+    /// How its bytes lie.
+    pub format: DiskFormat,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Which disk to read, and what is permitted.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// The file or device.
+    pub path: PathBuf,
+    /// Its format; by extension if none.
+    pub format: Option<DiskFormat>,
+    /// Reads it although somebody else may write to it.
+    pub allow_live: bool,
+    /// Follows references of the image to files outside its folder.
+    pub allow_backing: bool,
+}
+
+impl SourceSpec {
+    /// A disk by its extension, with nothing permitted.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            format: None,
+            allow_live: false,
+            allow_backing: false,
+        }
+    }
+
+    /// The format in which it is read.
+    pub fn format(&self) -> DiskFormat {
+        self.format.unwrap_or_else(|| DiskFormat::of_path(&self.path))
+    }
+}
+
+/// Whether what was read was one state of the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Steadiness {
+    /// Nobody wrote meanwhile, as far as one can tell.
+    Steady,
+    /// Somebody wrote, or could have: what was read may mix states.
+    Changed {
+        /// How that is known: a phrase such as `its modification time changed`.
+        why: String,
+    },
+}
+
+/// A disk to be read, of a size fixed when it was opened.
+///
+/// Calls may run side by side; each is one task's. A dropped future may leave its read running in the background for a
+/// moment, which nobody notices but the disk.
+#[async_trait]
+pub trait DiskSource: Send + Sync + 'static {
+    /// Bytes of the disk, any number above zero.
+    fn size(&self) -> u64;
+
+    /// What it is.
+    fn description(&self) -> &SourceDescription;
+
+    /// Extents inside `within` that may hold something else than zeros: ascending, disjoint, none adjacent. Everything else reads as zeros.
+    ///
+    /// `within` is cut at the disk's end. Costs a few calls per extent: ask for large ranges (a GiB) at once.
+    ///
+    /// # Errors
+    /// Those of the disk, by kind.
+    async fn allocated(&self, within: Extent) -> Result<Vec<Extent>, SourceError>;
+
+    /// Fills the whole buffer (its `len`, up to 32 MiB) with the bytes at `offset` and gives it back; an error drops it.
+    ///
+    /// # Errors
+    /// [`SourceError::Range`] if it reaches beyond the size; those of the disk, by kind.
+    async fn read(&self, offset: u64, buffer: BytesMut) -> Result<BytesMut, SourceError>;
+
+    /// Tells, after the last read, whether all that was read was one state of the disk.
+    ///
+    /// # Errors
+    /// Those of the disk, by kind.
+    async fn finish(&self) -> Result<Steadiness, SourceError>;
+}
