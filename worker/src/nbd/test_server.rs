@@ -62,21 +62,19 @@ pub(super) fn serve(disk: &Arc<Disk>) -> NbdStream {
     ours.into()
 }
 
-/// A connection to a server that sends these bytes at once, reads whatever comes, and stays silent or hangs up.
-pub(super) fn script(bytes: Vec<u8>, hangs_up: bool) -> NbdStream {
+/// A connection to a server that sends these bytes at once, reads whatever comes, and stays silent.
+pub(super) fn script(bytes: Vec<u8>) -> NbdStream {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     tokio::spawn(async move {
         let _ = theirs.write_all(&bytes).await;
-        if hangs_up {
-            return;
-        }
         let mut sink = [0; 4096];
         while theirs.read(&mut sink).await.is_ok_and(|count| count > 0) {}
     });
     ours.into()
 }
 
-/// A connection to a server that shakes hands for an export of a MiB, and sends these bytes when so many requests came.
+/// A connection to a server that shakes hands for an export of a MiB, and sends these bytes when so many requests came;
+/// without any it hangs up then.
 pub(super) fn script_reply(reply: Vec<u8>, requests: usize) -> NbdStream {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     tokio::spawn(async move {
@@ -87,6 +85,9 @@ pub(super) fn script_reply(reply: Vec<u8>, requests: usize) -> NbdStream {
             if theirs.read_buf(&mut said).await.is_ok_and(|count| count == 0) {
                 return;
             }
+        }
+        if reply.is_empty() {
+            return;
         }
         let _ = theirs.write_all(&reply).await;
         while theirs.read_buf(&mut said).await.is_ok_and(|count| count > 0) {}
