@@ -9,6 +9,11 @@ pub mod ids;
 pub mod index;
 pub mod keys;
 pub mod limits;
+pub mod chunk;
+pub mod seal;
+pub mod pack;
+pub mod recipe;
+pub mod manifest;
 pub mod vault;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).

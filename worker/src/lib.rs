@@ -1,8 +1,17 @@
 //! What moves bytes: disk sources and sinks, and the pipelines between them and a vault.
+//!
+//! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`].
 
+pub mod backup;
 mod blocking;
+pub mod control;
+pub mod error;
 pub mod extent;
 pub mod nbd;
+pub mod progress;
 pub mod qemu;
+pub mod restore;
 pub mod sink;
 pub mod source;
+
+pub use error::WorkerError;

@@ -3,6 +3,8 @@
 //! It is a memory of what the stores hold, never the truth: losing it costs a rebuild or duplicates. The port
 //! is the one that index slots on many workers will speak, so sessions and touch epochs are in it from the start.
 
+pub mod segment;
+
 use async_trait::async_trait;
 
 use crate::error::Kind;

@@ -1,6 +1,14 @@
 //! A vault as a whole: names of its objects, its header, who may write, how it is opened, written and read.
 
+mod cache;
+mod context;
 pub mod names;
+mod reader;
+mod writer;
+
+pub use context::Vault;
+pub use reader::{VaultReader, check_chunk, open_pieces};
+pub use writer::{PackWriter, Written};
 
 use crate::error::Kind;
 

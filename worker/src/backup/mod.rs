@@ -1,0 +1,138 @@
+//! Backup: from disk sources to a committed recovery point.
+//!
+//! ```text
+//! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order)
+//!   ▸ frames (what is new, in disk order) ▸ compress (all cores) ▸ packer (seal, pack, put, index, grow the recipe) ▸ commit
+//! ```
+//! Every arrow is a bounded queue. Read `plan`, `segment`, `frames`, `packer`, then `pipeline`.
+
+mod frames;
+mod packer;
+mod pipeline;
+mod plan;
+mod segment;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tresor_storage::ids::ItemId;
+use tresor_storage::index::ChunkIndex;
+use tresor_storage::manifest::{Consistency, Manifest};
+use tresor_storage::vault::{Vault, VaultReader};
+
+use crate::control::Control;
+use crate::extent::Extent;
+use crate::progress::Progress;
+use crate::source::DiskSource;
+
+pub use pipeline::run;
+
+/// What every job on a vault works with.
+#[derive(Clone)]
+pub struct Engine {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// Reads parents' recipes.
+    pub reader: Arc<VaultReader>,
+    /// Its index.
+    pub index: Arc<dyn ChunkIndex>,
+    /// Who decides.
+    pub control: Arc<dyn Control>,
+}
+
+/// Which of a disk's ranges may differ from the parent point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Not known: everything allocated is read, and what is equal is stored once anyway.
+    Unknown,
+    /// Nothing outside of these differs. Only for a disk that the parent point has, in its size then.
+    Only(Vec<Extent>),
+}
+
+/// A disk to back up.
+#[derive(Clone)]
+pub struct BackupDisk {
+    /// Its name in the item.
+    pub name: String,
+    /// Where it is read.
+    pub source: Arc<dyn DiskSource>,
+    /// What may have changed.
+    pub changes: Changes,
+}
+
+/// A backup to make.
+#[derive(Clone)]
+pub struct BackupRequest {
+    /// The item.
+    pub item: ItemId,
+    /// Its name.
+    pub item_name: String,
+    /// Its disks, each name once.
+    pub disks: Vec<BackupDisk>,
+    /// The point to compare with: the item's newest.
+    pub parent: Option<Manifest>,
+    /// When reading begins, RFC 3339 in UTC.
+    pub time: String,
+    /// Until when the point is to be kept, RFC 3339.
+    pub keep_until: Option<String>,
+    /// What the caller reached before it called.
+    pub consistency: Consistency,
+    /// Why not more.
+    pub consistency_reason: String,
+    /// Disks may change while they are read; the point is marked.
+    pub allow_live: bool,
+    /// How much of the machine to use.
+    pub effort: Effort,
+}
+
+/// How much of the machine a job uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Cores that cut and compress.
+    pub cores: usize,
+    /// zstd level of data frames.
+    pub compression_level: i32,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { cores: std::thread::available_parallelism().map_or(2, usize::from), compression_level: 1 }
+    }
+}
+
+/// What a backup did.
+#[derive(Debug, Clone)]
+pub struct BackupOutcome {
+    /// The point, committed.
+    pub manifest: Manifest,
+    /// What it took.
+    pub counts: BackupCounts,
+}
+
+/// What a backup took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupCounts {
+    /// Bytes read from the disks, holes left out.
+    pub bytes_read: u64,
+    /// Plaintext of new chunks.
+    pub bytes_new: u64,
+    /// Bytes put, the manifest included.
+    pub bytes_stored: u64,
+    /// New chunks.
+    pub chunks_new: u64,
+    /// Chunks that the parent or the index had.
+    pub chunks_known: u64,
+    /// Ids that the index was asked for.
+    pub lookups: u64,
+    /// Segments whose leaf was taken over from the parent.
+    pub segments_inherited: u64,
+}
+
+/// What steers a running backup from outside.
+#[derive(Clone, Default)]
+pub struct Steering {
+    /// Numbers for people.
+    pub progress: Arc<Progress>,
+    /// Stops it; what was stored stays as garbage that the next attempt reuses.
+    pub cancel: CancellationToken,
+}

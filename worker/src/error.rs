@@ -1,0 +1,73 @@
+//! Errors of a job.
+
+use tresor_storage::Kind;
+
+use crate::control::ControlError;
+use crate::sink::SinkError;
+use crate::source::SourceError;
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The store or what is in it.
+    #[error(transparent)]
+    Storage(#[from] tresor_storage::Error),
+    /// The disk that is read.
+    #[error("could not read disk {disk}")]
+    Source {
+        /// Its name.
+        disk: String,
+        /// What happened.
+        #[source]
+        source: SourceError,
+    },
+    /// The disk that is written.
+    #[error("could not write disk {disk}")]
+    Sink {
+        /// Its name.
+        disk: String,
+        /// What happened.
+        #[source]
+        source: SinkError,
+    },
+    /// Who decides.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The disk was written to while it was read.
+    #[error("disk {disk} changed while it was read: {why}")]
+    Changed {
+        /// Its name.
+        disk: String,
+        /// How that is known.
+        why: String,
+    },
+    /// Told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl WorkerError {
+    /// What helps.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Storage(e) => e.kind(),
+            Self::Source { source, .. } => source.kind(),
+            Self::Sink { source, .. } => source.kind(),
+            Self::Control(e) => e.kind(),
+            Self::Changed { .. } => Kind::Invalid,
+            Self::Interrupted => Kind::Retry,
+        }
+    }
+}
+
+impl From<tresor_storage::FormatError> for WorkerError {
+    fn from(error: tresor_storage::FormatError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl From<tresor_storage::keys::KeyError> for WorkerError {
+    fn from(error: tresor_storage::keys::KeyError) -> Self {
+        Self::Storage(error.into())
+    }
+}
