@@ -3,6 +3,10 @@
 //! The port has no overwrite and no rename: an object is created once, whole, and what cannot be said here
 //! nobody can do. Read [`Backend`], then `object` (every real store), then the wrappers.
 
+mod probe;
+
+pub use probe::{Abilities, probe};
+
 use std::ops::Range;
 
 use async_trait::async_trait;
