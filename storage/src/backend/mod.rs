@@ -19,6 +19,10 @@ mod probe;
 mod random;
 mod retry;
 
+mod probe;
+
+pub use probe::{Abilities, probe};
+
 use std::ops::Range;
 use std::sync::Arc;
 
