@@ -82,18 +82,6 @@ pub(crate) fn sync_folder_of(path: &Path) -> Result<(), ControlError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(|e| trouble("could not sync the folder of", path, e))
 }
 
-/// Runs a call that waits for the disk where it holds up nobody.
-pub(crate) async fn blocking<T, E>(call: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    match tokio::task::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {

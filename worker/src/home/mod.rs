@@ -107,8 +107,12 @@ impl Home {
         if let Some(entry) = entry::load(&self.root, name)? {
             return Ok(entry);
         }
+        Err(self.no_vault(name)?)
+    }
+
+    pub(crate) fn no_vault(&self, name: &str) -> Result<HomeError, ControlError> {
         let known = entry::list(&self.root)?.into_iter().map(|entry| entry.name).collect();
-        Err(HomeError::NoVault { name: name.to_owned(), home: self.root.display().to_string(), known })
+        Ok(HomeError::NoVault { name: name.to_owned(), home: self.root.display().to_string(), known })
     }
 
     /// The vault that is meant when none is named: `main`, else the only one there is.
@@ -225,7 +229,7 @@ pub const PROGRAM: &str = concat!("tresor ", env!("CARGO_PKG_VERSION"));
 /// The wall clock, RFC 3339 in UTC to the second: for people, and for the order of points.
 pub fn now() -> String {
     let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
 pub(crate) fn claimant(vault: VaultId) -> Claimant {

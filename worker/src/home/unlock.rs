@@ -7,8 +7,8 @@ use tresor_storage::keys::{KeyError, KeyFile, ObjectHash, Opened, Unlock};
 use tresor_storage::vault::revisions::open_keys;
 use zeroize::Zeroizing;
 
-use super::files::blocking;
 use super::{Home, HomeError};
+use crate::blocking::blocking;
 
 /// Where secrets come from besides the home.
 pub trait UnlockSource: Send + Sync {
