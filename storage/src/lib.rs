@@ -15,6 +15,7 @@ pub mod pack;
 pub mod recipe;
 pub mod manifest;
 pub mod vault;
+pub mod verify;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
 #[expect(missing_docs, reason = "generated; the .proto file is commented")]
