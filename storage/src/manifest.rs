@@ -190,3 +190,8 @@ impl Manifest {
         })
     }
 }
+
+/// The hash by which a manifest object is named where decisions are kept.
+pub fn hash(object: &[u8]) -> [u8; 32] {
+    *blake3::hash(object).as_bytes()
+}

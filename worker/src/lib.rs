@@ -3,6 +3,7 @@
 //! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`].
 
 pub mod backup;
+mod blocking;
 pub mod control;
 pub mod error;
 pub mod extent;

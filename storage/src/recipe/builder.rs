@@ -53,6 +53,9 @@ pub struct TreeBuilder {
     levels: Vec<Vec<Slot>>,
     /// Index of the node being filled above each level.
     indexes: Vec<u64>,
+    /// Whether a slot of that level was stored by this recipe. The node above then has hints of its own and is written even when the parent
+    /// has one of the same name: names cover no hints, and the old hints may lead into damage that was just stored again.
+    fresh: Vec<bool>,
     batch: Vec<(ChunkId, Vec<u8>)>,
     batch_bytes: usize,
 }
@@ -70,6 +73,7 @@ impl TreeBuilder {
             pushed: 0,
             levels: vec![Vec::new(); levels],
             indexes: vec![0; levels],
+            fresh: vec![false; levels],
             batch: Vec::new(),
             batch_bytes: 0,
         }
@@ -102,6 +106,7 @@ impl TreeBuilder {
     /// Those of the sink.
     pub async fn push_new(&mut self, id: ChunkId, bytes: Vec<u8>, sink: &mut dyn NodeSink, parent: Parent<'_>) -> Result<()> {
         let slot = self.collect(id, bytes, sink).await?;
+        self.fresh[0] = true;
         self.push(slot, sink, parent).await
     }
 
@@ -155,19 +160,23 @@ impl TreeBuilder {
             let id = self.node(level).id(&self.keys);
             let inherited = match parent {
                 // A parent's node that cannot be read only costs writing ours.
-                Some(tree) => tree.child(above, index).await.ok().flatten().filter(|child| child.id == id),
-                None => None,
+                Some(tree) if !self.fresh[level] => {
+                    tree.child(above, index).await.ok().flatten().filter(|child| child.id == id)
+                }
+                _ => None,
             };
             match inherited {
                 Some(child) => Slot::At(child),
                 None => {
                     self.flush(sink).await?;
                     let bytes = self.node(level).encode();
+                    self.fresh[level + 1] = true;
                     self.collect(id, bytes, sink).await?
                 }
             }
         };
         self.levels[level].clear();
+        self.fresh[level] = false;
         self.levels[level + 1].push(slot);
         Ok(())
     }

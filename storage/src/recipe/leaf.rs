@@ -51,8 +51,13 @@ pub struct Leaf {
     pub entries: Vec<Entry>,
 }
 
+/// The name of a leaf from the lengths of its pieces in grains and the ids of those that are chunks.
+pub fn leaf_id(keys: &IdKeys, pieces: impl Iterator<Item = (u16, Option<ChunkId>)> + Clone) -> ChunkId {
+    keys.leaf(&named_part(pieces))
+}
+
 /// The part of a leaf that is named, from lengths and ids.
-pub(crate) fn named_part(pieces: impl Iterator<Item = (u16, Option<ChunkId>)> + Clone) -> Vec<u8> {
+fn named_part(pieces: impl Iterator<Item = (u16, Option<ChunkId>)> + Clone) -> Vec<u8> {
     let count = pieces.clone().count();
     let mut bytes = Vec::with_capacity(3 + count * 34);
     bytes.push(TAG);

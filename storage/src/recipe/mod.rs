@@ -11,8 +11,7 @@ mod root;
 mod tree;
 
 pub use builder::{NodeSink, Parent, TreeBuilder};
-pub use leaf::{Entry, Leaf};
+pub use leaf::{Entry, Leaf, leaf_id};
 pub use node::{Child, Node};
 pub use root::{Root, location_from_stored, location_to_stored, writer_from_stored, writer_to_stored};
-pub(crate) use leaf::named_part as leaf_named_part;
 pub use tree::{NodeSource, Tree, diff};

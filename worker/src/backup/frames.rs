@@ -1,0 +1,192 @@
+//! What is new, in disk order, becomes frames; one chunk is stored once a session, however often it occurs.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tresor_storage::ids::{ChunkId, Location};
+use tresor_storage::limits::FRAME_PLAIN_TARGET;
+use tresor_storage::pack::PiecesBuilder;
+use tresor_storage::recipe::Child;
+use tresor_storage::seal::{Compressed, FrameKind, compress};
+
+use super::segment::{Part, SegmentDone};
+
+/// Frames and segments on their way to the packer: enough to keep all cores compressing, few enough to stay small.
+pub(super) const QUEUE: usize = 12;
+
+/// A run of grains whose chunk is stored, or will be in a frame of that ticket.
+#[derive(Debug)]
+pub(super) enum Draft {
+    Hole { grains: u16 },
+    Located { grains: u8, id: ChunkId, at: Location },
+    Ticketed { grains: u8, id: ChunkId, ticket: u64, place: u32 },
+}
+
+/// What the packer is told, in order.
+pub(super) enum ToPacker {
+    /// The next disk begins.
+    Disk(usize),
+    /// The next segment of the disk.
+    Hole,
+    Stored(Child),
+    Leaf { id: ChunkId, drafts: Vec<Draft> },
+    /// A frame being compressed.
+    Frame { ticket: u64, table: PiecesBuilder, ids: Vec<ChunkId>, coded: JoinHandle<Compressed> },
+    /// Nobody names these tickets any more.
+    Forget(BTreeSet<u64>),
+    /// The disk is complete.
+    DiskEnd,
+}
+
+/// The packer is gone; its own error tells why.
+#[derive(Debug)]
+pub(super) struct PackerGone;
+
+/// Ids of a pack that is durable and indexed, to be forgotten once every segment that was looked up before has passed.
+struct Settled {
+    when_sequenced: u64,
+    ids: Vec<ChunkId>,
+}
+
+/// Collects new chunks into frames.
+pub(super) struct Frames {
+    to_packer: mpsc::Sender<ToPacker>,
+    settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
+    cpu: Arc<Semaphore>,
+    level: i32,
+    ticket: u64,
+    table: PiecesBuilder,
+    ids: Vec<ChunkId>,
+    data: Vec<Bytes>,
+    /// Chunks of this session that the index did not know when their segment was looked up.
+    storing: HashMap<ChunkId, (u64, u32)>,
+    retiring: VecDeque<Settled>,
+    sequenced: u64,
+    pub(super) chunks_new: u64,
+    pub(super) chunks_known: u64,
+    pub(super) bytes_new: u64,
+}
+
+impl Frames {
+    pub(super) fn new(
+        to_packer: mpsc::Sender<ToPacker>,
+        settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
+        cpu: Arc<Semaphore>,
+        level: i32,
+    ) -> Self {
+        Self {
+            to_packer,
+            settled,
+            cpu,
+            level,
+            ticket: 0,
+            table: PiecesBuilder::new(FrameKind::Data),
+            ids: Vec::new(),
+            data: Vec::new(),
+            storing: HashMap::new(),
+            retiring: VecDeque::new(),
+            sequenced: 0,
+            chunks_new: 0,
+            chunks_known: 0,
+            bytes_new: 0,
+        }
+    }
+
+    async fn send(&self, message: ToPacker) -> Result<(), PackerGone> {
+        self.to_packer.send(message).await.map_err(|_| PackerGone)
+    }
+
+    pub(super) async fn begin_disk(&self, disk: usize) -> Result<(), PackerGone> {
+        self.send(ToPacker::Disk(disk)).await
+    }
+
+    pub(super) async fn end_disk(&mut self) -> Result<(), PackerGone> {
+        self.flush().await?;
+        self.send(ToPacker::DiskEnd).await
+    }
+
+    /// Takes the next segment; `started` is how many segments have been started so far.
+    pub(super) async fn push(&mut self, done: SegmentDone, started: u64) -> Result<(), PackerGone> {
+        self.sequenced += 1;
+        match done {
+            SegmentDone::Hole => self.send(ToPacker::Hole).await?,
+            SegmentDone::Inherited(child) => self.send(ToPacker::Stored(child)).await?,
+            SegmentDone::Parts { leaf_id, stored_leaf, parts } => {
+                let mut drafts = Vec::with_capacity(parts.len());
+                for part in parts {
+                    drafts.push(self.draft(part).await?);
+                }
+                match stored_leaf {
+                    Some(hint) => self.send(ToPacker::Stored(Child { id: leaf_id, hint })).await?,
+                    None => self.send(ToPacker::Leaf { id: leaf_id, drafts }).await?,
+                }
+            }
+        }
+        self.retire(started).await
+    }
+
+    async fn draft(&mut self, part: Part) -> Result<Draft, PackerGone> {
+        let (grains, id, data) = match part {
+            Part::Hole { grains } => return Ok(Draft::Hole { grains }),
+            Part::Located { grains, id, at } => {
+                self.chunks_known += 1;
+                return Ok(Draft::Located { grains, id, at });
+            }
+            Part::Missing { grains, id, data } => (grains, id, data),
+        };
+        if let Some((ticket, place)) = self.storing.get(&id) {
+            self.chunks_known += 1;
+            return Ok(Draft::Ticketed { grains, id, ticket: *ticket, place: *place });
+        }
+        if self.table.bytes() + data.len() > FRAME_PLAIN_TARGET {
+            self.flush().await?;
+        }
+        self.chunks_new += 1;
+        self.bytes_new += data.len() as u64;
+        let place = self.table.add(data.len());
+        self.ids.push(id);
+        self.data.push(data);
+        self.storing.insert(id, (self.ticket, place));
+        Ok(Draft::Ticketed { grains, id, ticket: self.ticket, place })
+    }
+
+    async fn flush(&mut self) -> Result<(), PackerGone> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let table = std::mem::replace(&mut self.table, PiecesBuilder::new(FrameKind::Data));
+        let (ids, data) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.data));
+        let ticket = self.ticket;
+        self.ticket += 1;
+        let permit = Arc::clone(&self.cpu).acquire_owned().await.expect("never closed");
+        let (head, level) = (table.table(), self.level);
+        let coded = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut plain = head;
+            for chunk in data {
+                plain.extend_from_slice(&chunk);
+            }
+            compress(&plain, level)
+        });
+        self.send(ToPacker::Frame { ticket, table, ids, coded }).await
+    }
+
+    /// Forgets chunks that the index answers for by now.
+    ///
+    /// A segment may have been looked up before a pack was indexed and come here after: so a pack's ids stay until every segment has passed
+    /// that was started before the pack was settled. Then the answer `New` of any later segment is younger than the insert, and cannot be.
+    async fn retire(&mut self, started: u64) -> Result<(), PackerGone> {
+        while let Ok(ids) = self.settled.try_recv() {
+            self.retiring.push_back(Settled { when_sequenced: started, ids });
+        }
+        while self.retiring.front().is_some_and(|settled| settled.when_sequenced <= self.sequenced) {
+            let settled = self.retiring.pop_front().expect("there is a first");
+            let tickets: BTreeSet<u64> = settled.ids.iter().filter_map(|id| self.storing.remove(id)).map(|(ticket, _)| ticket).collect();
+            self.send(ToPacker::Forget(tickets)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! The end of the line: frames into packs, and segments, in order, into recipes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tresor_storage::ids::ChunkId;
+use tresor_storage::pack::Placed;
+use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
+use tresor_storage::seal::FrameKind;
+use tresor_storage::vault::{PackWriter, Vault, Written};
+
+use super::frames::{Draft, ToPacker};
+use crate::error::WorkerError;
+use crate::progress::Progress;
+
+/// A disk as the packer needs it.
+pub(super) struct PackerDisk {
+    pub(super) size: u64,
+    pub(super) parent: Option<Arc<Tree>>,
+}
+
+/// What waits for frames of its segments to be placed.
+enum Waiting {
+    Disk(usize),
+    Hole,
+    Stored(Child),
+    Leaf { id: ChunkId, drafts: Vec<Draft> },
+    Forget(std::collections::BTreeSet<u64>),
+    DiskEnd,
+}
+
+pub(super) struct Packer {
+    vault: Arc<Vault>,
+    writer: PackWriter,
+    disks: Vec<PackerDisk>,
+    progress: Arc<Progress>,
+    settled: mpsc::UnboundedSender<Vec<ChunkId>>,
+    /// Frames that drafts may still name.
+    placed: HashMap<u64, Placed>,
+    /// Tickets are placed in order: all below this one are.
+    next_ticket: u64,
+    waiting: VecDeque<Waiting>,
+    current: Option<(TreeBuilder, Option<Arc<Tree>>)>,
+    roots: Vec<Root>,
+}
+
+impl Packer {
+    pub(super) fn new(
+        vault: Arc<Vault>,
+        writer: PackWriter,
+        disks: Vec<PackerDisk>,
+        progress: Arc<Progress>,
+        settled: mpsc::UnboundedSender<Vec<ChunkId>>,
+    ) -> Self {
+        Self {
+            vault,
+            writer,
+            disks,
+            progress,
+            settled,
+            placed: HashMap::new(),
+            next_ticket: 0,
+            waiting: VecDeque::new(),
+            current: None,
+            roots: Vec::new(),
+        }
+    }
+
+    /// Works until the sender is gone; then makes everything durable. Returns the roots of the disks in order.
+    pub(super) async fn run(mut self, mut from_frames: mpsc::Receiver<ToPacker>) -> Result<(Vec<Root>, Written), WorkerError> {
+        while let Some(message) = from_frames.recv().await {
+            let waiting = match message {
+                ToPacker::Frame { ticket, table, ids, coded } => {
+                    let coded = match coded.await {
+                        Ok(coded) => coded,
+                        Err(error) => match error.try_into_panic() {
+                            Ok(panic) => std::panic::resume_unwind(panic),
+                            Err(_) => return Err(WorkerError::Interrupted),
+                        },
+                    };
+                    debug_assert_eq!(ticket, self.next_ticket);
+                    let placed = self.writer.place(FrameKind::Data, &table, &ids, coded).await?;
+                    self.progress.add_new(table.bytes() as u64);
+                    self.progress.add_stored(u64::from(placed.length));
+                    self.placed.insert(ticket, placed);
+                    self.next_ticket = ticket + 1;
+                    self.drain().await?;
+                    let settled = self.writer.take_settled().await?;
+                    if !settled.is_empty() {
+                        // The receiver is gone only when the backup is failing anyway.
+                        let _ = self.settled.send(settled);
+                    }
+                    continue;
+                }
+                ToPacker::Disk(disk) => Waiting::Disk(disk),
+                ToPacker::Hole => Waiting::Hole,
+                ToPacker::Stored(child) => Waiting::Stored(child),
+                ToPacker::Leaf { id, drafts } => Waiting::Leaf { id, drafts },
+                ToPacker::Forget(tickets) => Waiting::Forget(tickets),
+                ToPacker::DiskEnd => Waiting::DiskEnd,
+            };
+            self.waiting.push_back(waiting);
+            self.drain().await?;
+        }
+        if self.roots.len() != self.disks.len() || !self.waiting.is_empty() {
+            // The line was cut before its end: nothing may be made of what came.
+            return Err(WorkerError::Interrupted);
+        }
+        let written = self.writer.finish().await?;
+        Ok((self.roots, written))
+    }
+
+    fn is_ready(&self, waiting: &Waiting) -> bool {
+        match waiting {
+            Waiting::Leaf { drafts, .. } => drafts.iter().all(|draft| match draft {
+                Draft::Ticketed { ticket, .. } => *ticket < self.next_ticket,
+                _ => true,
+            }),
+            _ => true,
+        }
+    }
+
+    async fn drain(&mut self) -> Result<(), WorkerError> {
+        while self.waiting.front().is_some_and(|waiting| self.is_ready(waiting)) {
+            let waiting = self.waiting.pop_front().expect("there is a first");
+            match waiting {
+                Waiting::Disk(disk) => {
+                    let PackerDisk { size, parent } = &self.disks[disk];
+                    let builder = TreeBuilder::new(self.vault.ids.clone(), self.vault.profile, *size);
+                    self.current = Some((builder, parent.clone()));
+                }
+                Waiting::Hole => {
+                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
+                    builder.push_hole(&mut self.writer, parent.as_deref()).await?;
+                }
+                Waiting::Stored(child) => {
+                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
+                    builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
+                }
+                Waiting::Leaf { id, drafts } => {
+                    let leaf = self.leaf(drafts);
+                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
+                    builder.push_new(id, leaf.encode(), &mut self.writer, parent.as_deref()).await?;
+                }
+                Waiting::Forget(tickets) => {
+                    for ticket in tickets {
+                        self.placed.remove(&ticket);
+                    }
+                }
+                Waiting::DiskEnd => {
+                    let (builder, parent) = self.current.take().expect("a disk has begun");
+                    self.roots.push(builder.finish(&mut self.writer, parent.as_deref()).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&self, drafts: Vec<Draft>) -> Leaf {
+        let entries = drafts
+            .into_iter()
+            .map(|draft| match draft {
+                Draft::Hole { grains } => Entry::Hole { grains },
+                Draft::Located { grains, id, at } => Entry::Chunk { grains, id, hint: at },
+                Draft::Ticketed { grains, id, ticket, place } => {
+                    let placed = self.placed.get(&ticket).expect("tickets are forgotten only after the last draft that names them");
+                    Entry::Chunk { grains, id, hint: placed.at(place) }
+                }
+            })
+            .collect();
+        Leaf { entries }
+    }
+}

@@ -1,0 +1,297 @@
+//! One backup from its session to its commit.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::{Semaphore, mpsc};
+use tresor_storage::Doing;
+use tresor_storage::backend::BackendError;
+use tresor_storage::ids::{PartId, PointId, Writer};
+use tresor_storage::limits::SEGMENT;
+use tresor_storage::manifest::{Manifest, ManifestDisk};
+use tresor_storage::recipe::{NodeSource, Tree};
+use tresor_storage::vault::{PackWriter, VaultError};
+
+use super::frames::{Frames, PackerGone, QUEUE};
+use super::packer::{Packer, PackerDisk};
+use super::plan::{Todo, plan_changed, plan_read, usable_changes};
+use super::segment::{BufferPool, DiskContext, KnownDamage};
+use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
+use crate::control::{Commit, ControlError, OpenSession, Session};
+use crate::error::WorkerError;
+use crate::extent::Extent;
+use crate::source::{DiskSource, SourceKind, Steadiness};
+
+/// Segments planned at once: one question for allocated extents per GiB.
+const WINDOW: u64 = 256;
+
+/// Makes a backup. When this returns a point, the point is durable and counts; on any error there is garbage at most, which the next attempt
+/// reuses as far as its packs were put.
+///
+/// # Errors
+/// By cause; [`WorkerError::Interrupted`] when told to stop.
+pub async fn run(engine: &Engine, request: BackupRequest, steering: Steering) -> Result<BackupOutcome, WorkerError> {
+    let pins = request.parent.iter().map(|parent| parent.point).collect();
+    let session = engine.control.open_session(OpenSession { pins, writes: true }).await?;
+    let number = session.session;
+    let made = tokio::select! {
+        made = make(engine, request, &steering, session) => made,
+        () = steering.cancel.cancelled() => Err(WorkerError::Interrupted),
+    };
+    engine.control.close_session(number).await;
+    made
+}
+
+/// The disk of the parent point that this one follows: of the same name, or the only one of both.
+fn parents_disk<'a>(request: &'a BackupRequest, disk: &BackupDisk) -> Option<&'a ManifestDisk> {
+    let parent = request.parent.as_ref()?;
+    match (parent.disks.as_slice(), request.disks.len()) {
+        ([only], 1) => Some(only),
+        (disks, _) => disks.iter().find(|d| d.name == disk.name),
+    }
+}
+
+async fn make(engine: &Engine, request: BackupRequest, steering: &Steering, session: Session) -> Result<BackupOutcome, WorkerError> {
+    let vault = &engine.vault;
+    let writer = Writer { cluster: session.cluster, session: session.session, part: PartId::random() };
+    let damage = match engine.index.damage().await {
+        Ok(damage) => damage,
+        Err(error) => {
+            tracing::warn!(%error, "index does not tell known damage");
+            Vec::new()
+        }
+    };
+    let damage = Arc::new(KnownDamage::new(damage));
+    let cpu = Arc::new(Semaphore::new(request.effort.cores.max(1)));
+    let buffers = Arc::new(BufferPool::default());
+    let cutter = vault.cutter()?;
+    let reader: Arc<dyn NodeSource> = Arc::clone(&engine.reader) as _;
+    let contexts: Vec<Arc<DiskContext>> = request
+        .disks
+        .iter()
+        .map(|disk| {
+            let parent = parents_disk(&request, disk).map(|d| Arc::new(Tree::new(d.root, vault.ids.clone(), Arc::clone(&reader))));
+            Arc::new(DiskContext {
+                vault: Arc::clone(vault),
+                index: Arc::clone(&engine.index),
+                session: session.for_index(),
+                cutter: cutter.clone(),
+                source: Arc::clone(&disk.source),
+                disk: disk.name.clone(),
+                parent,
+                damage: Arc::clone(&damage),
+                cpu: Arc::clone(&cpu),
+                buffers: Arc::clone(&buffers),
+                progress: Arc::clone(&steering.progress),
+            })
+        })
+        .collect();
+    steering.progress.set_total(request.disks.iter().map(|d| d.source.size()).sum());
+
+    let (to_packer, from_frames) = mpsc::channel(QUEUE);
+    let (settled_in, settled_out) = mpsc::unbounded_channel();
+    let packer_disks =
+        contexts.iter().map(|c| PackerDisk { size: c.source.size(), parent: c.parent.clone() }).collect();
+    let pack_writer = PackWriter::new(Arc::clone(vault), Arc::clone(&engine.index), session.for_index(), writer);
+    let packer = Packer::new(Arc::clone(vault), pack_writer, packer_disks, Arc::clone(&steering.progress), settled_in);
+    // Dropped with this future, so that nothing goes on after an error or a stop.
+    let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
+
+    let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&cpu), request.effort.compression_level);
+    let mut counts = BackupCounts::default();
+    let mut read = Ok(());
+    let mut started = 0;
+    for (number, (context, disk)) in contexts.iter().zip(&request.disks).enumerate() {
+        read = read_disk(number, context, disk, request.effort.cores, &mut frames, &mut started, &mut counts).await;
+        if read.is_err() {
+            break;
+        }
+    }
+    counts.chunks_new = frames.chunks_new;
+    counts.chunks_known += frames.chunks_known;
+    counts.bytes_new = frames.bytes_new;
+    drop(frames);
+    match read {
+        Err(ReadError::Worker(error)) => return Err(*error),
+        // The packer's own error, below, says why.
+        Ok(()) | Err(ReadError::PackerGone) => {}
+    }
+    let (roots, written) = match (&mut packer).await {
+        Ok(done) => done?,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => return Err(WorkerError::Interrupted),
+        },
+    };
+    counts.bytes_stored = written.bytes;
+
+    // Only now, after the last read, can one say whether what was read was one state of each disk.
+    let mut live = false;
+    for context in &contexts {
+        let steadiness = context.source.finish().await.map_err(|source| WorkerError::Source { disk: context.disk.clone(), source })?;
+        match steadiness {
+            Steadiness::Steady => {}
+            Steadiness::Changed { .. } if request.allow_live => live = true,
+            Steadiness::Changed { why } => return Err(WorkerError::Changed { disk: context.disk.clone(), why }),
+        }
+    }
+
+    let disks = request.disks.iter().zip(roots).map(|(disk, root)| ManifestDisk {
+        name: disk.name.clone(),
+        root,
+        source_kind: kind_name(disk.source.description().kind).to_owned(),
+        source_format: disk.source.description().format.to_string(),
+    });
+    let manifest = Manifest {
+        vault: vault.id,
+        item: request.item,
+        item_name: request.item_name.clone(),
+        point: PointId::random(),
+        writer,
+        parent: request.parent.as_ref().map(|parent| parent.point),
+        time: request.time.clone(),
+        keep_until: request.keep_until.clone(),
+        consistency: request.consistency,
+        consistency_reason: request.consistency_reason.clone(),
+        live,
+        disks: disks.collect(),
+        bytes_read: counts.bytes_read,
+        bytes_new: counts.bytes_new,
+        bytes_stored: counts.bytes_stored,
+    };
+    counts.bytes_stored += commit(engine, &manifest, session).await?;
+    Ok(BackupOutcome { manifest, counts })
+}
+
+/// Puts the manifest, then asks whether the point counts. Everything that the manifest names is durable by now: the packer's end waited for it.
+async fn commit(engine: &Engine, manifest: &Manifest, session: Session) -> Result<u64, WorkerError> {
+    let backend = &engine.vault.backend;
+    let name = manifest.object_name();
+    let sealed = manifest.seal(&engine.vault.keyring)?;
+    match backend.create(&name, std::slice::from_ref(&sealed)).await {
+        Ok(()) => {}
+        Err(BackendError::Exists { name }) => {
+            return Err(tresor_storage::Error::from(VaultError::Collision { name }).into());
+        }
+        Err(error) => return Err(error).doing(|| format!("put manifest of point {}", manifest.point)).map_err(WorkerError::from),
+    }
+    let commit = Commit {
+        session: session.session,
+        item: manifest.item,
+        point: manifest.point,
+        manifest_hash: tresor_storage::manifest::hash(&sealed),
+    };
+    match engine.control.commit(commit).await {
+        Ok(()) => Ok(sealed.len() as u64),
+        Err(error @ ControlError::Fenced { .. }) => {
+            // Refused for ever: the manifest must not stay where a reader without a log would believe it.
+            if let Err(failed) = backend.delete(&name).await {
+                tracing::warn!(object = name, error = %failed, "could not delete the manifest of a refused point");
+            }
+            Err(error.into())
+        }
+        // Unclear: the point may count. The manifest stays; it is complete.
+        Err(error) => Err(error.into()),
+    }
+}
+
+
+fn kind_name(kind: SourceKind) -> &'static str {
+    match kind {
+        SourceKind::File => "file",
+        SourceKind::BlockDevice => "block device",
+        SourceKind::Nbd => "nbd",
+    }
+}
+
+enum ReadError {
+    Worker(Box<WorkerError>),
+    PackerGone,
+}
+
+impl From<PackerGone> for ReadError {
+    fn from(_: PackerGone) -> Self {
+        Self::PackerGone
+    }
+}
+
+async fn read_disk(
+    number: usize,
+    context: &Arc<DiskContext>,
+    disk: &BackupDisk,
+    cores: usize,
+    frames: &mut Frames,
+    started: &mut u64,
+    counts: &mut BackupCounts,
+) -> Result<(), ReadError> {
+    let worker = |error| ReadError::Worker(Box::new(error));
+    let size = context.source.size();
+    let segments = size.div_ceil(SEGMENT);
+    let parent_size = context.parent.as_ref().map_or(0, |tree| tree.root().size);
+    let changes = usable_changes(&disk.changes, context.parent.is_some());
+    frames.begin_disk(number).await?;
+    let mut first = 0;
+    while first < segments {
+        let window = first..(first + WINDOW).min(segments);
+        let within = Extent { offset: first * SEGMENT, length: (window.end * SEGMENT).min(size) - first * SEGMENT };
+        let todos = plan_window(context.source.as_ref(), within, changes.as_deref(), window.clone(), size, parent_size);
+        let todos = todos.await.map_err(|source| worker(WorkerError::Source { disk: context.disk.clone(), source }))?;
+        // Two more than cores: while each core cuts one, one is read and one waits.
+        let starting = std::sync::atomic::AtomicU64::new(*started);
+        let mut outcomes = stream::iter(todos)
+            .map(|(segment, todo)| {
+                starting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tokio_util::task::AbortOnDropHandle::new(tokio::spawn(Arc::clone(context).run(segment, todo)))
+            })
+            .buffered(cores.max(1) + 2);
+        while let Some(outcome) = outcomes.next().await {
+            let outcome = match outcome {
+                Ok(outcome) => outcome.map_err(worker)?,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return Err(worker(WorkerError::Interrupted)),
+                },
+            };
+            counts.bytes_read += outcome.bytes_read;
+            counts.lookups += outcome.lookups;
+            if matches!(outcome.done, super::segment::SegmentDone::Inherited(_)) {
+                counts.segments_inherited += 1;
+                // Inherited within the segment or with it: either way the parent had them.
+                counts.chunks_known += outcome.chunks_kept;
+            }
+            frames.push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed)).await?;
+        }
+        drop(outcomes);
+        *started = starting.into_inner();
+        first = window.end;
+    }
+    Ok(frames.end_disk().await?)
+}
+
+async fn plan_window(
+    source: &dyn DiskSource,
+    within: Extent,
+    changes: Option<&[Extent]>,
+    window: std::ops::Range<u64>,
+    size: u64,
+    parent_size: u64,
+) -> Result<Vec<(u64, Todo)>, crate::source::SourceError> {
+    let length = |segment: u64| (size - segment * SEGMENT).min(SEGMENT);
+    let mut todos = Vec::with_capacity((window.end - window.start) as usize);
+    let mut allocated = None;
+    for segment in window {
+        let planned = changes.and_then(|changed| plan_changed(changed, segment, length(segment), parent_size));
+        let todo = match planned {
+            Some(todo) => todo,
+            None => {
+                if allocated.is_none() {
+                    allocated = Some(source.allocated(within).await?);
+                }
+                plan_read(allocated.as_deref().expect("just asked"), segment, length(segment))
+            }
+        };
+        todos.push((segment, todo));
+    }
+    Ok(todos)
+}

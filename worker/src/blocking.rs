@@ -1,0 +1,16 @@
+//! Calls that block, away from the tasks.
+
+/// Runs `call` on a thread that may block. If the future is dropped the call still ends, unheard.
+///
+/// # Panics
+/// If the call panics.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down; nobody waits for this any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
