@@ -15,7 +15,7 @@ use crate::args::{GlobalArgs, LogFormat};
 use crate::error::CliError;
 
 pub(crate) use file::FileConfig;
-pub(crate) use stores::{StoreTable, open as open_stores, read_small};
+pub(crate) use stores::{StoreTable, StoreTables, read_small};
 
 /// Most cores that a job is given.
 const CORES_MAX: usize = 1024;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tresor_storage::backend::{Secret, StoreConfig};
-use tresor_worker::home::StoreConfigs;
+use tresor_storage::backend::{BackendError, OpenStore, Secret, StoreConfig, open};
+use tresor_worker::home::Stores;
 use zeroize::Zeroizing;
 
 use crate::error::CliError;
@@ -101,13 +101,34 @@ impl StoreTable {
     }
 }
 
-/// How every store is reached.
-///
-/// # Errors
-/// When a file with a secret cannot be read.
-pub(crate) fn open(tables: &BTreeMap<String, StoreTable>, home: &Path) -> Result<StoreConfigs, CliError> {
-    let by_url = tables.iter().map(|(url, table)| Ok((url.clone(), table.open(home)?)));
-    Ok(StoreConfigs { default: StoreConfig::default(), by_url: by_url.collect::<Result<_, CliError>>()? })
+/// Opens stores by what the configuration says of them. Secrets are read when a store is opened: what is wrong with another one stops nobody.
+pub(crate) struct StoreTables {
+    tables: BTreeMap<String, StoreTable>,
+    home: PathBuf,
+}
+
+impl StoreTables {
+    /// With the tables of the configuration of a home.
+    pub(crate) fn new(tables: BTreeMap<String, StoreTable>, home: &Path) -> Self {
+        Self { tables, home: home.to_owned() }
+    }
+
+    /// What is said of a store: by the longest beginning of its URL that ends where a part of the path ends.
+    fn of(&self, url: &str) -> Option<&StoreTable> {
+        let url = url.trim_end_matches('/');
+        let fits = |prefix: &str| url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let trimmed = self.tables.iter().map(|(prefix, table)| (prefix.trim_end_matches('/'), table));
+        trimmed.filter(|(prefix, _)| fits(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, table)| table)
+    }
+}
+
+impl Stores for StoreTables {
+    fn open(&self, url: &str, create: bool) -> Result<OpenStore, BackendError> {
+        let config = self.of(url).map_or_else(|| Ok(StoreConfig::default()), |table| table.open(&self.home));
+        let mut config = config.map_err(|error| BackendError::Configuration { url: url.to_owned(), why: error.chain() })?;
+        config.create_root |= create;
+        open(url, &config)
+    }
 }
 
 /// Reads a small text file; what it holds is cleared from memory when dropped.
@@ -140,6 +161,34 @@ mod tests {
         assert_eq!(config.secret_access_key, Some(Secret::new("hunter2")));
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(!serde_json::to_string(&table).unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn the_longest_beginning_of_the_url_wins() {
+        let table = |region: &str| StoreTable { region: Some(region.to_owned()), ..Default::default() };
+        let tables = [("s3://a", "one"), ("s3://a/b/", "two"), ("s3://a/b/c", "three")];
+        let tables = tables.into_iter().map(|(url, region)| (url.to_owned(), table(region))).collect();
+        let stores = StoreTables::new(tables, Path::new("/h"));
+        let region = |url| stores.of(url).and_then(|table| table.region.as_deref());
+        for (url, found) in [
+            ("s3://a", Some("one")),
+            ("s3://a/bb", Some("one")),
+            ("s3://a/b", Some("two")),
+            ("s3://a/b/c/d/", Some("three")),
+            ("s3://ab", None),
+        ] {
+            assert_eq!(region(url), found, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_store_stops_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = StoreTable { secret_access_key_file: Some(PathBuf::from("none")), ..Default::default() };
+        let stores = StoreTables::new([(String::from("s3://b"), broken)].into(), folder.path());
+        stores.open("memory://cli-other", false).unwrap();
+        let error = stores.open("s3://b/x", false).unwrap_err();
+        assert!(error.to_string().contains("could not read"), "{error}");
     }
 
     #[test]
