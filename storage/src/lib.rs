@@ -14,6 +14,7 @@ pub mod seal;
 pub mod pack;
 pub mod recipe;
 pub mod manifest;
+pub mod catalog;
 pub mod vault;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
