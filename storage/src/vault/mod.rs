@@ -6,6 +6,7 @@ pub mod names;
 mod reader;
 mod writer;
 
+pub(crate) use cache::Cache;
 pub use context::Vault;
 pub use reader::{VaultReader, check_chunk, open_pieces};
 pub use writer::{PackWriter, Written};
