@@ -148,7 +148,8 @@ pub(crate) mod tests {
                 match piece {
                     Piece::Hole { .. } => {
                         prop_assert!(range.iter().all(|v| *v == 0));
-                        prop_assert!(!matches!(pieces.get(i + 1), Some(Piece::Hole { .. })));
+                        let next_is_hole = matches!(pieces.get(i + 1), Some(Piece::Hole { .. }));
+                        prop_assert!(!next_is_hole);
                     }
                     Piece::Chunk { grains } => {
                         prop_assert!(range.iter().all(|v| *v != 0));

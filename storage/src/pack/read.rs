@@ -107,7 +107,8 @@ pub async fn read_footer(backend: &dyn Backend, keyring: &Keyring, vault: VaultI
             None => backend.length(&name).await?,
         };
         let Some(end) = length.checked_sub(TRAILER as u64) else {
-            return Err(FormatError::Truncated { what: "pack", need: TRAILER as u64, have: length }.into());
+            let error = FormatError::Truncated { what: "pack", need: TRAILER as u64, have: length };
+            return Err(crate::Error::from(error));
         };
         let trailer = Trailer::parse(&backend.read_range(&name, end..length).await?, length)?;
         if trailer.footer_length as usize > FOOTER_PLAIN_MAX + FRAME_OVERHEAD {
