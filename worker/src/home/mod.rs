@@ -31,6 +31,9 @@ pub mod open;
 pub mod points;
 pub mod resolve;
 pub mod stores;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;
 pub mod unlock;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -48,7 +51,7 @@ pub use create::{CreateOptions, CreatedVault, TakenOver, create_vault, ensure_ma
 pub use entry::VaultEntry;
 pub use error::HomeError;
 pub use index::IndexState;
-pub use open::{OpenVault, Place, WritableVault, open_for_reading, open_for_writing};
+pub use open::{OpenVault, Place, WritableVault, open_and_rebuild, open_for_reading, open_for_writing};
 pub use points::{DamagedObject, KnownPoint, Points, load_points};
 pub use resolve::{find_item, newest_of, resolve_point};
 pub use stores::{StoreConfigs, Stores};
