@@ -4,17 +4,21 @@
 //! The bytes are described in `docs/format.md`. This crate knows nothing of jobs, schedules, Raft or the network protocol between processes.
 
 pub mod backend;
+pub mod chunk;
 pub mod error;
 pub mod ids;
 pub mod index;
 pub mod keys;
 pub mod limits;
-pub mod chunk;
-pub mod seal;
+pub mod manifest;
 pub mod pack;
 pub mod recipe;
+<<<<<<< HEAD
 pub mod manifest;
 pub mod catalog;
+=======
+pub mod seal;
+>>>>>>> main
 pub mod vault;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
