@@ -4,6 +4,7 @@
 //! The bytes are described in `docs/format.md`. This crate knows nothing of jobs, schedules, Raft or the network protocol between processes.
 
 pub mod backend;
+pub mod catalog;
 pub mod chunk;
 pub mod error;
 pub mod ids;
@@ -13,12 +14,7 @@ pub mod limits;
 pub mod manifest;
 pub mod pack;
 pub mod recipe;
-<<<<<<< HEAD
-pub mod manifest;
-pub mod catalog;
-=======
 pub mod seal;
->>>>>>> main
 pub mod vault;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
