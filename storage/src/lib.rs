@@ -16,6 +16,7 @@ pub mod pack;
 pub mod recipe;
 pub mod seal;
 pub mod vault;
+pub mod verify;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
 #[expect(missing_docs, reason = "generated; the .proto file is commented")]

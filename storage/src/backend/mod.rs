@@ -19,10 +19,6 @@ mod probe;
 mod random;
 mod retry;
 
-mod probe;
-
-pub use probe::{Abilities, probe};
-
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -13,6 +13,7 @@ pub mod revisions;
 pub(crate) mod test_store;
 mod writer;
 
+pub(crate) use cache::Cache;
 pub use context::Vault;
 pub use reader::{VaultReader, check_chunk, open_pieces};
 pub use writer::{PackWriter, Written};
