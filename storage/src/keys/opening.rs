@@ -122,6 +122,12 @@ pub fn first_revision(
     draft(vault, header_hash, 1, stamp, keyring, &slots, BTreeSet::new())
 }
 
+/// Whether any readable revision names a slot of this kind. Not proven by any key: only to know what a person can be asked for.
+pub fn names_slot_kind(vault: VaultId, objects: &[RevisionObject], kind: super::SlotKind) -> bool {
+    let mut readable = objects.iter().take(KEY_REVISIONS_MAX).filter_map(|o| Decoded::read(vault, &o.name, &o.bytes).ok());
+    readable.any(|decoded| decoded.revision.slots().any(|slot| slot.kind == kind))
+}
+
 /// Finds the keys that `unlock` gives. Costs Argon2id for each passphrase slot, with a bound over all; run it where blocking is allowed.
 ///
 /// `header_hash` is that of the vault's header where it is at hand.

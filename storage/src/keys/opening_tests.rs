@@ -52,6 +52,16 @@ fn replace(name: &str, unlock: &Unlock, compromised: bool) -> Change {
     Change::Replace { slot: name.to_owned(), unlock: unlock.clone(), cost: CHEAP, compromised }
 }
 
+#[test]
+fn kinds_of_slots_are_seen_without_a_key() {
+    let draft = first(&[slot("home", &file())]);
+    let objects = [draft.object.clone()];
+    assert!(names_slot_kind(VAULT, &objects, SlotKind::File));
+    assert!(!names_slot_kind(VAULT, &objects, SlotKind::Passphrase));
+    let draft = first(&[slot("typed", &passphrase("correct horse"))]);
+    assert!(names_slot_kind(VAULT, &[draft.object], SlotKind::Passphrase));
+}
+
 /// Takes an object apart, lets `edit` at it and puts it together with a right checksum, as one who holds no key can.
 fn forge(object: &RevisionObject, edit: impl FnOnce(&mut stored::KeyRevisionBody)) -> RevisionObject {
     let mut outer = stored::KeyRevision::decode(object.bytes.clone()).unwrap();
