@@ -16,7 +16,8 @@ use crate::index::IndexError;
 /// An open database.
 pub(super) struct Opened {
     pub(super) db: DB,
-    /// Kept for its statistics.
+    /// For its statistics.
+    #[cfg(test)]
     pub(super) options: Options,
     pub(super) cache: Cache,
 }
@@ -60,7 +61,12 @@ pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexE
 fn open_families(path: &Path, options: Options) -> Result<Opened, IndexError> {
     let cache = Cache::new_lru_cache(options::CACHE_BYTES);
     let db = DB::open_cf_descriptors(&options, path, options::families(&cache)).map_err(refused)?;
-    Ok(Opened { db, options, cache })
+    Ok(Opened {
+        db,
+        #[cfg(test)]
+        options,
+        cache,
+    })
 }
 
 /// Removes the database's files and, if nothing else is in it, the folder.
