@@ -181,18 +181,21 @@ impl Job {
     }
 
     fn add_damage(&self, offset: u64, length: u64, why: &str) {
-        self.count(|outcome| match outcome.damage.last_mut() {
-            Some(last) if last.offset + last.length == offset && last.why == why => last.length += length,
-            Some(last) if outcome.damage.len() >= DAMAGE_MAX => {
-                let end = (last.offset + last.length).max(offset + length);
-                last.offset = last.offset.min(offset);
-                last.length = end - last.offset;
+        self.count(|outcome| {
+            let is_full = outcome.damage.len() >= DAMAGE_MAX;
+            match outcome.damage.last_mut() {
+                Some(last) if last.offset + last.length == offset && last.why == why => last.length += length,
+                Some(last) if is_full => {
+                    let end = (last.offset + last.length).max(offset + length);
+                    last.offset = last.offset.min(offset);
+                    last.length = end - last.offset;
+                }
+                _ => outcome.damage.push(Damage {
+                    offset,
+                    length,
+                    why: why.to_owned(),
+                }),
             }
-            _ => outcome.damage.push(Damage {
-                offset,
-                length,
-                why: why.to_owned(),
-            }),
         });
     }
 
