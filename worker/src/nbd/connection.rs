@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// Fails everything that waits and everything to come. The first reason stays.
-    fn fail(&self, error: NbdError) {
+    fn fail(&self, error: &NbdError) {
         let waiting = {
             let mut state = self.lock();
             state.dead.get_or_insert(error.clone());
@@ -149,7 +149,7 @@ pub(super) struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.fail(NbdError::Disconnected {
+        self.shared.fail(&NbdError::Disconnected {
             why: "it was closed here".to_owned(),
         });
     }
@@ -172,7 +172,7 @@ impl Connection {
                     () = shared.stop.cancelled() => return,
                     error = read_replies(&shared, reader, is_structured) => error,
                 };
-                shared.fail(error);
+                shared.fail(&error);
             }
         });
         let writer = tokio::spawn({
@@ -181,7 +181,7 @@ impl Connection {
                 tokio::select! {
                     () = shared.stop.cancelled() => {}
                     result = write_requests(writer, requests) => if let Err(error) = result {
-                        shared.fail(NbdError::disconnected(&error));
+                        shared.fail(&NbdError::disconnected(&error));
                     }
                 }
             }
@@ -231,7 +231,7 @@ impl Connection {
                     what: request.command.name(),
                     after: self.timeout,
                 };
-                self.shared.fail(error.clone());
+                self.shared.fail(&error);
                 Err(error)
             }
         }
@@ -251,7 +251,7 @@ impl Connection {
         if let Some(writer) = writer {
             let _ = tokio::time::timeout(self.timeout, writer).await;
         }
-        self.shared.fail(NbdError::Disconnected {
+        self.shared.fail(&NbdError::Disconnected {
             why: "it was closed here".to_owned(),
         });
     }

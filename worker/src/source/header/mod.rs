@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::DiskFormat;
+use super::{DiskFormat, Extent};
 
 /// Another file that an image stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,14 @@ pub(super) fn examine(file: &File, size: u64, format: DiskFormat) -> Result<Fact
                 None => vmdk::parse(&head, false),
             }
         }
+    }
+}
+
+/// What QEMU does not tell: the extents of a VHDX image whose disk has `size` bytes. None for other formats and odd tables.
+pub(super) fn allocated(file: &File, size: u64, format: DiskFormat) -> Result<Option<Vec<Extent>>, HeaderError> {
+    match format {
+        DiskFormat::Vhdx => vhdx::allocated(size, |offset, length| Ok(read_up_to(file, offset, length)?)),
+        _ => Ok(None),
     }
 }
 
@@ -136,10 +144,12 @@ mod tests {
             let _ = vmdk::descriptor_place(&bytes);
             let _ = vmdk::parse(&bytes, true);
             let _ = vmdk::parse(&bytes, false);
-            let _ = vhdx::parse(|offset, length| {
-                let start = (offset as usize % 640).min(bytes.len());
+            let read = |offset: u64, length: usize| {
+                let start = ((offset % 640) as usize).min(bytes.len());
                 Ok(bytes[start..bytes.len().min(start + length)].to_vec())
-            });
+            };
+            let _ = vhdx::parse(read);
+            let _ = vhdx::allocated(1 << 40, read);
         }
     }
 }
