@@ -38,7 +38,7 @@ out=$cache/$set_name
 say() { echo "disks: $*" >&2; }
 
 # What each machine is: size of its disk, packages, and for the database its scale and its minutes of work.
-common=linux-image-cloud-amd64,openssh-server,systemd-sysv
+common=linux-image-amd64,openssh-server,systemd-sysv
 case $set_name in
     full)
         size_web=6G size_db=8G size_app=8G
