@@ -3,8 +3,8 @@
 #
 #   scripts/install-deps.sh [build] [test] [demo] [bench]      (build when none is given)
 #
-# System packages by apt-get, with sudo when not root. Tools for this project alone (an S3 and an Azure stand-in for the
-# tests, cargo-deny) go to ${XDG_CACHE_HOME:-~/.cache}/tresor/bin, which the Makefile puts into PATH.
+# System packages by apt-get, with sudo when not root. cargo-nextest and cargo-deny, when missing, go to
+# ${XDG_CACHE_HOME:-~/.cache}/tresor/bin, which the Makefile puts into PATH.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tresor
@@ -69,25 +69,6 @@ qemu() {
     done
 }
 
-stand_ins() {
-    if ! have moto_server; then
-        python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3-venv
-        say "installing moto, the S3 stand-in"
-        rm -rf "$cache/moto"
-        python3 -m venv "$cache/moto"
-        "$cache/moto/bin/pip" install --quiet --disable-pip-version-check 'moto[server]>=5,<6'
-        ln -sf "$cache/moto/bin/moto_server" "$cache/bin/moto_server"
-    fi
-    if ! have azurite-blob; then
-        have node || apt_install nodejs
-        have npm || apt_install npm
-        say "installing azurite, the Azure stand-in"
-        mkdir -p "$cache/azurite"
-        npm install --prefix "$cache/azurite" --no-fund --no-audit --loglevel=error azurite@3 9>&- >/dev/null
-        ln -sf "$cache/azurite/node_modules/.bin/azurite-blob" "$cache/bin/azurite-blob"
-    fi
-}
-
 cargo_tool() { # command crate
     have "$1" && return
     say "building $2 (once)"
@@ -101,7 +82,8 @@ test_() {
     command_from mke2fs e2fsprogs
     command_from ip iproute2
     flush
-    stand_ins
+    # The object stores that the conformance suite talks to.
+    "$(dirname "$0")/test-servers.sh" 9>&-
     cargo_tool cargo-nextest cargo-nextest
     cargo_tool cargo-deny cargo-deny
 }
@@ -114,7 +96,9 @@ disk_makers() {
 }
 
 demo() {
-    qemu
+    # Whatever version is there: a demonstration changes no QEMU.
+    command_from qemu-nbd qemu-utils
+    command_from qemu-io qemu-utils
     disk_makers
     flush
 }

@@ -176,12 +176,18 @@ fn no_text_speaks_of_one_machine_or_of_numbered_issues() {
     for path in files(&[".md", ".rs", ".sh", ".toml", ".proto", "Makefile", ".ci/run"]) {
         for (number, line) in read(&path).lines().enumerate() {
             let in_comment = path.extension().is_some_and(|kind| kind == "md") || line.trim_start().starts_with("//");
-            if places.iter().any(|place| line.contains(place)) || (in_comment && names_an_issue(line)) {
+            if places.iter().any(|place| names_a_place(line, place)) || (in_comment && names_an_issue(line)) {
                 found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
         }
     }
     assert_none(&found, "say it without the place or the number");
+}
+
+/// Whether a line has an absolute path that begins with `place`.
+fn names_a_place(line: &str, place: &str) -> bool {
+    let inside = |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || "/.~_-}".contains(c));
+    line.match_indices(place).any(|(at, _)| !inside(&line[..at]))
 }
 
 /// Whether a line has a word like `#12`, or `issue 12`.
@@ -338,6 +344,8 @@ fn the_readers_of_this_file_read_what_they_should() {
     let text = "see [a](docs/a.md#b), [`c`](d.md) and `[no](link)`\n```\n[no](block)\n```\n## A `b`: c-d\n";
     assert_eq!(links(text), ["docs/a.md#b", "d.md"]);
     assert_eq!(anchors(text), BTreeSet::from([String::from("a-b-c-d")]));
+    assert!(names_a_place("run `/opt/x`", "/opt/") && names_a_place("/opt/", "/opt/"));
+    assert!(!names_a_place("$base/opt/x and ~/opt/x", "/opt/"));
     assert!(names_an_issue("fixes (#12)."));
     assert!(names_an_issue("see issue 7"));
     assert!(!names_an_issue("# Heading 1, #[test] and #fff"));
