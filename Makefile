@@ -5,7 +5,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tresor
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 # The compiler cache comes in by PATH and not by CC: a changed CC would make cargo build every C and C++ part again.
 # The second folder holds the tools that scripts/install-deps.sh installs for this project alone.
-export PATH := /usr/lib/ccache:$(CACHE)/bin:$(PATH)
+export PATH := /usr/lib/ccache:$(CACHE)/bin:$(PATH):$(HOME)/.cargo/bin
 export CCACHE_MAXSIZE ?= 5G
 SHELL := bash
 
@@ -14,7 +14,7 @@ SHELL := bash
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo; echo "  The demo takes DISK=path (any raw or qcow2 image; it is copied first) and KEEP=folder."
+	@echo; echo "  The demo takes DISK=path (an image of yours, of any format; it is copied first) and KEEP=folder."
 	@echo "  make bench takes TOOLS=tresor,restic,borg ROUNDS=2 DISKS=folder."
 
 build: ## the release binary, in $CARGO_TARGET_DIR/release/tresor
@@ -48,4 +48,4 @@ disks: ## build the disks of the benchmark, without running it (SET=small or ful
 	@scripts/disks.sh --$(or $(SET),small)
 
 clean-disks: ## remove the disks of the benchmark and the demo from the cache
-	rm -rf $(CACHE)/disks $(CACHE)/demo
+	rm -rf $(CACHE)/disks $(CACHE)/bench $(CACHE)/demo $(CACHE)/demo-debian.raw

@@ -177,10 +177,16 @@ if [ -z "$rebuild" ] && [ -f "$out/done" ]; then # another run built them meanwh
 fi
 rm -rf "$out/done" "$out/.work"
 mkdir -p "$out/.work"
-trap 'rm -rf --one-file-system "$out/.work"' EXIT
+pids=()
+clean_up() {
+    [ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true # unshare ignores softer signals; its namespaces go with it
+    wait
+    rm -rf --one-file-system "$out/.work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
 
 # One machine after another would wait for the mirror most of the time.
-pids=()
 for name in web db app; do
     unshare --mount --pid --fork --kill-child -- bash "$0" "--$set_name" --inner $name 9>&- &
     pids+=($!)
