@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Longest Rust file. Most have 100 to 400 lines; one that needs more has two subjects.
+/// Longest Rust file, its unit tests not counted. Most have 100 to 400 lines; one that needs more has two subjects.
 const LINES_MAX: usize = 700;
 
 fn root() -> &'static Path {
@@ -138,7 +138,12 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 fn rust_files_have_one_subject() {
     let found: Vec<String> = files(&[".rs"])
         .iter()
-        .map(|path| (path, read(path).lines().count()))
+        .map(|path| {
+            (
+                path,
+                read(path).lines().take_while(|line| *line != "#[cfg(test)]").count(),
+            )
+        })
         .filter(|(_, lines)| *lines > LINES_MAX)
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
