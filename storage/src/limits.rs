@@ -42,6 +42,29 @@ pub const SMALL_OBJECT_MAX: usize = 16 << 20;
 /// Largest recipe leaf or node, bytes.
 pub const RECIPE_NODE_MAX: usize = 256 << 10;
 
+/// Slots of a key revision: people, kits and machines that open one vault.
+pub const KEY_SLOTS_MAX: usize = 32;
+/// Generations of keys in a revision: one a quarter for 32 years.
+pub const KEY_GENERATIONS_MAX: usize = 128;
+/// Revisions that one revision says it contains, and objects of `keys/` that are looked at.
+pub const KEY_REVISIONS_MAX: usize = 256;
+/// Largest key revision: all slots with all generations, at most 80 bytes a wrapped key.
+pub const KEY_REVISION_MAX: usize = 1 << 20;
+/// Largest vault header.
+pub const HEADER_MAX: usize = 64 << 10;
+/// Stores of a vault.
+pub const STORES_MAX: usize = 64;
+/// Largest claim.
+pub const CLAIM_MAX: usize = 4 << 10;
+/// Claims of a vault: one for each time that it changed hands.
+pub const CLAIMS_MAX: usize = 4096;
+/// Longest text of a small field (a time, a version, a region), bytes.
+pub const SHORT_TEXT_MAX: usize = 64;
+/// Longest name of a host, an item or a disk, bytes.
+pub const NAME_MAX: usize = 255;
+/// Longest URL, bytes.
+pub const URL_MAX: usize = 2048;
+
 /// Largest request to a store that reads.
 pub const READ_REQUEST_MAX: u64 = 8 << 20;
 /// Bytes of reads in flight to a store.
@@ -61,5 +84,7 @@ const _: () = {
     assert!(INDEX_SEGMENT_MAX <= FRAME_PLAIN_MAX);
     // Offsets in a pack fit 32 bits.
     assert!(PACK_MAX < u32::MAX as usize);
+    // A key revision holds every slot with every generation (K_meta and K_data), its text and what it contains.
+    assert!(KEY_SLOTS_MAX * (KEY_GENERATIONS_MAX * 2 + 2) * 80 + KEY_SLOTS_MAX * 512 + KEY_REVISIONS_MAX * 34 + 4096 <= KEY_REVISION_MAX);
     assert!(PACK_CHUNKS_MAX * 40 + PACK_FRAMES_MAX * 32 <= FOOTER_PLAIN_MAX);
 };

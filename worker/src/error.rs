@@ -3,6 +3,7 @@
 use tresor_storage::Kind;
 
 use crate::control::ControlError;
+use crate::home::HomeError;
 use crate::sink::SinkError;
 use crate::source::SourceError;
 
@@ -33,6 +34,9 @@ pub enum WorkerError {
     /// Who decides.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The home and its vaults.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// The disk was written to while it was read.
     #[error("disk {disk} changed while it was read: {why}")]
     Changed {
@@ -54,6 +58,7 @@ impl WorkerError {
             Self::Source { source, .. } => source.kind(),
             Self::Sink { source, .. } => source.kind(),
             Self::Control(e) => e.kind(),
+            Self::Home(e) => e.kind(),
             Self::Changed { .. } => Kind::Invalid,
             Self::Interrupted => Kind::Retry,
         }

@@ -7,6 +7,7 @@ mod blocking;
 pub mod control;
 pub mod error;
 pub mod extent;
+pub mod home;
 pub mod nbd;
 pub mod progress;
 pub mod qemu;

@@ -1,15 +1,41 @@
 //! Stores of objects, as the rest of the crate sees them.
 //!
 //! The port has no overwrite and no rename: an object is created once, whole, and what cannot be said here
-//! nobody can do. Read [`Backend`], then `object` (every real store), then the wrappers.
+//! nobody can do. Read [`Backend`], then `open` (what an URL becomes), `file` and `object` (the real stores), then the wrappers: `metered`,
+//! `limit`, `retry`. [`faulty`], [`forgetful`] and [`conformance`] are for tests, also those of other crates.
+
+pub mod conformance;
+pub mod faulty;
+pub mod forgetful;
+
+mod answer;
+mod file;
+mod limit;
+mod memory;
+mod metered;
+mod object;
+mod open;
+mod probe;
+mod random;
+mod retry;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::error::Kind;
+
+pub use file::FileBackend;
+pub use limit::{Limited, Limits};
+pub use memory::Memory;
+pub use metered::{Counters, Metered, Traffic};
+pub use object::ObjectBackend;
+pub use open::{OpenStore, Secret, StoreConfig, open};
+pub use probe::{Abilities, probe};
+pub use retry::{RetryPolicy, Retrying, plan_retry};
 
 /// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,4 +189,113 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// By cause.
     async fn delete(&self, name: &str) -> Result<(), BackendError>;
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
+        (**self).create(name, pieces).await
+    }
+
+    async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
+        (**self).read(name, max).await
+    }
+
+    async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
+        (**self).read_range(name, range).await
+    }
+
+    async fn length(&self, name: &str) -> Result<u64, BackendError> {
+        (**self).length(name).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
+        (**self).list(prefix)
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), BackendError> {
+        (**self).delete(name).await
+    }
+}
+
+/// Longest name of an object: with a prefix of as much again it stays below the 1024 bytes that S3 and Azure take.
+const NAME_MAX: usize = 512;
+/// Longest part of a name between slashes: what file systems take.
+const PART_MAX: usize = 255;
+
+/// Refuses names that a store could read differently from what was meant: an empty part, `..`, other characters.
+///
+/// The first thing every store does with a name: nothing else stands between a name and a path.
+fn check_name(operation: &'static str, name: &str) -> Result<(), BackendError> {
+    let fits = |part: &str| {
+        !part.is_empty()
+            && part.len() <= PART_MAX
+            && part != "."
+            && part != ".."
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    };
+    if name.len() <= NAME_MAX && name.split('/').all(fits) {
+        return Ok(());
+    }
+    Err(BackendError::Refused {
+        operation,
+        name: name.into(),
+        source: "not a name of an object".into(),
+    })
+}
+
+/// As [`check_name`] for a prefix: empty for all, else a name and a slash.
+fn check_prefix(prefix: &str) -> Result<(), BackendError> {
+    match prefix.strip_suffix('/') {
+        Some(folder) => check_name("list", folder),
+        None if prefix.is_empty() => Ok(()),
+        None => Err(BackendError::Refused {
+            operation: "list",
+            name: prefix.into(),
+            source: "a prefix ends with a slash".into(),
+        }),
+    }
+}
+
+/// The length of a range, in memory.
+fn range_length(name: &str, range: &Range<u64>) -> Result<usize, BackendError> {
+    range
+        .end
+        .checked_sub(range.start)
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or_else(|| BackendError::Refused {
+            operation: "read",
+            name: name.into(),
+            source: format!("{}..{} is no range", range.start, range.end).into(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_vault_are_refused() {
+        for bad in [
+            "", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/./b", "a b", "a#1", "a\0", "ä", "a%2e",
+        ] {
+            assert!(check_name("put", bad).is_err(), "{bad:?} was taken");
+        }
+        assert!(check_name("put", &"a/".repeat(300)).is_err());
+        assert!(check_name("put", &"a".repeat(256)).is_err());
+        for good in ["a", "vault.pb", "packs/0f/12-34-ab/00000001", "...", "a-b.c/-"] {
+            assert!(check_name("put", good).is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_with_a_slash() {
+        assert!(check_prefix("").is_ok());
+        assert!(check_prefix("packs/").is_ok());
+        for bad in ["packs", "/", "../", "packs//"] {
+            assert!(check_prefix(bad).is_err(), "{bad:?} was taken");
+        }
+    }
 }

@@ -2,8 +2,22 @@
 //!
 //! It is a memory of what the stores hold, never the truth: losing it costs a rebuild or duplicates. The port
 //! is the one that index slots on many workers will speak, so sessions and touch epochs are in it from the start.
+//!
+//! Read the port below, then the rules (`entry`), then the maps (`memory`, `rocks`). `segment` is what lies in the store to make an
+//! index from, and `rebuild` makes it.
 
+pub mod conformance;
+pub mod entry;
+mod memory;
+pub mod rebuild;
+#[cfg(feature = "rocks")]
+pub mod rocks;
 pub mod segment;
+
+pub use entry::{Entry, Flags};
+pub use memory::MemoryIndex;
+#[cfg(feature = "rocks")]
+pub use rocks::{RocksIndex, Stamp};
 
 use async_trait::async_trait;
 
@@ -40,6 +54,8 @@ pub enum IndexError {
     Database {
         /// What was being done.
         what: &'static str,
+        /// What helps: `Retry`, `Full` or `Denied`.
+        kind: Kind,
         /// What the database said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -53,6 +69,14 @@ pub enum IndexError {
     /// Another process has it open.
     #[error("index is in use by another process")]
     Locked,
+    /// A session of another cluster: its numbers and epochs mean nothing here.
+    #[error("index belongs to cluster {index}, not to {session}")]
+    Foreign {
+        /// The index's.
+        index: ClusterId,
+        /// The session's.
+        session: ClusterId,
+    },
     /// A row that cannot be read.
     #[error("index row is malformed")]
     Malformed,
@@ -62,9 +86,9 @@ impl IndexError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Database { .. } => Kind::Retry,
+            Self::Database { kind, .. } => *kind,
             Self::Stale { .. } | Self::Malformed => Kind::Corrupt,
-            Self::Locked => Kind::Fenced,
+            Self::Locked | Self::Foreign { .. } => Kind::Fenced,
         }
     }
 }

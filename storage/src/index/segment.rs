@@ -83,14 +83,27 @@ impl SegmentBuilder {
         }
         self.bytes += PACK_ROOM + footer.len();
         let Writer { cluster, session, part } = pack.writer;
-        let writer = stored::WriterId { cluster: cluster.0, session: session.0, part: part.0 };
-        self.packs.push(stored::SegmentPack { writer: Some(writer), seq: pack.seq, length, footer });
+        let writer = stored::WriterId {
+            cluster: cluster.0,
+            session: session.0,
+            part: part.0,
+        };
+        self.packs.push(stored::SegmentPack {
+            writer: Some(writer),
+            seq: pack.seq,
+            length,
+            footer,
+        });
         Ok(!self.fits(limits::FOOTER_PLAIN_MAX))
     }
 
     /// The segment's plaintext, at most [`limits::INDEX_SEGMENT_MAX`] less an envelope.
     pub fn finish(self) -> Vec<u8> {
-        stored::IndexSegment { format_version: SEGMENT_VERSION, packs: self.packs }.encode_to_vec()
+        stored::IndexSegment {
+            format_version: SEGMENT_VERSION,
+            packs: self.packs,
+        }
+        .encode_to_vec()
     }
 }
 
@@ -106,7 +119,11 @@ pub fn decode(plain: &Bytes) -> Result<Vec<SegmentEntry>, FormatError> {
     // The generated decoder would build a message for each of millions of empty packs before anyone could count them.
     let packs = count_packs(plain.clone()).map_err(|_| malformed("not a protocol buffer"))?;
     if packs > limits::SEGMENT_PACKS_MAX {
-        return Err(too_large("number of packs in an index segment", packs as u64, limits::SEGMENT_PACKS_MAX as u64));
+        return Err(too_large(
+            "number of packs in an index segment",
+            packs as u64,
+            limits::SEGMENT_PACKS_MAX as u64,
+        ));
     }
     let segment = stored::IndexSegment::decode(plain.clone()).map_err(|_| malformed("not a protocol buffer"))?;
     if segment.format_version != SEGMENT_VERSION {
@@ -128,14 +145,22 @@ pub fn decode(plain: &Bytes) -> Result<Vec<SegmentEntry>, FormatError> {
         if entries.iter().any(|entry| entry.pack == id) {
             return Err(malformed("a pack is listed twice"));
         }
-        entries.push(SegmentEntry { pack: id, length: pack.length, footer: pack.footer });
+        entries.push(SegmentEntry {
+            pack: id,
+            length: pack.length,
+            footer: pack.footer,
+        });
     }
     Ok(entries)
 }
 
 fn check_lengths(pack: u64, footer: usize) -> Result<(), FormatError> {
     if footer > limits::FOOTER_PLAIN_MAX {
-        return Err(too_large("length of a footer", footer as u64, limits::FOOTER_PLAIN_MAX as u64));
+        return Err(too_large(
+            "length of a footer",
+            footer as u64,
+            limits::FOOTER_PLAIN_MAX as u64,
+        ));
     }
     if pack > limits::PACK_MAX as u64 {
         return Err(too_large("length of a pack", pack, limits::PACK_MAX as u64));
@@ -150,7 +175,9 @@ fn count_packs(mut plain: Bytes) -> Result<usize, prost::DecodeError> {
         if (tag, wire) == (2, WireType::LengthDelimited) {
             packs += 1;
             let length = decode_varint(&mut plain)?;
-            let inside = usize::try_from(length).ok().filter(|length| *length <= plain.remaining());
+            let inside = usize::try_from(length)
+                .ok()
+                .filter(|length| *length <= plain.remaining());
             // Longer than the rest: the decoder proper says so.
             plain.advance(inside.unwrap_or(plain.remaining()));
         } else {
@@ -177,16 +204,37 @@ mod tests {
     use crate::error::Kind;
 
     fn pack(seq: u32) -> PackId {
-        PackId { writer: Writer { cluster: ClusterId(u64::MAX), session: SessionId(7), part: PartId(9) }, seq }
+        PackId {
+            writer: Writer {
+                cluster: ClusterId(u64::MAX),
+                session: SessionId(7),
+                part: PartId(9),
+            },
+            seq,
+        }
     }
 
     fn raw(version: u32, packs: Vec<stored::SegmentPack>) -> Bytes {
-        stored::IndexSegment { format_version: version, packs }.encode_to_vec().into()
+        stored::IndexSegment {
+            format_version: version,
+            packs,
+        }
+        .encode_to_vec()
+        .into()
     }
 
     fn stored_pack(seq: u32) -> stored::SegmentPack {
-        let writer = Some(stored::WriterId { cluster: 1, session: 2, part: 3 });
-        stored::SegmentPack { writer, seq, length: 100, footer: Bytes::from_static(b"footer") }
+        let writer = Some(stored::WriterId {
+            cluster: 1,
+            session: 2,
+            part: 3,
+        });
+        stored::SegmentPack {
+            writer,
+            seq,
+            length: 100,
+            footer: Bytes::from_static(b"footer"),
+        }
     }
 
     #[test]
@@ -198,8 +246,16 @@ mod tests {
         assert_eq!(
             entries,
             [
-                SegmentEntry { pack: pack(0), length: 1000, footer: Bytes::from_static(b"first") },
-                SegmentEntry { pack: pack(1), length: limits::PACK_MAX as u64, footer: Bytes::new() },
+                SegmentEntry {
+                    pack: pack(0),
+                    length: 1000,
+                    footer: Bytes::from_static(b"first")
+                },
+                SegmentEntry {
+                    pack: pack(1),
+                    length: limits::PACK_MAX as u64,
+                    footer: Bytes::new()
+                },
             ]
         );
     }
@@ -212,7 +268,10 @@ mod tests {
             assert_eq!(full, seq + 1 == limits::SEGMENT_PACKS_MAX as u32, "after pack {seq}");
         }
         assert!(builder.add(pack(256), 10, Bytes::new()).is_err());
-        assert_eq!(decode(&builder.finish().into()).unwrap().len(), limits::SEGMENT_PACKS_MAX);
+        assert_eq!(
+            decode(&builder.finish().into()).unwrap().len(),
+            limits::SEGMENT_PACKS_MAX
+        );
     }
 
     #[test]
@@ -229,17 +288,31 @@ mod tests {
         }
         let bytes = builder.finish();
         assert!(bytes.len() + 1024 <= limits::INDEX_SEGMENT_MAX);
-        assert!(bytes.len() + (2 << 20) > limits::INDEX_SEGMENT_MAX, "{} bytes", bytes.len());
+        assert!(
+            bytes.len() + (2 << 20) > limits::INDEX_SEGMENT_MAX,
+            "{} bytes",
+            bytes.len()
+        );
     }
 
     #[test]
     fn lengths_over_the_formats_bounds_are_refused_on_both_ways() {
         let mut builder = SegmentBuilder::new();
         assert!(builder.add(pack(0), limits::PACK_MAX as u64 + 1, Bytes::new()).is_err());
-        assert!(builder.add(pack(0), 1, vec![0; limits::FOOTER_PLAIN_MAX + 1].into()).is_err());
-        let long = stored::SegmentPack { length: limits::PACK_MAX as u64 + 1, ..stored_pack(0) };
+        assert!(
+            builder
+                .add(pack(0), 1, vec![0; limits::FOOTER_PLAIN_MAX + 1].into())
+                .is_err()
+        );
+        let long = stored::SegmentPack {
+            length: limits::PACK_MAX as u64 + 1,
+            ..stored_pack(0)
+        };
         assert!(matches!(decode(&raw(1, vec![long])), Err(FormatError::TooLarge { .. })));
-        let fat = stored::SegmentPack { footer: vec![0; limits::FOOTER_PLAIN_MAX + 1].into(), ..stored_pack(0) };
+        let fat = stored::SegmentPack {
+            footer: vec![0; limits::FOOTER_PLAIN_MAX + 1].into(),
+            ..stored_pack(0)
+        };
         assert!(matches!(decode(&raw(1, vec![fat])), Err(FormatError::TooLarge { .. })));
         assert!(matches!(
             decode(&vec![0; limits::INDEX_SEGMENT_MAX + 1].into()),
@@ -255,8 +328,14 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let homeless = stored::SegmentPack { writer: None, ..stored_pack(0) };
-        assert!(matches!(decode(&raw(1, vec![homeless])), Err(FormatError::Malformed { .. })));
+        let homeless = stored::SegmentPack {
+            writer: None,
+            ..stored_pack(0)
+        };
+        assert!(matches!(
+            decode(&raw(1, vec![homeless])),
+            Err(FormatError::Malformed { .. })
+        ));
         let twice = vec![stored_pack(4), stored_pack(5), stored_pack(4)];
         assert!(matches!(decode(&raw(1, twice)), Err(FormatError::Malformed { .. })));
     }
@@ -265,7 +344,10 @@ mod tests {
     fn millions_of_empty_packs_are_refused_by_counting() {
         let bytes: Vec<u8> = [8, 1].into_iter().chain([18, 0].repeat(8 << 20 >> 1)).collect();
         let error = decode(&bytes.into()).unwrap_err();
-        assert!(matches!(error, FormatError::TooLarge { value, .. } if value == 8 << 20 >> 1), "{error}");
+        assert!(
+            matches!(error, FormatError::TooLarge { value, .. } if value == 8 << 20 >> 1),
+            "{error}"
+        );
     }
 
     #[test]

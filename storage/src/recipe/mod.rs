@@ -6,12 +6,14 @@
 mod builder;
 mod hints;
 mod leaf;
+mod name;
 mod node;
 mod root;
 mod tree;
 
 pub use builder::{NodeSink, Parent, TreeBuilder};
 pub use leaf::{Entry, Leaf, leaf_id};
+pub(crate) use name::name_of;
 pub use node::{Child, Node};
 pub use root::{Root, location_from_stored, location_to_stored, writer_from_stored, writer_to_stored};
 pub use tree::{NodeSource, Tree, diff};

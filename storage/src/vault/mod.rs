@@ -1,9 +1,16 @@
 //! A vault as a whole: names of its objects, its header, who may write, how it is opened, written and read.
 
 mod cache;
+pub mod claim;
 mod context;
+pub mod create;
+pub mod header;
 pub mod names;
+pub mod naming;
 mod reader;
+pub mod revisions;
+#[cfg(test)]
+pub(crate) mod test_store;
 mod writer;
 
 pub(crate) use cache::Cache;
@@ -45,6 +52,20 @@ pub enum VaultError {
         holder: String,
         /// When it claimed.
         since: String,
+    },
+    /// Our claim is not there any more, or the store does not list it.
+    #[error("our claim {claim} on the vault is not listed any more")]
+    ClaimGone {
+        /// Its object.
+        claim: String,
+    },
+    /// More objects in a folder than there can be.
+    #[error("more than {max} objects in {folder}")]
+    TooMany {
+        /// The folder.
+        folder: &'static str,
+        /// The bound.
+        max: usize,
     },
     /// The store cannot hold a vault.
     #[error("store {url} cannot hold a vault: {why}")]
@@ -96,7 +117,8 @@ impl VaultError {
         match self {
             Self::NoVault { .. } | Self::NotThere { .. } => Kind::Missing,
             Self::VaultExists { .. } | Self::UnfitStore { .. } | Self::Ambiguous { .. } | Self::Name { .. } => Kind::Invalid,
-            Self::Held { .. } | Self::TakenOver { .. } => Kind::Fenced,
+            Self::Held { .. } | Self::TakenOver { .. } | Self::ClaimGone { .. } => Kind::Fenced,
+            Self::TooMany { .. } => Kind::Corrupt,
             Self::Collision { .. } => Kind::Bug,
         }
     }

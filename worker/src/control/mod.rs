@@ -3,6 +3,9 @@
 //! A pipeline drives this port and nothing else decides for it. In a home the port stands on the vault's manifests and an fsynced counter
 //! ([`home`]); in a cluster it will stand on the coordinator's log, with the same calls.
 
+pub mod catalog;
+pub mod home;
+
 use async_trait::async_trait;
 use tresor_storage::Kind;
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId};
@@ -31,7 +34,11 @@ pub struct Session {
 impl Session {
     /// As the index wants it.
     pub fn for_index(self) -> IndexSession {
-        IndexSession { cluster: self.cluster, session: self.session, start_epoch: self.start_epoch }
+        IndexSession {
+            cluster: self.cluster,
+            session: self.session,
+            start_epoch: self.start_epoch,
+        }
     }
 }
 
@@ -82,6 +89,23 @@ pub enum ControlError {
         /// The point.
         point: PointId,
     },
+    /// The home lies elsewhere than where it claimed the vault: a copy, or moved.
+    #[error("home {home} was copied or moved: it claimed the vault at {was}")]
+    Copied {
+        /// Where it is.
+        home: String,
+        /// Where it claimed.
+        was: String,
+    },
+    /// Opened for reading only.
+    #[error("the vault is open for reading only")]
+    ReadOnly,
+    /// The session is not open, or does not write.
+    #[error("session {session} is not open for writing")]
+    Closed {
+        /// The session.
+        session: SessionId,
+    },
     /// The home's own files.
     #[error("{what} {path}")]
     Home {
@@ -110,7 +134,8 @@ impl ControlError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Fenced { .. } | Self::Busy { .. } => Kind::Fenced,
+            Self::Fenced { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
+            Self::ReadOnly | Self::Closed { .. } => Kind::Bug,
             Self::Removed { .. } => Kind::Missing,
             Self::Home { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::Full,

@@ -1,5 +1,17 @@
 //! A client of the NBD protocol (newstyle), after `doc/proto.md` of the NBD project.
+//!
+//! `wire` has the bytes, `handshake` agrees on an export, `connection` keeps requests in flight on one socket, `client` spreads them over several sockets
+//! and over what the server takes at once. A server is foreign: whatever it sends gives a named error, within bounded memory and time.
 
+mod client;
+mod connection;
 mod error;
+mod handshake;
+#[cfg(test)]
+mod test_server;
+mod wire;
 
+pub use client::{NbdClient, NbdEndpoint, NbdOptions, NbdState};
+pub use connection::NbdStream;
 pub use error::{NbdErrno, NbdError};
+pub use wire::Flags as NbdFlags;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tresor_storage::Kind;
 
+use crate::nbd::NbdError;
+
 /// Why a QEMU tool did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
@@ -41,11 +43,15 @@ pub enum QemuError {
         /// How long was waited.
         after: Duration,
     },
-    /// It said something that cannot be understood.
-    #[error("{program} gave an answer that is not understood")]
-    Answer {
-        /// The program.
-        program: &'static str,
+    /// A path that QEMU cannot be told.
+    #[error("the path is not UTF-8, which QEMU needs")]
+    Name,
+    /// Talking with the server failed, though it runs.
+    #[error("the image's server failed")]
+    Nbd {
+        /// What went wrong.
+        #[source]
+        source: NbdError,
     },
 }
 
@@ -57,7 +63,8 @@ impl QemuError {
             Self::Start { source, .. } => crate::source::io_kind(source),
             Self::Failed { message, .. } => kind_of_message(message),
             Self::TimedOut { .. } => Kind::Retry,
-            Self::Answer { .. } => Kind::Unsupported,
+            Self::Name => Kind::Invalid,
+            Self::Nbd { source } => source.kind(),
         }
     }
 
@@ -66,6 +73,7 @@ impl QemuError {
         match self {
             Self::NotInstalled { .. } => Some("install qemu-utils"),
             Self::Failed { message, .. } if message.contains("lock") => Some("stop the VM that uses the image"),
+            Self::Name => Some("rename the file, or reach it by a symbolic link"),
             _ => None,
         }
     }

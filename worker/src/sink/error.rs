@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tresor_storage::Kind;
 
-use crate::nbd::NbdError;
 use crate::qemu::QemuError;
-use crate::source::io_kind;
+use crate::source::{SourceError, io_kind};
 
 /// Why a disk could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +89,13 @@ pub enum SinkError {
         /// The target.
         path: PathBuf,
     },
+    /// The image that is there cannot be written to.
+    #[error("could not open the target")]
+    Image {
+        /// What is wrong with it.
+        #[source]
+        source: Box<SourceError>,
+    },
     /// The operating system.
     #[error("could not {operation} {}", path.display())]
     Io {
@@ -110,15 +116,6 @@ pub enum SinkError {
         #[source]
         source: QemuError,
     },
-    /// The NBD server.
-    #[error("could not write {}", path.display())]
-    Nbd {
-        /// The target.
-        path: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: NbdError,
-    },
 }
 
 impl SinkError {
@@ -133,7 +130,7 @@ impl SinkError {
             Self::Range { .. } | Self::Finished { .. } => Kind::Bug,
             Self::Io { source, .. } => io_kind(source),
             Self::Qemu { source, .. } => source.kind(),
-            Self::Nbd { source, .. } => source.kind(),
+            Self::Image { source } => source.kind(),
         }
     }
 
@@ -146,6 +143,7 @@ impl SinkError {
             Self::InUse { .. } => Some("stop the VM or unmount the device first"),
             Self::Size { .. } => Some("restore to a target of the disk's size, or to a new file"),
             Self::Qemu { source, .. } => source.hint(),
+            Self::Image { source } => source.hint(),
             _ => None,
         }
     }

@@ -3,15 +3,23 @@
 //! Read [`DiskSink`], then `raw` and `image`.
 
 mod error;
+mod image;
+mod new_file;
+mod raw;
+mod writeback;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
+use crate::blocking::blocking;
 pub use crate::extent::Extent;
 use crate::source::DiskFormat;
 pub use error::SinkError;
+pub use image::ImageSink;
+pub use raw::RawSink;
 
 /// Which disk to write, and how.
 #[derive(Debug, Clone)]
@@ -24,16 +32,19 @@ pub struct SinkSpec {
     pub size: u64,
     /// Replaces what is at the path (a new file only; a block device is always overwritten and needs it too).
     pub overwrite: bool,
+    /// Finishes only when everything is on the disk, and lets few dirty pages gather on the way. Without it the system writes when it likes.
+    pub durable: bool,
 }
 
 impl SinkSpec {
-    /// A new disk by its extension that replaces nothing.
+    /// A new, durable disk by its extension that replaces nothing.
     pub fn new(path: impl Into<PathBuf>, size: u64) -> Self {
         Self {
             path: path.into(),
             format: None,
             size,
             overwrite: false,
+            durable: true,
         }
     }
 
@@ -78,4 +89,39 @@ pub trait DiskSink: Send + Sync + 'static {
     /// # Errors
     /// As for `write`; [`SinkError::Exists`] if somebody made the target meanwhile.
     async fn finish(&self) -> Result<(), SinkError>;
+}
+
+/// Makes a new disk, or takes a block device that may be overwritten.
+///
+/// # Errors
+/// Those of [`RawSink::create`] and [`ImageSink::create`].
+pub async fn create(spec: &SinkSpec) -> Result<Arc<dyn DiskSink>, SinkError> {
+    match spec.format() {
+        DiskFormat::Raw => {
+            let spec = spec.clone();
+            Ok(Arc::new(blocking(move || RawSink::create(&spec)).await?))
+        }
+        _ => Ok(Arc::new(ImageSink::create(spec).await?)),
+    }
+}
+
+/// Opens a disk that is there, of the same size, to be written where it differs.
+///
+/// # Errors
+/// Those of [`RawSink::open_in_place`] and [`ImageSink::open_in_place`].
+pub async fn open_in_place(spec: &SinkSpec) -> Result<Arc<dyn DiskSink>, SinkError> {
+    match spec.format() {
+        DiskFormat::Raw => {
+            let spec = spec.clone();
+            Ok(Arc::new(blocking(move || RawSink::open_in_place(&spec)).await?))
+        }
+        _ => Ok(Arc::new(ImageSink::open_in_place(spec).await?)),
+    }
+}
+
+fn check_range(offset: u64, length: u64, size: u64) -> Result<(), SinkError> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(SinkError::Range { offset, length, size }),
+    }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use tresor_storage::Kind;
 
-use crate::nbd::NbdError;
 use crate::qemu::QemuError;
 
 /// Why a disk could not be read.
@@ -125,15 +124,6 @@ pub enum SourceError {
         #[source]
         source: QemuError,
     },
-    /// The NBD server.
-    #[error("could not read {}", path.display())]
-    Nbd {
-        /// The image or export.
-        path: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: NbdError,
-    },
 }
 
 impl SourceError {
@@ -151,7 +141,6 @@ impl SourceError {
             Self::Range { .. } => Kind::Bug,
             Self::Io { source, .. } => io_kind(source),
             Self::Qemu { source, .. } => source.kind(),
-            Self::Nbd { source, .. } => source.kind(),
         }
     }
 

@@ -4,9 +4,16 @@
 
 mod error;
 mod format;
+mod header;
+mod image;
+pub(crate) mod in_use;
+mod raw;
+mod steady;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::blocking::blocking;
 use async_trait::async_trait;
 use bytes::BytesMut;
 
@@ -14,6 +21,9 @@ pub use crate::extent::Extent;
 pub use error::SourceError;
 pub(crate) use error::io_kind;
 pub use format::{DiskFormat, UnknownFormat};
+pub use image::ImageSource;
+pub(crate) use image::examine;
+pub use raw::RawSource;
 
 /// What a disk is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,4 +120,18 @@ pub trait DiskSource: Send + Sync + 'static {
     /// # Errors
     /// Those of the disk, by kind.
     async fn finish(&self) -> Result<Steadiness, SourceError>;
+}
+
+/// Opens a disk.
+///
+/// # Errors
+/// Those of [`RawSource::open`] and [`ImageSource::open`].
+pub async fn open(spec: &SourceSpec) -> Result<Arc<dyn DiskSource>, SourceError> {
+    match spec.format() {
+        DiskFormat::Raw => {
+            let spec = spec.clone();
+            Ok(Arc::new(blocking(move || RawSource::open(&spec)).await?))
+        }
+        _ => Ok(Arc::new(ImageSource::open(spec).await?)),
+    }
 }

@@ -1,0 +1,196 @@
+//! What can be typed: the verbs, their options and their help.
+//!
+//! Nothing is decided here. Options that are settings too ([`GlobalArgs`]) are merged with environment and file in `config`.
+
+mod backup;
+mod point;
+mod restore;
+mod vault;
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+pub(crate) use backup::BackupArgs;
+pub(crate) use point::{PointDiffArgs, PointListArgs, PointNameArgs, PointNamesArgs, PointVerb};
+pub(crate) use restore::RestoreArgs;
+pub(crate) use vault::{
+    GrantArg, KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, LevelArg, ProfileArg, VaultCreateArgs, VaultKitArgs,
+    VaultNameArgs, VaultRebuildArgs, VaultRemoveArgs, VaultTakeOverArgs, VaultVerb, VaultVerifyArgs,
+};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const GLOBAL: &str = "Options of every command";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0 done          1 failed            2 usage           3 damage found      4 not found
+    5 denied or wrong key               6 held or fenced by another           7 store unreachable
+    8 full          130 interrupted";
+
+/// Backs up disks of virtual machines into an encrypted, deduplicated vault on any object storage.
+#[derive(Debug, Parser)]
+#[command(name = "tresor", bin_name = "tresor", version, styles = STYLES, max_term_width = 120, propagate_version = false)]
+#[command(disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Settings for this call.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every command. They win over the environment, which wins over HOME/config.toml.
+#[derive(Debug, Args, Default)]
+pub(crate) struct GlobalArgs {
+    /// Where vaults, keys and the index are kept [env: TRESOR_HOME] [default: the user's data folder/tresor]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = GLOBAL)]
+    pub(crate) home: Option<PathBuf>,
+
+    /// The vault to work with [env: TRESOR_VAULT] [default: main]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
+    pub(crate) vault: Option<String>,
+
+    /// Print one JSON value on standard output and nothing else there
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+
+    /// No progress, no notes, only errors
+    #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
+    pub(crate) quiet: bool,
+
+    /// Log more to standard error: -v what changes, -vv why, -vvv all [env: TRESOR_LOG, a level or a filter]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
+    pub(crate) verbose: u8,
+
+    /// How log lines look [env: TRESOR_LOG_FORMAT] [default: human]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = GLOBAL)]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// Where a backup leaves its numbers for Prometheus, as a text file of the node exporter [env: TRESOR_METRICS_FILE]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
+    pub(crate) metrics_file: Option<PathBuf>,
+
+    /// The store itself (file://, s3://, az://, gs://): reads a vault that this home does not know, or says where to make one
+    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
+    pub(crate) store: Option<String>,
+
+    /// Opens the vault with this key file
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
+    #[arg(conflicts_with_all = ["recovery_kit", "passphrase_file"])]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// Opens the vault with this recovery kit
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
+    #[arg(conflicts_with = "passphrase_file")]
+    pub(crate) recovery_kit: Option<PathBuf>,
+
+    /// Opens the vault with the passphrase in this file's first line [env: TRESOR_PASSPHRASE_FILE] [default: ask]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+impl LogFormat {
+    /// Its word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    Status(StatusArgs),
+    /// Vaults: named sets of backups with their keys
+    #[command(subcommand, arg_required_else_help = true)]
+    Vault(VaultVerb),
+    /// Recovery points: one item at one moment
+    #[command(subcommand, arg_required_else_help = true)]
+    Point(PointVerb),
+    /// Settings
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigVerb),
+    Completion(CompletionArgs),
+    Man(ManArgs),
+    Reference(ReferenceArgs),
+}
+
+/// Shows whether everything is protected and what needs a person
+///
+/// Exits with 0 also when something needs a person: the answer is in the text, and in `warnings` with --json. Only a
+/// question that could not be answered at all fails.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {}
+
+/// What can be done with settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Shows every setting, and whether an option, the environment, the file or the default won
+    ///
+    /// Secrets are never shown: the file names files that hold them.
+    Show,
+}
+
+/// Prints the completion script of a shell
+///
+/// For bash: tresor completion bash > ~/.local/share/bash-completion/completions/tresor
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Writes the manual pages into a folder
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct ManArgs {
+    /// The folder; made if need be
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// Prints the reference of the command line as Markdown
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct ReferenceArgs {}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_every_command_go_before_and_behind_the_verb() {
+        for line in [["tresor", "--json", "status"], ["tresor", "status", "--json"]] {
+            assert!(Cli::parse_from(line).global.json, "{line:?}");
+        }
+    }
+}

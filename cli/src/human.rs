@@ -1,0 +1,216 @@
+//! Numbers and tables for people, and what people type for times.
+
+use std::fmt::Write as _;
+
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+
+/// A size: `0 B`, `512 B`, `1.0 KiB`, `31.4 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be shown as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A count with groups of three digits: `12 345`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How long something took: `0.4 s`, `12.0 s`, `3 min 05 s`, `2 h 07 min`.
+pub(crate) fn elapsed(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0..60 => format!("{}.{} s", seconds, milliseconds % 1000 / 100),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// How long ago a time was, in its largest unit: `just now`, `5 min`, `3 h`, `12 d`; `?` for what is no time.
+pub(crate) fn age(time: &str, now: Timestamp) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else { return String::from("?") };
+    let seconds = now.duration_since(time).as_secs();
+    match seconds {
+        ..0 => String::from("in the future"),
+        0..60 => String::from("just now"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A time as all output has it: RFC 3339, UTC, whole seconds.
+pub(crate) fn time(at: Timestamp) -> String {
+    let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    whole.to_string()
+}
+
+/// A date or time that a person typed; a bare date means the end of that day in UTC.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_keep_until(text: &str, now: Timestamp) -> Result<String, String> {
+    let until = match text.parse::<Timestamp>() {
+        Ok(time) => time,
+        Err(_) => {
+            let wrong = || format!("{text:?} is neither a date (YYYY-MM-DD) nor an RFC 3339 time with its zone");
+            // A civil date also parses from a date and a time without a zone, whose time would be lost.
+            if text.len() != 10 {
+                return Err(wrong());
+            }
+            let date: Date = text.parse().map_err(|_| wrong())?;
+            let midnight = date.tomorrow().and_then(|next| next.in_tz("UTC")).map_err(|_| wrong())?.timestamp();
+            midnight.checked_sub(SignedDuration::from_secs(1)).map_err(|_| wrong())?
+        }
+    };
+    if until <= now {
+        return Err(format!("{text} is in the past"));
+    }
+    Ok(time(until))
+}
+
+/// A table: two spaces between columns, numbers to the right where the heading starts with `>`.
+pub(crate) struct Table {
+    columns: Vec<(String, bool)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// One with these headings.
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        let column = |heading: &&str| match heading.strip_prefix('>') {
+            Some(heading) => (heading.to_owned(), true),
+            None => ((*heading).to_owned(), false),
+        };
+        Self { columns: headings.iter().map(column).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row. Control characters of a terminal are taken out: names come from others.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        assert_eq!(N, self.columns.len(), "a row has the columns of its table");
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+    }
+
+    /// The text, without a line break at its end.
+    pub(crate) fn render(&self) -> String {
+        let width = |at: usize| {
+            let cells = self.rows.iter().map(|row| row[at].chars().count());
+            cells.chain([self.columns[at].0.chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let headings: Vec<String> = self.columns.iter().map(|(heading, _)| heading.to_uppercase()).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            let mut line = String::new();
+            for (at, cell) in row.iter().enumerate() {
+                let width = widths[at];
+                let gap = if at == 0 { "" } else { "  " };
+                let _ = if self.columns[at].1 {
+                    write!(line, "{gap}{cell:>width$}")
+                } else {
+                    write!(line, "{gap}{cell:<width$}")
+                };
+            }
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(line.trim_end());
+        }
+        text
+    }
+}
+
+/// A text without what a terminal could take as a command.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_behind_the_point_and_never_1024_of_a_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (33_715_493_273, "31.4 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn counts_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (12_345_678, "12 345 678")] {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn durations_have_at_most_two_units() {
+        for (ms, text) in [(0, "0.0 s"), (450, "0.4 s"), (59_999, "59.9 s"), (185_000, "3 min 05 s"), (7_620_000, "2 h 07 min")] {
+            assert_eq!(elapsed(ms), text);
+        }
+    }
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().unwrap();
+        for (time, text) in [
+            ("2026-03-10T11:59:30Z", "just now"),
+            ("2026-03-10T11:00:01Z", "59 min"),
+            ("2026-03-09T00:00:00Z", "36 h"),
+            ("2026-03-01T12:00:00Z", "9 d"),
+            ("2026-03-10T12:00:01Z", "in the future"),
+            ("yesterday", "?"),
+        ] {
+            assert_eq!(age(time, now), text, "{time}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_kept_to_its_end_and_a_time_as_it_is() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().unwrap();
+        assert_eq!(parse_keep_until("2026-03-10", now).unwrap(), "2026-03-10T23:59:59Z");
+        assert_eq!(parse_keep_until("2026-03-11T01:00:00.5+02:00", now).unwrap(), "2026-03-10T23:00:00Z");
+        for wrong in ["2026-03-09", "2026-02-30", "tomorrow", "2026-04-01T00:00:00", "", "2026-3-11"] {
+            assert!(parse_keep_until(wrong, now).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tables_line_up_and_pass_no_terminal_commands() {
+        let mut table = Table::new(&["name", ">size"]);
+        table.row([String::from("vda"), size(1 << 30)]);
+        table.row([String::from("\u{1b}[31mdata"), size(5)]);
+        insta::assert_snapshot!(table.render(), @"
+        NAME          SIZE
+        vda        1.0 GiB
+        \u{fffd}[31mdata      5 B
+        ");
+    }
+}

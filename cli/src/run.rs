@@ -1,0 +1,116 @@
+//! From the command line to the exit code.
+//!
+//! With `--json` the one value on standard output is the answer, or, when there is none, the error; people read errors at standard error in any case.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::args::{Cli, Verb};
+use crate::config::{self, FileConfig};
+use crate::error::CliError;
+use crate::exit::{Code, Failure};
+use crate::hint::hint;
+use crate::logging;
+use crate::screen::{Answer, Screen};
+use crate::verb;
+
+/// How long threads that are stuck in the system may hold up the end of the process.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Serialize)]
+struct ErrorShown<'a> {
+    error: ErrorParts<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorParts<'a> {
+    kind: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+    exit_code: u8,
+}
+
+/// Runs the program.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let screen = Screen::new(cli.global.quiet, cli.global.json);
+    let (result, vault) = match prepare(&cli, &screen) {
+        Ok(app) => {
+            let result = start(&app, cli.verb);
+            (result, app.settings.vault.value)
+        }
+        Err(error) => (Err(error), String::from("NAME")),
+    };
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) => fail(&error, &vault, &screen),
+    };
+    let code = match screen.print(&answer) {
+        Ok(()) => answer.code,
+        Err(error) => {
+            screen.say(&format!("error: could not write to standard output: {error}"));
+            if answer.code == Code::Done { Code::Failed } else { answer.code }
+        }
+    };
+    ExitCode::from(code.number())
+}
+
+fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
+    let env = |name: &str| std::env::var_os(name);
+    // These tell of the program itself: no setting matters, and none that is wrong may stop them.
+    let about_itself = matches!(cli.verb, Verb::Completion(_) | Verb::Man(_) | Verb::Reference(_));
+    let home = config::home(&cli.global, &env)?;
+    let file = if about_itself { FileConfig::default() } else { FileConfig::load(&home.value)? };
+    let settings = config::resolve(home, &cli.global, &env, file)?;
+    logging::start(&settings.log.value, settings.log_format.value, screen)?;
+    Ok(App::new(&cli.global, settings, screen.clone()))
+}
+
+fn start(app: &App, verb: Verb) -> Result<Answer, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::File { doing: "start", path: "threads".into(), source })?;
+    let result = runtime.block_on(Box::pin(verb::run(app, verb)));
+    runtime.shutdown_timeout(PATIENCE);
+    result
+}
+
+/// Tells an error; the answer is the error as JSON, or nothing.
+fn fail(error: &CliError, vault: &str, screen: &Screen) -> Answer {
+    let failure = error.failure();
+    let (message, hint) = (error.chain(), hint(error, vault));
+    screen.say(&format!("error: {message}"));
+    if let Some(hint) = &hint {
+        screen.say(&format!("hint: {hint}"));
+    }
+    let exit_code = failure.code().number();
+    let parts = ErrorParts { kind: failure.word(), message: &message, hint: hint.as_deref(), exit_code };
+    screen.answer(&ErrorShown { error: parts }, String::new).with_code(failure.code())
+}
+
+/// A command line that is none, or that asks for help or the version.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let asked = !error.use_stderr();
+    // A reader that went away has what it wanted.
+    let _ = error.print();
+    if asked {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let exit_code = Failure::Usage.code().number();
+        let parts = ErrorParts { kind: Failure::Usage.word(), message, hint: Some("tresor --help"), exit_code };
+        let screen = Screen::new(true, true);
+        let _ = screen.print(&screen.answer(&ErrorShown { error: parts }, String::new));
+    }
+    ExitCode::from(Failure::Usage.code().number())
+}

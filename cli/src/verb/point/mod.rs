@@ -1,0 +1,101 @@
+//! `tresor point …`.
+
+mod diff;
+mod list;
+mod remove;
+mod show;
+
+use serde::Serialize;
+use tresor_worker::home::KnownPoint;
+
+use crate::app::App;
+use crate::args::PointVerb;
+use crate::error::CliError;
+use crate::screen::Answer;
+
+/// Does what a verb says.
+///
+/// # Errors
+/// By cause.
+pub(crate) async fn run(app: &App, verb: PointVerb) -> Result<Answer, CliError> {
+    match verb {
+        PointVerb::List(args) => Box::pin(list::run(app, &args)).await,
+        PointVerb::Show(args) => Box::pin(show::run(app, &args.point)).await,
+        PointVerb::Diff(args) => Box::pin(diff::run(app, &args)).await,
+        PointVerb::Remove(args) => Box::pin(remove::run(app, &args.points, true)).await,
+        PointVerb::Undelete(args) => Box::pin(remove::run(app, &args.points, false)).await,
+    }
+}
+
+#[derive(Serialize)]
+struct DiskShown<'a> {
+    name: &'a str,
+    size: u64,
+    root: String,
+    source_kind: &'a str,
+    source_format: &'a str,
+}
+
+/// A point with all that its manifest says.
+#[derive(Serialize)]
+struct PointShown<'a> {
+    point: String,
+    item: &'a str,
+    item_id: String,
+    vault: &'a str,
+    time: &'a str,
+    keep_until: Option<&'a str>,
+    removed_at: Option<&'a str>,
+    parent: Option<String>,
+    consistency: &'static str,
+    consistency_reason: &'a str,
+    live: bool,
+    disks: Vec<DiskShown<'a>>,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+}
+
+impl<'a> PointShown<'a> {
+    fn new(vault: &'a str, point: &'a KnownPoint) -> Self {
+        let manifest = &point.manifest;
+        let disks = manifest.disks.iter().map(|disk| DiskShown {
+            name: &disk.name,
+            size: disk.root.size,
+            root: disk.root.id.to_string(),
+            source_kind: &disk.source_kind,
+            source_format: &disk.source_format,
+        });
+        Self {
+            point: manifest.point.to_string(),
+            item: &manifest.item_name,
+            item_id: manifest.item.to_string(),
+            vault,
+            time: &manifest.time,
+            keep_until: manifest.keep_until.as_deref(),
+            removed_at: point.removed_at.as_deref(),
+            parent: manifest.parent.map(|parent| parent.to_string()),
+            consistency: manifest.consistency.name(),
+            consistency_reason: &manifest.consistency_reason,
+            live: manifest.live,
+            disks: disks.collect(),
+            bytes_read: manifest.bytes_read,
+            bytes_new: manifest.bytes_new,
+            bytes_stored: manifest.bytes_stored,
+        }
+    }
+
+    /// Bytes of all disks.
+    fn size(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.size).sum()
+    }
+
+    /// What is to be known of it in one word or two.
+    fn state(&self) -> &'static str {
+        match (self.removed_at.is_some(), self.live) {
+            (true, _) => "removed",
+            (false, true) => "live",
+            (false, false) => "",
+        }
+    }
+}

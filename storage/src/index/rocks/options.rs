@@ -1,0 +1,110 @@
+//! How RocksDB is set up: bounded memory, nothing read on open but what names the files.
+//!
+//! Keys are hashes, so every lookup lands anywhere: what counts is one filter probe for an unknown id and one small block for
+//! a known one. Memory is the block cache, which also holds filters and index blocks, and two memtables.
+
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
+    Options,
+};
+
+/// Entries by id.
+pub(super) const CHUNKS: &str = "chunks";
+/// Writers by number, and back.
+pub(super) const WRITERS: &str = "writers";
+/// Noted damage.
+pub(super) const DAMAGE: &str = "damage";
+/// Stamp and witness.
+pub(super) const META: &str = "meta";
+/// RocksDB insists on this one; it stays empty.
+const DEFAULT: &str = "default";
+/// All of them.
+pub(super) const FAMILIES: [&str; 5] = [DEFAULT, CHUNKS, WRITERS, DAMAGE, META];
+
+/// Blocks, filters and index blocks in memory.
+pub(super) const CACHE_BYTES: usize = 32 << 20;
+/// Entries collect here before they are written as a sorted file; two of them.
+const MEMTABLE_BYTES: usize = 16 << 20;
+/// The small tables' memtables.
+const SMALL_MEMTABLE_BYTES: usize = 1 << 20;
+/// What is replayed on open at most.
+const WAL_BYTES: u64 = 64 << 20;
+/// 100 million entries are some 110 files of 64 MiB.
+const OPEN_FILES: i32 = 256;
+const FILE_BYTES: u64 = 64 << 20;
+/// One lookup reads one block, so small ones: about 60 entries.
+const BLOCK_BYTES: usize = 4 << 10;
+/// As good as a Bloom filter of so many bits a key (1 % false positives), at 7 bits a key.
+const FILTER_BITS: f64 = 10.0;
+
+/// Options of the database as a whole.
+pub(super) fn database() -> Options {
+    let mut options = Options::default();
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_file_opening_threads(2);
+    options.set_max_background_jobs(2);
+    options.set_max_total_wal_size(WAL_BYTES);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_compaction_readahead_size(512 << 10);
+    // Statistics would read the properties of every file on open.
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_max_manifest_file_size(16 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    // The tail that a crash cut off was never acknowledged. Damage before it, or a log that is missing, was, and must not pass in
+    // silence (the default mode would stop there and open): it makes the index stale.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options
+}
+
+/// The tables, sharing one block cache.
+pub(super) fn families(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+    let family = |name| ColumnFamilyDescriptor::new(name, if name == CHUNKS { chunks(cache) } else { small(cache) });
+    FAMILIES.into_iter().map(family).collect()
+}
+
+fn chunks(cache: &Cache) -> Options {
+    let mut table = blocks(cache);
+    table.set_block_size(BLOCK_BYTES);
+    table.set_metadata_block_size(BLOCK_BYTES);
+    // Filters and indexes in small partitions: what is not asked is not in memory.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
+    table.set_whole_key_filtering(true);
+    table.set_optimize_filters_for_memory(true);
+    // Bloom for files that live for minutes, ribbon (smaller, slower to make) below.
+    table.set_hybrid_ribbon_filter(FILTER_BITS, 1);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    // Half of a row is a hash, and a restore asks the index next to nothing: see benches/index for the measured difference.
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_max_write_buffer_number(2);
+    options.set_target_file_size_base(FILE_BYTES);
+    options.set_max_bytes_for_level_base(4 * MEMTABLE_BYTES as u64);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+fn small(cache: &Cache) -> Options {
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks(cache));
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(SMALL_MEMTABLE_BYTES);
+    options.set_max_write_buffer_number(2);
+    options
+}
+
+fn blocks(cache: &Cache) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_cache_index_and_filter_blocks_with_high_priority(true);
+    table.set_format_version(6);
+    table
+}

@@ -1,0 +1,91 @@
+//! Finding the catalogue that counts, for readers and for the writer.
+
+use futures::TryStreamExt as _;
+use tresor_storage::backend::BackendError;
+use tresor_storage::catalog::{Catalog, CatalogId, newest_first};
+use tresor_storage::limits::SMALL_OBJECT_MAX;
+use tresor_storage::vault::claim::list_claims;
+use tresor_storage::vault::{Vault, VaultError, names};
+use tresor_storage::{Doing as _, Error, Kind, Result};
+
+/// Names of `catalog/` that are listed at all: three are kept for each cluster at most.
+const NAMES_MAX: usize = 4096;
+/// How often a listing is repeated when a listed catalogue is gone at reading: a newer one is there then.
+const LISTINGS_MAX: u32 = 3;
+
+/// The catalogue that counts, and what else is there.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Its name; none when no catalogue was ever written, or none can be read.
+    pub id: Option<CatalogId>,
+    /// What it says.
+    pub catalog: Catalog,
+    /// All that are listed, newest first, readable or not.
+    pub listed: Vec<CatalogId>,
+    /// Newer ones that cannot be read: what they said is not known.
+    pub damaged: Vec<(String, Error)>,
+}
+
+/// Reads the newest catalogue; when that is damaged, the next. An older catalogue can only show a point that was removed since, or hide one
+/// that was taken back since: both are there either way.
+///
+/// # Errors
+/// Those of the store; [`Kind::Unsupported`] for a catalogue of a newer program.
+pub async fn read_newest(vault: &Vault) -> Result<Found> {
+    let mut listings = 0;
+    'list: loop {
+        listings += 1;
+        let mut found = Found { listed: list(vault).await?, ..Found::default() };
+        for &id in &found.listed {
+            let name = id.object_name();
+            let read = match vault.backend.read(&name, SMALL_OBJECT_MAX).await {
+                Ok(bytes) => Catalog::open(&vault.keyring, vault.id, id, &bytes).doing(|| format!("read {name}")),
+                Err(BackendError::NotFound { .. }) if listings < LISTINGS_MAX => continue 'list,
+                Err(error) => Err(error).doing(|| format!("read {name}")),
+            };
+            match read {
+                Ok(catalog) => {
+                    found.id = Some(id);
+                    found.catalog = catalog;
+                    break;
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(object = name, error = error.chain(), "catalogue cannot be read, the one before it is used");
+                    found.damaged.push((name, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(found);
+    }
+}
+
+/// Whether an error tells of one object, and not of the store, the keys or the program.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::While { source, .. } => is_damage(source),
+        Error::Format(error) => error.kind() != Kind::Unsupported,
+        Error::Backend(error) => matches!(error.kind(), Kind::Corrupt | Kind::Missing),
+        // A generation of keys that no revision has: as likely a damaged header.
+        Error::Key(_) => true,
+        Error::Index(_) | Error::Vault(_) => false,
+    }
+}
+
+async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
+    let mut catalogs = Vec::new();
+    let mut listing = vault.backend.list(names::CATALOG);
+    while let Some(object) = listing.try_next().await.doing(|| String::from("list the catalogues"))? {
+        if catalogs.len() >= NAMES_MAX {
+            return Err(VaultError::TooMany { folder: names::CATALOG, max: NAMES_MAX }.into());
+        }
+        let parsed = names::parse_catalog(&object.name);
+        catalogs.extend(parsed.map(|(cluster, index)| CatalogId { cluster, index }));
+    }
+    if catalogs.len() < 2 {
+        return Ok(catalogs);
+    }
+    // Claims are listed after the catalogues, so the claim of every writer listed is there.
+    let claims: Vec<_> = list_claims(vault.backend.as_ref()).await?.listed.iter().map(|c| (c.number, c.cluster)).collect();
+    Ok(newest_first(catalogs, &claims))
+}
