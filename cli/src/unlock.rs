@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::screen::Screen;
 
 /// Looks for secrets where the caller said.
+#[derive(Clone)]
 pub(crate) struct Secrets {
     key_file: Option<PathBuf>,
     recovery_kit: Option<PathBuf>,
@@ -52,6 +53,16 @@ impl Secrets {
             return Err(CliError::usage("the two passphrases differ"));
         }
         Ok(first)
+    }
+
+    /// The same, but nobody is asked.
+    pub(crate) fn without_asking(&self) -> Self {
+        Self { can_ask: false, ..self.clone() }
+    }
+
+    /// Whether this call names what opens vaults.
+    pub(crate) fn is_explicit(&self) -> bool {
+        self.key_file.is_some() || self.recovery_kit.is_some() || matches!(self.passphrase_file, Some((_, true)))
     }
 
     /// The passphrase file of the settings.

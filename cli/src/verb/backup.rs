@@ -11,7 +11,7 @@ use tresor_storage::ids::ItemId;
 use tresor_storage::manifest::Consistency;
 use tresor_worker::WorkerError;
 use tresor_worker::backup::{self, BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Changes, Steering};
-use tresor_worker::home::{self, find_item, newest_of};
+use tresor_worker::home::{self, MAIN, find_item, newest_of};
 use tresor_worker::progress::Progress;
 use tresor_worker::source::{self, SourceError, SourceSpec};
 
@@ -113,14 +113,14 @@ async fn make(
     store: &mut Option<Arc<Counters>>,
 ) -> Result<(BackupOutcome, String), CliError> {
     let home = app.home("backup")?;
+    app.refuse_store(&app.settings.vault.value)?;
     let name = match app.chosen_vault(&home, None)? {
-        Some(name) => name,
-        None => first_vault(app, &home).await?,
+        Some(name) if name != MAIN => name,
+        _ => first_vault(app, &home).await?,
     };
     let vault = app.open_for_writing(&home, &name).await?;
-    app.tell_index(&vault);
     *store = Some(Arc::clone(&vault.open.counters));
-    let points = app.points(&vault.open).await?;
+    let points = &vault.points;
     let known = find_item(&points.points, &plan.item)?;
     let parent = known.and_then(|item| newest_of(&points.points, item)).map(|point| point.manifest.clone());
 

@@ -26,10 +26,9 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
     let home = app.home(if hide { "point remove" } else { "point undelete" })?;
     let name = app.vault_name(&home, None)?;
     let vault = app.open_for_writing(&home, &name).await?;
-    let points = app.points(&vault.open).await?;
     let mut chosen: Vec<(PointId, Changed)> = Vec::with_capacity(texts.len());
     for text in texts {
-        let point = app.resolve(&points, text)?;
+        let point = app.resolve(&vault.points, text)?;
         let manifest = &point.manifest;
         if chosen.iter().any(|(id, _)| *id == manifest.point) {
             continue;

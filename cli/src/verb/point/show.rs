@@ -11,8 +11,7 @@ pub(super) async fn run(app: &App, text_of_point: &str) -> Result<Answer, CliErr
     let vault = app.open_for_reading("point show", None).await?;
     let points = app.points(&vault).await?;
     let point = app.resolve(&points, text_of_point)?;
-    let name = app.shown_name(&vault);
-    let shown = PointShown::new(&name, point);
+    let shown = PointShown::new(&vault.name, point);
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
