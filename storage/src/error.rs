@@ -181,6 +181,9 @@ pub trait Doing<T> {
 
 impl<T, E: Into<Error>> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| Error::While { doing: what(), source: Box::new(e.into()) })
+        self.map_err(|e| Error::While {
+            doing: what(),
+            source: Box::new(e.into()),
+        })
     }
 }

@@ -17,7 +17,10 @@ pub struct ParseIdError {
 
 impl ParseIdError {
     fn new(what: &'static str, text: &str) -> Self {
-        Self { what, text: text.chars().take(80).collect() }
+        Self {
+            what,
+            text: text.chars().take(80).collect(),
+        }
     }
 }
 
@@ -241,14 +244,23 @@ mod tests {
 
     #[test]
     fn writers_survive_their_text_form() {
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(0xabc), part: PartId(u64::MAX) };
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(0xabc),
+            part: PartId(u64::MAX),
+        };
         assert_eq!(writer.to_string(), "0000000000000001-0000000000000abc-ffffffffffffffff");
         assert_eq!(writer.to_string().parse(), Ok(writer));
     }
 
     #[test]
     fn texts_of_another_shape_are_refused() {
-        for text in ["", "1-2-3", "0000000000000001-0000000000000abc", "0000000000000001-0000000000000ABC-ffffffffffffffff"] {
+        for text in [
+            "",
+            "1-2-3",
+            "0000000000000001-0000000000000abc",
+            "0000000000000001-0000000000000ABC-ffffffffffffffff",
+        ] {
             assert!(text.parse::<Writer>().is_err(), "{text}");
         }
         assert!("00".parse::<VaultId>().is_err());

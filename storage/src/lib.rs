@@ -4,17 +4,17 @@
 //! The bytes are described in `docs/format.md`. This crate knows nothing of jobs, schedules, Raft or the network protocol between processes.
 
 pub mod backend;
+pub mod catalog;
+pub mod chunk;
 pub mod error;
 pub mod ids;
 pub mod index;
 pub mod keys;
 pub mod limits;
-pub mod chunk;
-pub mod seal;
+pub mod manifest;
 pub mod pack;
 pub mod recipe;
-pub mod manifest;
-pub mod catalog;
+pub mod seal;
 pub mod vault;
 pub mod verify;
 

@@ -37,7 +37,9 @@ impl Consistency {
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Crash, Self::Filesystem, Self::Application].into_iter().find(|c| c.name() == name)
+        [Self::Crash, Self::Filesystem, Self::Application]
+            .into_iter()
+            .find(|c| c.name() == name)
     }
 }
 
@@ -127,20 +129,40 @@ impl Manifest {
             bytes_stored: self.bytes_stored,
             live: self.live,
         };
-        seal_object(keyring, ObjectKind::Manifest, self.vault, self.writer, 0, &self.object_name(), &message.encode_to_vec())
+        seal_object(
+            keyring,
+            ObjectKind::Manifest,
+            self.vault,
+            self.writer,
+            0,
+            &self.object_name(),
+            &message.encode_to_vec(),
+        )
     }
 
     /// Opens the object `name`.
     ///
     /// # Errors
     /// When it is not a manifest of this vault under that name, or damaged, or of a newer version.
-    pub fn open(keyring: &Keyring, keys: &IdKeys, profile: Profile, vault: VaultId, name: &str, bytes: &[u8]) -> Result<Self> {
+    pub fn open(
+        keyring: &Keyring,
+        keys: &IdKeys,
+        profile: Profile,
+        vault: VaultId,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Self> {
         let what = "manifest";
         let malformed = |why| FormatError::Malformed { what, why };
         let (header, plain) = open_object(keyring, ObjectKind::Manifest, vault, name, bytes)?;
-        let message = stored::Manifest::decode(plain.as_slice()).map_err(|_| malformed("is not the message it must be"))?;
+        let message =
+            stored::Manifest::decode(plain.as_slice()).map_err(|_| malformed("is not the message it must be"))?;
         if message.format_version != VERSION {
-            return Err(FormatError::Unsupported { what: "manifest version", value: u64::from(message.format_version) }.into());
+            return Err(FormatError::Unsupported {
+                what: "manifest version",
+                value: u64::from(message.format_version),
+            }
+            .into());
         }
         let id = |_| malformed("an id is not 16 bytes long");
         let (item, point) = names::parse_point(name).ok_or_else(|| malformed("has no manifest's name"))?;
@@ -153,7 +175,12 @@ impl Manifest {
             return Err(malformed("belongs to another point than its name says").into());
         }
         if message.disks.len() > DISKS_MAX {
-            return Err(FormatError::TooLarge { what: "disks of a point", value: message.disks.len() as u64, max: DISKS_MAX as u64 }.into());
+            return Err(FormatError::TooLarge {
+                what: "disks of a point",
+                value: message.disks.len() as u64,
+                max: DISKS_MAX as u64,
+            }
+            .into());
         }
         let disks = message
             .disks
@@ -180,7 +207,8 @@ impl Manifest {
             },
             time: message.time,
             keep_until: Some(message.keep_until).filter(|k| !k.is_empty()),
-            consistency: Consistency::parse(&message.consistency).ok_or_else(|| malformed("has an unknown consistency"))?,
+            consistency: Consistency::parse(&message.consistency)
+                .ok_or_else(|| malformed("has an unknown consistency"))?,
             consistency_reason: message.consistency_reason,
             live: message.live,
             disks,

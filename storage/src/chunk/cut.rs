@@ -46,7 +46,9 @@ pub struct Cutter {
 
 impl std::fmt::Debug for Cutter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cutter").field("lengths", &self.lengths).finish_non_exhaustive()
+        f.debug_struct("Cutter")
+            .field("lengths", &self.lengths)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +58,10 @@ impl Cutter {
         let derived = cut.derive("tresor v1 cut mac", &[]);
         let mut key = [0; 16];
         key.copy_from_slice(&derived.expose()[..16]);
-        Self { lengths: profile.lengths(), mac: Aegis128LMac::new(&key) }
+        Self {
+            lengths: profile.lengths(),
+            mac: Aegis128LMac::new(&key),
+        }
     }
 
     fn ends_after(&self, grain: &[u8]) -> bool {
@@ -76,7 +81,10 @@ impl Cutter {
     /// When `data` is not whole grains or longer than a segment.
     pub fn cut(&self, data: &[u8], at_end: bool, pieces: &mut Vec<Piece>) -> u32 {
         let (grains, rest) = data.as_chunks::<{ GRAIN as usize }>();
-        assert!(rest.is_empty() && grains.len() <= crate::limits::SEGMENT_GRAINS as usize, "whole grains of one segment");
+        assert!(
+            rest.is_empty() && grains.len() <= crate::limits::SEGMENT_GRAINS as usize,
+            "whole grains of one segment"
+        );
         let Lengths { min, divisor, max } = self.lengths;
         let mut consumed = 0;
         let mut chunk = 0_u32;
@@ -127,7 +135,10 @@ pub(crate) mod tests {
 
     /// Grains of a few values, 0 among them, so that equal content and holes occur.
     pub(crate) fn segment(values: &[u8]) -> Vec<u8> {
-        values.iter().flat_map(|v| std::iter::repeat_n(*v, GRAIN as usize)).collect()
+        values
+            .iter()
+            .flat_map(|v| std::iter::repeat_n(*v, GRAIN as usize))
+            .collect()
     }
 
     fn values() -> impl Strategy<Value = Vec<u8>> {

@@ -32,9 +32,21 @@ impl Profile {
 
     pub(crate) const fn lengths(self) -> Lengths {
         match self {
-            Self::Grain32k => Lengths { min: 4, divisor: 4, max: 32 },
-            Self::Grain64k => Lengths { min: 4, divisor: 12, max: 32 },
-            Self::Fixed64k => Lengths { min: 16, divisor: 0, max: 16 },
+            Self::Grain32k => Lengths {
+                min: 4,
+                divisor: 4,
+                max: 32,
+            },
+            Self::Grain64k => Lengths {
+                min: 4,
+                divisor: 12,
+                max: 32,
+            },
+            Self::Fixed64k => Lengths {
+                min: 16,
+                divisor: 0,
+                max: 16,
+            },
         }
     }
 
@@ -66,11 +78,14 @@ impl fmt::Display for Profile {
 impl FromStr for Profile {
     type Err = FormatError;
     fn from_str(name: &str) -> Result<Self, FormatError> {
-        Self::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| FormatError::Mismatch {
-            what: "profile",
-            expected: String::from("grain-32k, grain-64k or fixed-64k"),
-            found: name.chars().take(40).collect(),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|p| p.name() == name)
+            .ok_or_else(|| FormatError::Mismatch {
+                what: "profile",
+                expected: String::from("grain-32k, grain-64k or fixed-64k"),
+                found: name.chars().take(40).collect(),
+            })
     }
 }
 

@@ -82,8 +82,11 @@ impl<'a> Recut<'a> {
             at += piece.grains();
             starts.push(at);
         }
-        let mut sorted: Vec<_> =
-            changed.iter().map(|r| r.start.min(at)..r.end.min(at)).filter(|r| r.start < r.end).collect();
+        let mut sorted: Vec<_> = changed
+            .iter()
+            .map(|r| r.start.min(at)..r.end.min(at))
+            .filter(|r| r.start < r.end)
+            .collect();
         sorted.sort_by_key(|r| r.start);
         let mut merged: Vec<Range<u32>> = Vec::with_capacity(sorted.len());
         for range in sorted {
@@ -92,7 +95,15 @@ impl<'a> Recut<'a> {
                 _ => merged.push(range),
             }
         }
-        Self { cutter, parent, starts, changed: merged, done: 0, out: Vec::new(), run: None }
+        Self {
+            cutter,
+            parent,
+            starts,
+            changed: merged,
+            done: 0,
+            out: Vec::new(),
+            run: None,
+        }
     }
 
     /// Says what is needed next.
@@ -105,7 +116,10 @@ impl<'a> Recut<'a> {
             };
             let start = self.cut_before(next.start).max(self.done);
             self.keep_until(start);
-            self.run = Some(Run { changed_end: next.end, data: BytesMut::new() });
+            self.run = Some(Run {
+                changed_end: next.end,
+                data: BytesMut::new(),
+            });
         }
         let run = self.run.as_ref().expect("a run was just begun");
         let have = self.done + run.data.len() as u32 / GRAIN;
@@ -151,7 +165,11 @@ impl<'a> Recut<'a> {
 
     /// Whether the cut at `done` is behind all changes of the run and is a cut of the parent too.
     fn meets(&self, run: &mut Run) -> bool {
-        while let Some(more) = self.changed.iter().find(|r| r.start < self.done && r.end > run.changed_end) {
+        while let Some(more) = self
+            .changed
+            .iter()
+            .find(|r| r.start < self.done && r.end > run.changed_end)
+        {
             run.changed_end = more.end;
         }
         self.done >= run.changed_end && self.is_parents_cut(self.done)

@@ -70,7 +70,10 @@ pub struct Keyring {
 impl Keyring {
     /// Draws the keys of a new vault.
     pub fn generate() -> Self {
-        let first = GenerationKeys { meta: Key::random(), data: Some(Key::random()) };
+        let first = GenerationKeys {
+            meta: Key::random(),
+            data: Some(Key::random()),
+        };
         Self {
             id: Key::random(),
             cut: Some(Key::random()),
@@ -83,7 +86,11 @@ impl Keyring {
     /// # Panics
     /// When there is none: every maker of a key ring puts one in.
     pub fn newest(&self) -> Generation {
-        *self.generations.keys().next_back().expect("a key ring has a generation")
+        *self
+            .generations
+            .keys()
+            .next_back()
+            .expect("a key ring has a generation")
     }
 
     /// The keys of one generation.
@@ -100,7 +107,13 @@ impl Keyring {
     /// Adds a generation with fresh keys and returns it.
     pub fn add_generation(&mut self) -> Generation {
         let next = Generation(self.newest().0 + 1);
-        self.generations.insert(next, GenerationKeys { meta: Key::random(), data: Some(Key::random()) });
+        self.generations.insert(
+            next,
+            GenerationKeys {
+                meta: Key::random(),
+                data: Some(Key::random()),
+            },
+        );
         next
     }
 }

@@ -9,7 +9,9 @@ use crate::error::Result;
 use crate::ids::{ChunkId, Location, PackId, VaultId};
 use crate::keys::Keyring;
 use crate::limits::{FRAME_CHUNKS_PLAIN_MAX, PACK_CHUNKS_MAX, PACK_FRAMES_MAX, PACK_TARGET};
-use crate::seal::{Compressed, FRAME_OVERHEAD, FrameKind, OBJECT_HEADER, ObjectHeader, ObjectKind, ObjectSeal, compress};
+use crate::seal::{
+    Compressed, FRAME_OVERHEAD, FrameKind, OBJECT_HEADER, ObjectHeader, ObjectKind, ObjectSeal, compress,
+};
 use crate::vault::names;
 
 /// Where a frame went.
@@ -26,7 +28,12 @@ pub struct Placed {
 impl Placed {
     /// The location of a piece of the frame.
     pub fn at(self, place: u32) -> Location {
-        Location { pack: self.pack, frame_offset: self.offset, frame_length: self.length, place }
+        Location {
+            pack: self.pack,
+            frame_offset: self.offset,
+            frame_length: self.length,
+            place,
+        }
     }
 }
 
@@ -90,7 +97,9 @@ impl PackBuilder {
 
     /// Whether a frame of that many pieces must go to the next pack.
     pub fn is_full_for(&self, pieces: usize) -> bool {
-        self.length >= PACK_TARGET || self.chunks + pieces > PACK_CHUNKS_MAX || self.footer.frames.len() >= PACK_FRAMES_MAX
+        self.length >= PACK_TARGET
+            || self.chunks + pieces > PACK_CHUNKS_MAX
+            || self.footer.frames.len() >= PACK_FRAMES_MAX
     }
 
     /// Whether nothing was placed.
@@ -105,13 +114,26 @@ impl PackBuilder {
     ///
     /// # Panics
     /// When the pack is full, or ids and table differ in number.
-    pub fn place(&mut self, kind: FrameKind, table: &PiecesBuilder, ids: &[ChunkId], coded: Compressed) -> Result<Placed> {
+    pub fn place(
+        &mut self,
+        kind: FrameKind,
+        table: &PiecesBuilder,
+        ids: &[ChunkId],
+        coded: Compressed,
+    ) -> Result<Placed> {
         assert!(!self.is_full_for(ids.len()), "the caller asks first");
         assert_eq!(table.count(), ids.len(), "one id for each piece");
-        assert!(coded.bytes.len() + FRAME_OVERHEAD <= FRAME_CHUNKS_PLAIN_MAX + FRAME_OVERHEAD, "frames are bounded");
+        assert!(
+            coded.bytes.len() + FRAME_OVERHEAD <= FRAME_CHUNKS_PLAIN_MAX + FRAME_OVERHEAD,
+            "frames are bounded"
+        );
         let plain_length = coded.plain_length;
         let frame = self.seal.seal(kind, self.footer.frames.len() as u32, coded)?;
-        let placed = Placed { pack: self.id, offset: self.length as u32, length: frame.len() as u32 };
+        let placed = Placed {
+            pack: self.id,
+            offset: self.length as u32,
+            length: frame.len() as u32,
+        };
         self.footer.frames.push(FooterFrame {
             kind,
             offset: placed.offset,
@@ -136,10 +158,19 @@ impl PackBuilder {
     /// When the key ring may not seal footers.
     pub fn finish(mut self) -> Result<FinishedPack> {
         let footer_plain = Bytes::from(self.footer.encode());
-        let frame = self.seal.seal(FrameKind::Footer, self.footer.frames.len() as u32, compress(&footer_plain, 3))?;
+        let frame = self.seal.seal(
+            FrameKind::Footer,
+            self.footer.frames.len() as u32,
+            compress(&footer_plain, 3),
+        )?;
         let (footer_offset, footer_length) = (self.length as u64, frame.len() as u32);
         self.push(frame.into());
-        let trailer = Trailer { footer_offset, footer_length, hash: *self.hash.finalize().as_bytes() }.encode();
+        let trailer = Trailer {
+            footer_offset,
+            footer_length,
+            hash: *self.hash.finalize().as_bytes(),
+        }
+        .encode();
         self.pieces.push(Bytes::copy_from_slice(&trailer));
         Ok(FinishedPack {
             id: self.id,

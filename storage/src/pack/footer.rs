@@ -72,19 +72,30 @@ impl Footer {
         let what = "footer";
         let malformed = |why| FormatError::Malformed { what, why };
         if bytes.len() > FOOTER_PLAIN_MAX {
-            return Err(FormatError::TooLarge { what, value: bytes.len() as u64, max: FOOTER_PLAIN_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what,
+                value: bytes.len() as u64,
+                max: FOOTER_PLAIN_MAX as u64,
+            });
         }
         let mut rest = bytes;
         let mut take = |n: usize| {
-            let (head, tail) =
-                rest.split_at_checked(n).ok_or(FormatError::Truncated { what, need: n as u64, have: rest.len() as u64 })?;
+            let (head, tail) = rest.split_at_checked(n).ok_or(FormatError::Truncated {
+                what,
+                need: n as u64,
+                have: rest.len() as u64,
+            })?;
             rest = tail;
             Ok::<_, FormatError>(head)
         };
         let u32_of = |b: &[u8]| u32::from_le_bytes(b.try_into().expect("four bytes were taken"));
         let count = u32_of(take(4)?) as usize;
         if count > PACK_FRAMES_MAX {
-            return Err(FormatError::TooLarge { what: "frames of a footer", value: count as u64, max: PACK_FRAMES_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what: "frames of a footer",
+                value: count as u64,
+                max: PACK_FRAMES_MAX as u64,
+            });
         }
         let mut counts = Vec::with_capacity(count);
         let mut frames = Vec::with_capacity(count);
@@ -140,7 +151,12 @@ impl Footer {
     pub fn entries(&self, pack: PackId) -> impl Iterator<Item = (ChunkId, Location)> + '_ {
         self.frames.iter().flat_map(move |frame| {
             frame.pieces.iter().scan(0_u32, move |place, (length, id)| {
-                let location = Location { pack, frame_offset: frame.offset, frame_length: frame.length, place: *place };
+                let location = Location {
+                    pack,
+                    frame_offset: frame.offset,
+                    frame_length: frame.length,
+                    place: *place,
+                };
                 *place += length;
                 Some((*id, location))
             })
@@ -155,26 +171,31 @@ mod tests {
     use super::*;
 
     fn footers() -> impl Strategy<Value = Footer> {
-        prop::collection::vec((any::<bool>(), prop::collection::vec((1..33_u32, any::<[u8; 32]>()), 0..20)), 0..20).prop_map(
-            |frames| {
-                let mut offset = OBJECT_HEADER as u32;
-                let frames = frames
-                    .into_iter()
-                    .map(|(data, pieces)| {
-                        let frame = FooterFrame {
-                            kind: if data { FrameKind::Data } else { FrameKind::Recipe },
-                            offset,
-                            length: 5000,
-                            plain_length: 9000,
-                            pieces: pieces.into_iter().map(|(length, id)| (length, ChunkId(id))).collect(),
-                        };
-                        offset += 5000;
-                        frame
-                    })
-                    .collect();
-                Footer { frames }
-            },
+        prop::collection::vec(
+            (
+                any::<bool>(),
+                prop::collection::vec((1..33_u32, any::<[u8; 32]>()), 0..20),
+            ),
+            0..20,
         )
+        .prop_map(|frames| {
+            let mut offset = OBJECT_HEADER as u32;
+            let frames = frames
+                .into_iter()
+                .map(|(data, pieces)| {
+                    let frame = FooterFrame {
+                        kind: if data { FrameKind::Data } else { FrameKind::Recipe },
+                        offset,
+                        length: 5000,
+                        plain_length: 9000,
+                        pieces: pieces.into_iter().map(|(length, id)| (length, ChunkId(id))).collect(),
+                    };
+                    offset += 5000;
+                    frame
+                })
+                .collect();
+            Footer { frames }
+        })
     }
 
     proptest! {

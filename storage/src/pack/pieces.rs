@@ -27,8 +27,15 @@ impl PiecesBuilder {
     /// # Panics
     /// For other kinds.
     pub fn new(kind: FrameKind) -> Self {
-        assert!(matches!(kind, FrameKind::Data | FrameKind::Recipe), "only these hold pieces");
-        Self { kind, lengths: Vec::new(), bytes: 0 }
+        assert!(
+            matches!(kind, FrameKind::Data | FrameKind::Recipe),
+            "only these hold pieces"
+        );
+        Self {
+            kind,
+            lengths: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Notes a piece and returns its place.
@@ -40,7 +47,10 @@ impl PiecesBuilder {
         self.bytes += length;
         if self.kind == FrameKind::Data {
             let grains = length / GRAIN as usize;
-            assert!(grains * GRAIN as usize == length && (1..=255).contains(&grains), "chunks are whole grains");
+            assert!(
+                grains * GRAIN as usize == length && (1..=255).contains(&grains),
+                "chunks are whole grains"
+            );
             self.lengths.push(grains as u32);
             place / GRAIN
         } else {
@@ -95,17 +105,35 @@ impl Pieces {
     /// Truncated or contradicting itself.
     pub fn parse(kind: FrameKind, plain: Bytes) -> Result<Self, FormatError> {
         let what = "frame table";
-        let truncated = |need: usize| FormatError::Truncated { what, need: need as u64, have: plain.len() as u64 };
+        let truncated = |need: usize| FormatError::Truncated {
+            what,
+            need: need as u64,
+            have: plain.len() as u64,
+        };
         if plain.len() > FRAME_CHUNKS_PLAIN_MAX {
-            return Err(FormatError::TooLarge { what, value: plain.len() as u64, max: FRAME_CHUNKS_PLAIN_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what,
+                value: plain.len() as u64,
+                max: FRAME_CHUNKS_PLAIN_MAX as u64,
+            });
         }
-        let count = plain.first_chunk::<2>().map(|b| usize::from(u16::from_le_bytes(*b))).ok_or_else(|| truncated(2))?;
+        let count = plain
+            .first_chunk::<2>()
+            .map(|b| usize::from(u16::from_le_bytes(*b)))
+            .ok_or_else(|| truncated(2))?;
         let (unit, width) = match kind {
             FrameKind::Data => (GRAIN, 1),
             FrameKind::Recipe => (1, 4),
-            _ => return Err(FormatError::Malformed { what, why: "this kind of frame has none" }),
+            _ => {
+                return Err(FormatError::Malformed {
+                    what,
+                    why: "this kind of frame has none",
+                });
+            }
         };
-        let table = plain.get(2..2 + count * width).ok_or_else(|| truncated(2 + count * width))?;
+        let table = plain
+            .get(2..2 + count * width)
+            .ok_or_else(|| truncated(2 + count * width))?;
         let mut at = (2 + count * width) as u64;
         let mut starts = Vec::with_capacity(count + 1);
         starts.push(at as u32);
@@ -115,7 +143,10 @@ impl Pieces {
                 four => u64::from(u32::from_le_bytes(four.try_into().expect("the width is four"))),
             };
             if length == 0 {
-                return Err(FormatError::Malformed { what, why: "has an empty piece" });
+                return Err(FormatError::Malformed {
+                    what,
+                    why: "has an empty piece",
+                });
             }
             at += length;
             if at > plain.len() as u64 {
@@ -124,7 +155,10 @@ impl Pieces {
             starts.push(at as u32);
         }
         if at != plain.len() as u64 {
-            return Err(FormatError::Malformed { what, why: "bytes are left over after the last piece" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "bytes are left over after the last piece",
+            });
         }
         Ok(Self { plain, starts, unit })
     }
@@ -145,7 +179,12 @@ impl Pieces {
 
     /// The pieces in order, each with its place.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Bytes)> + '_ {
-        (0..self.len()).map(|i| ((self.starts[i] - self.starts[0]) / self.unit, self.plain.slice(self.range(i))))
+        (0..self.len()).map(|i| {
+            (
+                (self.starts[i] - self.starts[0]) / self.unit,
+                self.plain.slice(self.range(i)),
+            )
+        })
     }
 
     /// The piece that starts at a place.
@@ -154,10 +193,15 @@ impl Pieces {
     /// [`FormatError::Malformed`] when none does.
     pub fn at(&self, place: u32) -> Result<Bytes, FormatError> {
         let start = u64::from(place) * u64::from(self.unit) + u64::from(self.starts[0]);
-        let index = u32::try_from(start).ok().and_then(|start| self.starts.binary_search(&start).ok());
+        let index = u32::try_from(start)
+            .ok()
+            .and_then(|start| self.starts.binary_search(&start).ok());
         match index {
             Some(index) if index < self.len() => Ok(self.plain.slice(self.range(index))),
-            _ => Err(FormatError::Malformed { what: "frame", why: "has no piece at that place" }),
+            _ => Err(FormatError::Malformed {
+                what: "frame",
+                why: "has no piece at that place",
+            }),
         }
     }
 

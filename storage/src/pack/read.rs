@@ -27,7 +27,9 @@ impl PackKeys {
     pub fn from_header(keyring: &Keyring, vault: VaultId, id: PackId, bytes: &[u8]) -> Result<Self> {
         let header = ObjectHeader::parse(bytes)?;
         header.expect(ObjectKind::Pack, vault, Some((id.writer, id.seq)))?;
-        Ok(Self { seal: ObjectSeal::new(keyring, &header, &names::pack(id))? })
+        Ok(Self {
+            seal: ObjectSeal::new(keyring, &header, &names::pack(id))?,
+        })
     }
 
     /// Reads the header of a pack in a store.
@@ -60,7 +62,11 @@ impl PackShape {
         let header = ObjectHeader::parse(pack)?;
         header.expect(ObjectKind::Pack, vault, Some((id.writer, id.seq)))?;
         let Some(end) = pack.len().checked_sub(TRAILER) else {
-            return Err(FormatError::Truncated { what: "pack", need: (OBJECT_HEADER + TRAILER) as u64, have: pack.len() as u64 });
+            return Err(FormatError::Truncated {
+                what: "pack",
+                need: (OBJECT_HEADER + TRAILER) as u64,
+                have: pack.len() as u64,
+            });
         };
         let trailer = Trailer::parse(&pack[end..], pack.len() as u64)?;
         if blake3::hash(&pack[..end]).as_bytes() != &trailer.hash {
@@ -73,9 +79,16 @@ impl PackShape {
                     && frame.kind == FrameKind::Footer
                     && *offset as usize + frame.length() == end =>
             {
-                Ok(Self { header, trailer, frames })
+                Ok(Self {
+                    header,
+                    trailer,
+                    frames,
+                })
             }
-            _ => Err(FormatError::Malformed { what: "pack", why: "frames do not lead to the footer" }),
+            _ => Err(FormatError::Malformed {
+                what: "pack",
+                why: "frames do not lead to the footer",
+            }),
         }
     }
 }
@@ -99,7 +112,13 @@ pub fn scan_frames(pack: &[u8]) -> Vec<(u32, FrameHeader)> {
 ///
 /// # Errors
 /// Those of the store; named errors for bytes that are not a pack's.
-pub async fn read_footer(backend: &dyn Backend, keyring: &Keyring, vault: VaultId, id: PackId, length: Option<u64>) -> Result<(u64, Footer, Bytes)> {
+pub async fn read_footer(
+    backend: &dyn Backend,
+    keyring: &Keyring,
+    vault: VaultId,
+    id: PackId,
+    length: Option<u64>,
+) -> Result<(u64, Footer, Bytes)> {
     let name = names::pack(id);
     let read = async {
         let length = match length {
@@ -107,22 +126,35 @@ pub async fn read_footer(backend: &dyn Backend, keyring: &Keyring, vault: VaultI
             None => backend.length(&name).await?,
         };
         let Some(end) = length.checked_sub(TRAILER as u64) else {
-            let error = FormatError::Truncated { what: "pack", need: TRAILER as u64, have: length };
-            return Err(crate::Error::from(error));
+            return Err(FormatError::Truncated {
+                what: "pack",
+                need: TRAILER as u64,
+                have: length,
+            }
+            .into());
         };
         let trailer = Trailer::parse(&backend.read_range(&name, end..length).await?, length)?;
         if trailer.footer_length as usize > FOOTER_PLAIN_MAX + FRAME_OVERHEAD {
             let (value, max) = (u64::from(trailer.footer_length), FOOTER_PLAIN_MAX as u64);
-            return Err(FormatError::TooLarge { what: "footer", value, max }.into());
+            return Err(FormatError::TooLarge {
+                what: "footer",
+                value,
+                max,
+            }
+            .into());
         }
         let keys = PackKeys::read(backend, keyring, vault, id).await?;
         let frame = backend.read_range(&name, trailer.footer_offset..end).await?;
         let (header, plain) = keys.seal.open(&frame)?;
         if header.kind != FrameKind::Footer || header.length() != frame.len() {
-            return Err(FormatError::Malformed { what: "footer", why: "is another kind of frame" }.into());
+            return Err(FormatError::Malformed {
+                what: "footer",
+                why: "is another kind of frame",
+            }
+            .into());
         }
         let footer = Footer::decode(&plain)?;
-        Ok((length, footer, Bytes::from(plain)))
+        Ok::<_, crate::Error>((length, footer, Bytes::from(plain)))
     };
     read.await.doing(|| format!("read footer of pack {id}"))
 }

@@ -43,14 +43,21 @@ impl Trailer {
     pub fn parse(bytes: &[u8], pack_length: u64) -> Result<Self, FormatError> {
         let what = "pack trailer";
         let Ok(bytes) = <&[u8; TRAILER]>::try_from(bytes) else {
-            return Err(FormatError::Truncated { what, need: TRAILER as u64, have: bytes.len() as u64 });
+            return Err(FormatError::Truncated {
+                what,
+                need: TRAILER as u64,
+                have: bytes.len() as u64,
+            });
         };
         if bytes[0..4] != MAGIC {
             return Err(FormatError::Magic { what });
         }
         let version = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
         if version != VERSION {
-            return Err(FormatError::Unsupported { what: "pack version", value: u64::from(version) });
+            return Err(FormatError::Unsupported {
+                what: "pack version",
+                value: u64::from(version),
+            });
         }
         let trailer = Self {
             footer_offset: u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes")),
@@ -58,14 +65,26 @@ impl Trailer {
             hash: bytes[24..56].try_into().expect("32 bytes"),
         };
         if bytes[20..24] != [0; 4] || bytes[56..] != [0; 8] {
-            return Err(FormatError::Malformed { what, why: "reserved bytes are not zero" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "reserved bytes are not zero",
+            });
         }
         if pack_length > PACK_MAX as u64 {
-            return Err(FormatError::TooLarge { what: "pack", value: pack_length, max: PACK_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what: "pack",
+                value: pack_length,
+                max: PACK_MAX as u64,
+            });
         }
-        let end = trailer.footer_offset.checked_add(u64::from(trailer.footer_length) + TRAILER as u64);
+        let end = trailer
+            .footer_offset
+            .checked_add(u64::from(trailer.footer_length) + TRAILER as u64);
         if trailer.footer_offset < OBJECT_HEADER as u64 || end != Some(pack_length) {
-            return Err(FormatError::Malformed { what, why: "the footer does not end where the trailer starts" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "the footer does not end where the trailer starts",
+            });
         }
         Ok(trailer)
     }

@@ -104,7 +104,13 @@ impl TreeBuilder {
     ///
     /// # Errors
     /// Those of the sink.
-    pub async fn push_new(&mut self, id: ChunkId, bytes: Vec<u8>, sink: &mut dyn NodeSink, parent: Parent<'_>) -> Result<()> {
+    pub async fn push_new(
+        &mut self,
+        id: ChunkId,
+        bytes: Vec<u8>,
+        sink: &mut dyn NodeSink,
+        parent: Parent<'_>,
+    ) -> Result<()> {
         let slot = self.collect(id, bytes, sink).await?;
         self.fresh[0] = true;
         self.push(slot, sink, parent).await
@@ -116,7 +122,10 @@ impl TreeBuilder {
         }
         self.batch_bytes += bytes.len();
         self.batch.push((id, bytes));
-        Ok(Slot::Pending { id, index: self.batch.len() - 1 })
+        Ok(Slot::Pending {
+            id,
+            index: self.batch.len() - 1,
+        })
     }
 
     async fn flush(&mut self, sink: &mut dyn NodeSink) -> Result<()> {
@@ -126,7 +135,10 @@ impl TreeBuilder {
         let locations = sink.place_nodes(&self.batch).await?;
         for slot in self.levels.iter_mut().flatten() {
             if let Slot::Pending { id, index } = *slot {
-                *slot = Slot::At(Child { id, hint: locations[index] });
+                *slot = Slot::At(Child {
+                    id,
+                    hint: locations[index],
+                });
             }
         }
         self.batch.clear();
@@ -160,9 +172,12 @@ impl TreeBuilder {
             let id = self.node(level).id(&self.keys);
             let inherited = match parent {
                 // A parent's node that cannot be read only costs writing ours.
-                Some(tree) if !self.fresh[level] => {
-                    tree.child(above, index).await.ok().flatten().filter(|child| child.id == id)
-                }
+                Some(tree) if !self.fresh[level] => tree
+                    .child(above, index)
+                    .await
+                    .ok()
+                    .flatten()
+                    .filter(|child| child.id == id),
                 _ => None,
             };
             match inherited {
@@ -188,7 +203,10 @@ impl TreeBuilder {
             // Only for the name, which does not cover hints.
             Slot::Pending { id, .. } => Some(Child { id, hint: NOWHERE }),
         };
-        Node { level: (level + 1) as u8, children: self.levels[level].iter().map(child).collect() }
+        Node {
+            level: (level + 1) as u8,
+            children: self.levels[level].iter().map(child).collect(),
+        }
     }
 
     /// Stores what is left and names the disk.
@@ -274,18 +292,40 @@ mod tests {
     }
 
     fn at(frame: u32, place: u32) -> Location {
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(1), part: PartId(1) };
-        Location { pack: PackId { writer, seq: 0 }, frame_offset: frame, frame_length: 1, place }
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(1),
+            part: PartId(1),
+        };
+        Location {
+            pack: PackId { writer, seq: 0 },
+            frame_offset: frame,
+            frame_length: 1,
+            place,
+        }
     }
 
     fn keys() -> IdKeys {
-        let generation = GenerationKeys { meta: Key::from_bytes([2; 32]), data: None };
-        IdKeys::new(&Keyring { id: Key::from_bytes([1; 32]), cut: None, generations: [(Generation(1), generation)].into() })
+        let generation = GenerationKeys {
+            meta: Key::from_bytes([2; 32]),
+            data: None,
+        };
+        IdKeys::new(&Keyring {
+            id: Key::from_bytes([1; 32]),
+            cut: None,
+            generations: [(Generation(1), generation)].into(),
+        })
     }
 
     fn leaf(value: u8) -> Option<Leaf> {
-        let chunk = |v: u8| Entry::Chunk { grains: 32, id: ChunkId([v; 32]), hint: at(u32::from(v), 3) };
-        (value != 0).then(|| Leaf { entries: (0..32).map(|i| chunk(value.wrapping_add(i % 3))).collect() })
+        let chunk = |v: u8| Entry::Chunk {
+            grains: 32,
+            id: ChunkId([v; 32]),
+            hint: at(u32::from(v), 3),
+        };
+        (value != 0).then(|| Leaf {
+            entries: (0..32).map(|i| chunk(value.wrapping_add(i % 3))).collect(),
+        })
     }
 
     async fn build(values: &[u8], store: &mut Memory, parent: Option<&Tree>) -> Root {
@@ -311,7 +351,10 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     proptest! {

@@ -57,7 +57,11 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn finish(self) -> Result<(), FormatError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("bytes are left over")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.malformed("bytes are left over"))
+        }
     }
 }
 
@@ -114,7 +118,10 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Locati
             session: SessionId(cursor.u64()?),
             part: PartId(cursor.u64()?),
         };
-        pack_list.push(PackId { writer, seq: cursor.u32()? });
+        pack_list.push(PackId {
+            writer,
+            seq: cursor.u32()?,
+        });
     }
     let frames = usize::from(cursor.u16()?);
     if frames > count {
@@ -124,7 +131,9 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Locati
     for _ in 0..frames {
         let pack = usize::from(cursor.u16()?);
         let (offset, length) = (cursor.u32()?, cursor.u32()?);
-        let pack = *pack_list.get(pack).ok_or_else(|| cursor.malformed("a frame is in no pack"))?;
+        let pack = *pack_list
+            .get(pack)
+            .ok_or_else(|| cursor.malformed("a frame is in no pack"))?;
         if u64::from(offset) + u64::from(length) > PACK_MAX as u64 {
             return Err(cursor.malformed("a frame is outside of any pack"));
         }
@@ -139,10 +148,16 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Locati
         .zip(places.as_chunks::<3>().0)
         .map(|(index, place)| {
             let index = usize::from(u16::from_le_bytes(*index));
-            let (pack, frame_offset, frame_length) =
-                *frame_list.get(index).ok_or_else(|| cursor.malformed("a piece is in no frame"))?;
+            let (pack, frame_offset, frame_length) = *frame_list
+                .get(index)
+                .ok_or_else(|| cursor.malformed("a piece is in no frame"))?;
             let place = u32::from_le_bytes([place[0], place[1], place[2], 0]);
-            Ok(Location { pack, frame_offset, frame_length, place })
+            Ok(Location {
+                pack,
+                frame_offset,
+                frame_length,
+                place,
+            })
         })
         .collect()
 }

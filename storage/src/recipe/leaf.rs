@@ -114,7 +114,11 @@ impl Leaf {
     pub fn decode(bytes: &[u8], keys: &IdKeys, id: ChunkId, grains: u32) -> Result<Self, FormatError> {
         let what = "recipe leaf";
         if bytes.len() > RECIPE_NODE_MAX {
-            return Err(FormatError::TooLarge { what, value: bytes.len() as u64, max: RECIPE_NODE_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what,
+                value: bytes.len() as u64,
+                max: RECIPE_NODE_MAX as u64,
+            });
         }
         let mut cursor = Cursor::new(what, bytes);
         if cursor.u8()? != TAG {
@@ -130,7 +134,11 @@ impl Leaf {
         let named = &bytes[..bytes.len() - cursor.remaining()];
         let found = keys.leaf(named);
         if found != id {
-            return Err(FormatError::Mismatch { what: "name of leaf", expected: id.to_string(), found: found.to_string() });
+            return Err(FormatError::Mismatch {
+                what: "name of leaf",
+                expected: id.to_string(),
+                found: found.to_string(),
+            });
         }
         let mut locations = hints::decode(&mut cursor, chunks)?.into_iter();
         let mut ids = ids.as_chunks::<32>().0.iter();
@@ -151,7 +159,11 @@ impl Leaf {
                 Entry::Hole { grains: run }
             } else {
                 let id = ChunkId(*ids.next().expect("one id for each chunk was taken"));
-                Entry::Chunk { grains: run as u8, id, hint: locations.next().expect("one hint for each chunk") }
+                Entry::Chunk {
+                    grains: run as u8,
+                    id,
+                    hint: locations.next().expect("one hint for each chunk"),
+                }
             });
         }
         if total != grains {

@@ -74,7 +74,11 @@ impl Node {
     pub fn decode(bytes: &[u8], keys: &IdKeys, id: ChunkId, level: u8, children: usize) -> Result<Self, FormatError> {
         let what = "recipe node";
         if bytes.len() > RECIPE_NODE_MAX {
-            return Err(FormatError::TooLarge { what, value: bytes.len() as u64, max: RECIPE_NODE_MAX as u64 });
+            return Err(FormatError::TooLarge {
+                what,
+                value: bytes.len() as u64,
+                max: RECIPE_NODE_MAX as u64,
+            });
         }
         let mut cursor = Cursor::new(what, bytes);
         if cursor.u8()? != TAG {
@@ -90,7 +94,11 @@ impl Node {
         let ids = cursor.take(number * 32)?;
         let found = keys.node(&bytes[..bytes.len() - cursor.remaining()]);
         if found != id {
-            return Err(FormatError::Mismatch { what: "name of node", expected: id.to_string(), found: found.to_string() });
+            return Err(FormatError::Mismatch {
+                what: "name of node",
+                expected: id.to_string(),
+                found: found.to_string(),
+            });
         }
         let locations = hints::decode(&mut cursor, number)?;
         cursor.finish()?;

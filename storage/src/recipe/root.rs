@@ -47,7 +47,12 @@ impl Root {
     /// Makes the root of a disk.
     pub fn new(keys: &IdKeys, profile: Profile, size: u64, child: Option<Child>) -> Self {
         let depth = depth_of(size);
-        Self { id: Self::name(keys, profile, size, depth, child.map(|c| c.id)), size, depth, child }
+        Self {
+            id: Self::name(keys, profile, size, depth, child.map(|c| c.id)),
+            size,
+            depth,
+            child,
+        }
     }
 
     fn name(keys: &IdKeys, profile: Profile, size: u64, depth: u8, child: Option<ChunkId>) -> ChunkId {
@@ -83,27 +88,52 @@ impl Root {
     ///
     /// # Errors
     /// When it is not the root of such a disk.
-    pub fn from_stored(stored: &stored::RecipeRoot, keys: &IdKeys, profile: Profile, size: u64) -> Result<Self, FormatError> {
+    pub fn from_stored(
+        stored: &stored::RecipeRoot,
+        keys: &IdKeys,
+        profile: Profile,
+        size: u64,
+    ) -> Result<Self, FormatError> {
         let what = "recipe root";
         if size > DISK_SIZE_MAX {
-            return Err(FormatError::TooLarge { what: "disk size", value: size, max: DISK_SIZE_MAX });
+            return Err(FormatError::TooLarge {
+                what: "disk size",
+                value: size,
+                max: DISK_SIZE_MAX,
+            });
         }
         let depth = depth_of(size);
         if stored.depth != u32::from(depth) || stored.depth > DEPTH_MAX {
-            return Err(FormatError::Malformed { what, why: "its depth does not fit the disk's size" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "its depth does not fit the disk's size",
+            });
         }
-        let wrong = |_| FormatError::Malformed { what, why: "an id is not 32 bytes long" };
+        let wrong = |_| FormatError::Malformed {
+            what,
+            why: "an id is not 32 bytes long",
+        };
         let child = match (&stored.child_id, &stored.child_hint) {
             (id, None) if id.is_empty() => None,
-            (id, Some(hint)) => {
-                Some(Child { id: ChunkId::from_slice(id).map_err(wrong)?, hint: location_from_stored(hint)? })
+            (id, Some(hint)) => Some(Child {
+                id: ChunkId::from_slice(id).map_err(wrong)?,
+                hint: location_from_stored(hint)?,
+            }),
+            _ => {
+                return Err(FormatError::Malformed {
+                    what,
+                    why: "has a child without a hint",
+                });
             }
-            _ => return Err(FormatError::Malformed { what, why: "has a child without a hint" }),
         };
         let id = ChunkId::from_slice(&stored.root_id).map_err(wrong)?;
         let found = Self::name(keys, profile, size, depth, child.map(|c| c.id));
         if found != id {
-            return Err(FormatError::Mismatch { what: "name of root", expected: id.to_string(), found: found.to_string() });
+            return Err(FormatError::Mismatch {
+                what: "name of root",
+                expected: id.to_string(),
+                found: found.to_string(),
+            });
         }
         Ok(Self { id, size, depth, child })
     }
@@ -131,7 +161,10 @@ pub fn location_from_stored(stored: &stored::StoredLocation) -> Result<Location,
     }
     let writer = stored.writer.as_ref().ok_or_else(|| malformed("has no writer"))?;
     Ok(Location {
-        pack: PackId { writer: writer_from_stored(writer), seq: stored.seq },
+        pack: PackId {
+            writer: writer_from_stored(writer),
+            seq: stored.seq,
+        },
         frame_offset: stored.frame_offset,
         frame_length: stored.frame_length,
         place: stored.place,
@@ -140,12 +173,20 @@ pub fn location_from_stored(stored: &stored::StoredLocation) -> Result<Location,
 
 /// A writer as messages store it.
 pub fn writer_to_stored(writer: Writer) -> stored::WriterId {
-    stored::WriterId { cluster: writer.cluster.0, session: writer.session.0, part: writer.part.0 }
+    stored::WriterId {
+        cluster: writer.cluster.0,
+        session: writer.session.0,
+        part: writer.part.0,
+    }
 }
 
 /// Reads a writer.
 pub fn writer_from_stored(stored: &stored::WriterId) -> Writer {
-    Writer { cluster: ClusterId(stored.cluster), session: SessionId(stored.session), part: PartId(stored.part) }
+    Writer {
+        cluster: ClusterId(stored.cluster),
+        session: SessionId(stored.session),
+        part: PartId(stored.part),
+    }
 }
 
 const _: () = assert!(SEGMENT_GRAINS as u64 * GRAIN as u64 == SEGMENT);
@@ -157,7 +198,15 @@ mod tests {
     #[test]
     fn depths_follow_sizes() {
         let gib = 1 << 30;
-        for (size, depth, last) in [(0, 0, 0), (1, 0, 1), (SEGMENT, 0, 1024), (SEGMENT + 1, 1, 1), (gib, 1, 1024), (gib + 5000, 2, 2), (DISK_SIZE_MAX, 3, 1024)] {
+        for (size, depth, last) in [
+            (0, 0, 0),
+            (1, 0, 1),
+            (SEGMENT, 0, 1024),
+            (SEGMENT + 1, 1, 1),
+            (gib, 1, 1024),
+            (gib + 5000, 2, 2),
+            (DISK_SIZE_MAX, 3, 1024),
+        ] {
             assert_eq!(depth_of(size), depth, "{size}");
             if size > 0 {
                 assert_eq!(grains_of(size, segments_of(size) - 1), last, "{size}");

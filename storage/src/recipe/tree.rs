@@ -45,7 +45,12 @@ impl std::fmt::Debug for Tree {
 impl Tree {
     /// Opens a recipe; reads nothing yet.
     pub fn new(root: Root, keys: IdKeys, source: Arc<dyn NodeSource>) -> Self {
-        Self { root, keys, source, kept: Mutex::new(HashMap::new()) }
+        Self {
+            root,
+            keys,
+            source,
+            kept: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The root.
@@ -70,7 +75,12 @@ impl Tree {
             return Ok(self.root.child);
         }
         let at = index / NODE_CHILDREN as u64;
-        let kept = self.kept.lock().expect("no panic while held").get(&(level + 1, at)).cloned();
+        let kept = self
+            .kept
+            .lock()
+            .expect("no panic while held")
+            .get(&(level + 1, at))
+            .cloned();
         let node = match kept {
             Some(node) => node,
             None => match self.read_node(level + 1, at).await? {
@@ -169,7 +179,10 @@ pub async fn diff(a: &Tree, b: &Tree) -> Result<Vec<(u64, u64)>> {
     let (small, large) = (a.root.size.min(b.root.size), a.root.size.max(b.root.size));
     let top = a.root.depth.min(b.root.depth);
     // Children to compare, the next one last.
-    let mut todo: Vec<(u8, u64)> = (0..a.width(top).min(b.width(top))).rev().map(|index| (top, index)).collect();
+    let mut todo: Vec<(u8, u64)> = (0..a.width(top).min(b.width(top)))
+        .rev()
+        .map(|index| (top, index))
+        .collect();
     while let Some((level, index)) = todo.pop() {
         let (left, right) = (a.child(level, index).await?, b.child(level, index).await?);
         // Equal names cover equal numbers of grains, but a shorter disk's last node has another name anyway.
@@ -179,7 +192,11 @@ pub async fn diff(a: &Tree, b: &Tree) -> Result<Vec<(u64, u64)>> {
         if level > 0 {
             let width = a.width(level - 1).min(b.width(level - 1));
             let first = index * NODE_CHILDREN as u64;
-            todo.extend((first..(first + NODE_CHILDREN as u64).min(width)).rev().map(|index| (level - 1, index)));
+            todo.extend(
+                (first..(first + NODE_CHILDREN as u64).min(width))
+                    .rev()
+                    .map(|index| (level - 1, index)),
+            );
             continue;
         }
         let left = flatten(a.leaf(index).await?, a.root.grains(index));

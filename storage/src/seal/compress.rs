@@ -27,7 +27,10 @@ impl Codec {
         match code {
             0 => Ok(Self::Raw),
             1 => Ok(Self::Zstd),
-            other => Err(FormatError::Unsupported { what: "codec", value: u64::from(other) }),
+            other => Err(FormatError::Unsupported {
+                what: "codec",
+                value: u64::from(other),
+            }),
         }
     }
 }
@@ -64,11 +67,21 @@ pub fn compress(plain: &[u8], level: i32) -> Compressed {
         if scratch.len() < bound {
             scratch.resize(bound, 0);
         }
-        let length = compressor.compress_to_buffer(plain, scratch.as_mut_slice()).expect("the buffer has zstd's bound");
+        let length = compressor
+            .compress_to_buffer(plain, scratch.as_mut_slice())
+            .expect("the buffer has zstd's bound");
         if length + plain.len() * 3 / 100 < plain.len() {
-            Compressed { codec: Codec::Zstd, plain_length, bytes: scratch[..length].to_vec() }
+            Compressed {
+                codec: Codec::Zstd,
+                plain_length,
+                bytes: scratch[..length].to_vec(),
+            }
         } else {
-            Compressed { codec: Codec::Raw, plain_length, bytes: plain.to_vec() }
+            Compressed {
+                codec: Codec::Raw,
+                plain_length,
+                bytes: plain.to_vec(),
+            }
         }
     })
 }
@@ -81,12 +94,18 @@ pub(crate) fn decompress(codec: Codec, coded: Vec<u8>, plain_length: u32) -> Res
             let decompressor = slot.get_or_insert_with(|| Decompressor::new().expect("zstd makes a context"));
             decompressor
                 .decompress(&coded, plain_length as usize)
-                .map_err(|_| FormatError::Malformed { what: "frame", why: "does not decompress" })
+                .map_err(|_| FormatError::Malformed {
+                    what: "frame",
+                    why: "does not decompress",
+                })
         })?,
     };
     if plain.len() == plain_length as usize {
         Ok(plain)
     } else {
-        Err(FormatError::Malformed { what: "frame", why: "decompresses to another length" })
+        Err(FormatError::Malformed {
+            what: "frame",
+            why: "decompresses to another length",
+        })
     }
 }

@@ -15,7 +15,7 @@ use super::compress::{Codec, Compressed, decompress};
 use super::header::ObjectHeader;
 use crate::error::{FormatError, Result};
 use crate::keys::{Key, KeyError, Keyring};
-use crate::limits::{FRAME_CHUNKS_PLAIN_MAX, FRAME_PLAIN_MAX, FOOTER_PLAIN_MAX};
+use crate::limits::{FOOTER_PLAIN_MAX, FRAME_CHUNKS_PLAIN_MAX, FRAME_PLAIN_MAX};
 
 /// Length of a frame's clear header, bytes.
 pub const FRAME_HEADER: usize = 28;
@@ -63,7 +63,12 @@ impl FrameKind {
             4 => Self::Manifest,
             5 => Self::Segment,
             6 => Self::Catalog,
-            other => return Err(FormatError::Unsupported { what: "frame kind", value: u64::from(other) }),
+            other => {
+                return Err(FormatError::Unsupported {
+                    what: "frame kind",
+                    value: u64::from(other),
+                });
+            }
         })
     }
 
@@ -123,13 +128,20 @@ impl FrameHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let what = "frame header";
         let Some(bytes) = bytes.first_chunk::<FRAME_HEADER>() else {
-            return Err(FormatError::Truncated { what, need: FRAME_HEADER as u64, have: bytes.len() as u64 });
+            return Err(FormatError::Truncated {
+                what,
+                need: FRAME_HEADER as u64,
+                have: bytes.len() as u64,
+            });
         };
         if bytes[0..4] != MAGIC {
             return Err(FormatError::Magic { what });
         }
         if bytes[10..12] != [0; 2] || bytes[20..24] != [0; 4] {
-            return Err(FormatError::Malformed { what, why: "reserved bytes are not zero" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "reserved bytes are not zero",
+            });
         }
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let header = Self {
@@ -142,12 +154,19 @@ impl FrameHeader {
         };
         let max = header.kind.plain_max() as u64;
         if u64::from(header.plain_length) > max {
-            return Err(FormatError::TooLarge { what: "plain length", value: u64::from(header.plain_length), max });
+            return Err(FormatError::TooLarge {
+                what: "plain length",
+                value: u64::from(header.plain_length),
+                max,
+            });
         }
         // Coded bytes are never longer than the plaintext: else they would have been stored raw.
         let sealed_max = u64::from(header.plain_length) + TAG as u64;
         if u64::from(header.sealed_length) > sealed_max || (header.sealed_length as usize) < TAG {
-            return Err(FormatError::Malformed { what, why: "sealed length does not fit the plain length" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "sealed length does not fit the plain length",
+            });
         }
         Ok(header)
     }
@@ -163,10 +182,18 @@ impl FrameHeader {
     /// [`FormatError::Truncated`] or [`FormatError::Checksum`].
     pub fn check(&self, frame: &[u8]) -> Result<(), FormatError> {
         let Some(sealed) = frame.get(FRAME_HEADER..self.length()) else {
-            return Err(FormatError::Truncated { what: "frame", need: self.length() as u64, have: frame.len() as u64 });
+            return Err(FormatError::Truncated {
+                what: "frame",
+                need: self.length() as u64,
+                have: frame.len() as u64,
+            });
         };
         let crc = crc32c::crc32c_append(crc32c::crc32c(&self.before_crc()), sealed);
-        if crc == self.crc { Ok(()) } else { Err(FormatError::Checksum { what: "frame" }) }
+        if crc == self.crc {
+            Ok(())
+        } else {
+            Err(FormatError::Checksum { what: "frame" })
+        }
     }
 }
 
@@ -196,7 +223,9 @@ impl ObjectSeal {
         let encoded = header.encode();
         let key = |kind: FrameKind, base: &Key| {
             let derived = base.derive(kind.context(), &encoded);
-            Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derived.expose()).expect("32 bytes are an AES-256 key")))
+            Some(LessSafeKey::new(
+                UnboundKey::new(&AES_256_GCM, derived.expose()).expect("32 bytes are an AES-256 key"),
+            ))
         };
         use super::header::ObjectKind;
         let mut keys = [const { None }; 6];
@@ -218,7 +247,11 @@ impl ObjectSeal {
     }
 
     fn key(&self, kind: FrameKind) -> Result<&LessSafeKey, KeyError> {
-        self.keys[usize::from(kind.code()) - 1].as_ref().ok_or(KeyError::NotAllowed { what: "open this kind of frame" })
+        self.keys[usize::from(kind.code()) - 1]
+            .as_ref()
+            .ok_or(KeyError::NotAllowed {
+                what: "open this kind of frame",
+            })
     }
 
     fn aad(&self, header: &FrameHeader) -> Aad<Vec<u8>> {
@@ -239,7 +272,10 @@ impl ObjectSeal {
     /// # Panics
     /// When the plaintext is over the bound of its kind.
     pub fn seal(&self, kind: FrameKind, number: u32, coded: Compressed) -> Result<Vec<u8>> {
-        assert!(coded.plain_length as usize <= kind.plain_max(), "frames are bounded before they are sealed");
+        assert!(
+            coded.plain_length as usize <= kind.plain_max(),
+            "frames are bounded before they are sealed"
+        );
         let key = self.key(kind)?;
         let mut header = FrameHeader {
             number,
@@ -283,18 +319,25 @@ impl ObjectSeal {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::{ObjectHeader, ObjectKind};
     use super::super::compress;
+    use super::super::header::{ObjectHeader, ObjectKind};
     use super::*;
     use crate::ids::{ClusterId, PartId, SessionId, VaultId, Writer};
 
     fn seal(name: &str) -> (ObjectSeal, ObjectHeader) {
         let keyring = Keyring::generate();
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) };
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(2),
+            part: PartId(3),
+        };
         let generation = keyring.newest();
         let meta = &keyring.generation(generation).expect("it is the newest").meta;
         let header = ObjectHeader::new(ObjectKind::Pack, VaultId([9; 16]), writer, 0, generation, meta);
-        (ObjectSeal::new(&keyring, &header, name).expect("made under this key"), header)
+        (
+            ObjectSeal::new(&keyring, &header, name).expect("made under this key"),
+            header,
+        )
     }
 
     #[test]
@@ -315,20 +358,30 @@ mod tests {
     #[test]
     fn a_frame_moved_to_another_object_or_kind_fails_authentication() {
         let keyring = Keyring::generate();
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) };
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(2),
+            part: PartId(3),
+        };
         let meta = &keyring.generation(keyring.newest()).expect("newest").meta;
         let header = ObjectHeader::new(ObjectKind::Pack, VaultId([9; 16]), writer, 0, keyring.newest(), meta);
         let here = ObjectSeal::new(&keyring, &header, "packs/a").expect("keys");
         let there = ObjectSeal::new(&keyring, &header, "packs/b").expect("keys");
         let frame = here.seal(FrameKind::Data, 0, compress(b"chunk", 1)).expect("seals");
-        assert!(matches!(there.open(&frame), Err(crate::Error::Format(FormatError::Authentication { .. }))));
+        assert!(matches!(
+            there.open(&frame),
+            Err(crate::Error::Format(FormatError::Authentication { .. }))
+        ));
     }
 
     #[test]
     fn a_header_made_under_another_key_is_refused_before_any_frame() {
         let (_, header) = seal("packs/a");
         let refused = ObjectSeal::new(&Keyring::generate(), &header, "packs/a");
-        assert!(matches!(refused, Err(crate::Error::Format(FormatError::Authentication { .. }))));
+        assert!(matches!(
+            refused,
+            Err(crate::Error::Format(FormatError::Authentication { .. }))
+        ));
     }
 
     #[test]

@@ -46,7 +46,12 @@ impl ObjectKind {
             2 => Self::Manifest,
             3 => Self::Segment,
             4 => Self::Catalog,
-            other => return Err(FormatError::Unsupported { what: "object kind", value: u64::from(other) }),
+            other => {
+                return Err(FormatError::Unsupported {
+                    what: "object kind",
+                    value: u64::from(other),
+                });
+            }
         })
     }
 }
@@ -73,7 +78,15 @@ pub struct ObjectHeader {
 impl ObjectHeader {
     /// Makes the header of a new object, with a fresh salt.
     pub fn new(kind: ObjectKind, vault: VaultId, writer: Writer, seq: u32, generation: Generation, meta: &Key) -> Self {
-        let mut header = Self { kind, vault, writer, seq, generation, salt: random_bytes(), check: [0; 16] };
+        let mut header = Self {
+            kind,
+            vault,
+            writer,
+            seq,
+            generation,
+            salt: random_bytes(),
+            check: [0; 16],
+        };
         header.check = header.check_under(meta);
         header
     }
@@ -114,17 +127,27 @@ impl ObjectHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let what = "object header";
         let Some(bytes) = bytes.first_chunk::<OBJECT_HEADER>() else {
-            return Err(FormatError::Truncated { what, need: OBJECT_HEADER as u64, have: bytes.len() as u64 });
+            return Err(FormatError::Truncated {
+                what,
+                need: OBJECT_HEADER as u64,
+                have: bytes.len() as u64,
+            });
         };
         if bytes[0..4] != MAGIC {
             return Err(FormatError::Magic { what });
         }
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);
         if version != VERSION {
-            return Err(FormatError::Unsupported { what: "object version", value: u64::from(version) });
+            return Err(FormatError::Unsupported {
+                what: "object version",
+                value: u64::from(version),
+            });
         }
         if bytes[88..] != [0; 8] {
-            return Err(FormatError::Malformed { what, why: "reserved bytes are not zero" });
+            return Err(FormatError::Malformed {
+                what,
+                why: "reserved bytes are not zero",
+            });
         }
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -156,9 +179,11 @@ impl ObjectHeader {
             return differs("object kind", format!("{kind:?}"), format!("{:?}", self.kind));
         }
         match writer {
-            Some((writer, seq)) if (writer, seq) != (self.writer, self.seq) => {
-                differs("writer in object header", format!("{writer}/{seq:08x}"), format!("{}/{:08x}", self.writer, self.seq))
-            }
+            Some((writer, seq)) if (writer, seq) != (self.writer, self.seq) => differs(
+                "writer in object header",
+                format!("{writer}/{seq:08x}"),
+                format!("{}/{:08x}", self.writer, self.seq),
+            ),
             _ => Ok(()),
         }
     }

@@ -25,9 +25,24 @@ fn frame_kind(kind: ObjectKind) -> FrameKind {
 ///
 /// # Panics
 /// When `kind` is a pack, or the plaintext over its bound.
-pub fn seal_object(keyring: &Keyring, kind: ObjectKind, vault: VaultId, writer: Writer, seq: u32, name: &str, plain: &[u8]) -> Result<Bytes> {
+pub fn seal_object(
+    keyring: &Keyring,
+    kind: ObjectKind,
+    vault: VaultId,
+    writer: Writer,
+    seq: u32,
+    name: &str,
+    plain: &[u8],
+) -> Result<Bytes> {
     let generation = keyring.newest();
-    let header = ObjectHeader::new(kind, vault, writer, seq, generation, &keyring.generation(generation)?.meta);
+    let header = ObjectHeader::new(
+        kind,
+        vault,
+        writer,
+        seq,
+        generation,
+        &keyring.generation(generation)?.meta,
+    );
     let seal = ObjectSeal::new(keyring, &header, name)?;
     let frame = seal.seal(frame_kind(kind), 0, compress(plain, 3))?;
     Ok([header.encode().as_slice(), &frame].concat().into())
@@ -40,17 +55,32 @@ pub fn seal_object(keyring: &Keyring, kind: ObjectKind, vault: VaultId, writer: 
 ///
 /// # Panics
 /// When `kind` is a pack.
-pub fn open_object(keyring: &Keyring, kind: ObjectKind, vault: VaultId, name: &str, bytes: &[u8]) -> Result<(ObjectHeader, Vec<u8>)> {
+pub fn open_object(
+    keyring: &Keyring,
+    kind: ObjectKind,
+    vault: VaultId,
+    name: &str,
+    bytes: &[u8],
+) -> Result<(ObjectHeader, Vec<u8>)> {
     let header = ObjectHeader::parse(bytes)?;
     header.expect(kind, vault, None)?;
     let seal = ObjectSeal::new(keyring, &header, name)?;
     let frame = &bytes[OBJECT_HEADER..];
     let clear = FrameHeader::parse(frame)?;
     if clear.kind != frame_kind(kind) || clear.number != 0 {
-        return Err(FormatError::Malformed { what: "object", why: "holds another kind of frame" }.into());
+        return Err(FormatError::Malformed {
+            what: "object",
+            why: "holds another kind of frame",
+        }
+        .into());
     }
     if frame.len() > FRAME_HEADER && frame.len() != clear.length() {
-        return Err(FormatError::Truncated { what: "object", need: clear.length() as u64, have: frame.len() as u64 }.into());
+        return Err(FormatError::Truncated {
+            what: "object",
+            need: clear.length() as u64,
+            have: frame.len() as u64,
+        }
+        .into());
     }
     let (_, plain) = seal.open(frame)?;
     Ok((header, plain))

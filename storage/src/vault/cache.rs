@@ -26,19 +26,35 @@ pub(crate) struct Cache<K, V> {
 
 impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
     pub(crate) fn new(weight_max: usize) -> Self {
-        let state = State { slots: HashMap::new(), order: VecDeque::new(), weight: 0 };
-        Self { state: Mutex::new(state), weight_max }
+        let state = State {
+            slots: HashMap::new(),
+            order: VecDeque::new(),
+            weight: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            weight_max,
+        }
     }
 
     /// Gets a value, fetching it if need be; an error is not kept.
-    pub(crate) async fn get<E>(&self, key: K, weigh: impl Fn(&V) -> usize, fetch: impl AsyncFnOnce() -> Result<V, E>) -> Result<V, E> {
+    pub(crate) async fn get<E, F>(&self, key: K, weigh: impl Fn(&V) -> usize, fetch: impl FnOnce() -> F) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
         let cell = {
             let mut state = self.state.lock().expect("no panic while held");
             match state.slots.get(&key) {
                 Some(slot) => Arc::clone(&slot.cell),
                 None => {
                     let cell = Arc::new(OnceCell::new());
-                    state.slots.insert(key, Slot { cell: Arc::clone(&cell), weight: 0 });
+                    state.slots.insert(
+                        key,
+                        Slot {
+                            cell: Arc::clone(&cell),
+                            weight: 0,
+                        },
+                    );
                     state.order.push_back(key);
                     cell
                 }
@@ -68,7 +84,11 @@ impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
                 }
             }
             Err(_) => {
-                if state.slots.get(&key).is_some_and(|slot| Arc::ptr_eq(&slot.cell, &cell) && slot.cell.get().is_none()) {
+                if state
+                    .slots
+                    .get(&key)
+                    .is_some_and(|slot| Arc::ptr_eq(&slot.cell, &cell) && slot.cell.get().is_none())
+                {
                     state.slots.remove(&key);
                     state.order.retain(|k| *k != key);
                 }
@@ -89,7 +109,7 @@ mod tests {
         let cache = Cache::new(10);
         let fetches = AtomicUsize::new(0);
         let get = async |key: u32| {
-            let fetch = async || {
+            let fetch = || async {
                 fetches.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 Ok::<_, ()>(key)
@@ -109,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_not_kept() {
         let cache = Cache::new(10);
-        assert_eq!(cache.get(1, |_: &u32| 1, async || Err("no")).await, Err("no"));
-        assert_eq!(cache.get(1, |_| 1, async || Ok::<_, &str>(7)).await, Ok(7));
+        assert_eq!(cache.get(1, |_: &u32| 1, || async { Err("no") }).await, Err("no"));
+        assert_eq!(cache.get(1, |_| 1, || async { Ok::<_, &str>(7) }).await, Ok(7));
     }
 }

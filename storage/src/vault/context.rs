@@ -23,7 +23,10 @@ pub struct Vault {
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("id", &self.id).field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("Vault")
+            .field("id", &self.id)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
     }
 }
 
@@ -31,7 +34,13 @@ impl Vault {
     /// Puts one together.
     pub fn new(id: VaultId, profile: Profile, backend: Arc<dyn Backend>, keyring: Keyring) -> Self {
         let ids = IdKeys::new(&keyring);
-        Self { id, profile, backend, keyring, ids }
+        Self {
+            id,
+            profile,
+            backend,
+            keyring,
+            ids,
+        }
     }
 
     /// The cutter for its disks.
@@ -39,7 +48,11 @@ impl Vault {
     /// # Errors
     /// When the key ring may only read.
     pub fn cutter(&self) -> Result<Cutter, KeyError> {
-        let cut = self.keyring.cut.as_ref().ok_or(KeyError::NotAllowed { what: "write backups" })?;
+        let cut = self
+            .keyring
+            .cut
+            .as_ref()
+            .ok_or(KeyError::NotAllowed { what: "write backups" })?;
         Ok(Cutter::new(self.profile, cut))
     }
 }

@@ -67,7 +67,10 @@ pub fn key_revision(revision: u32, writer: Writer) -> String {
 /// Reads a key revision's name.
 pub fn parse_key_revision(name: &str) -> Option<(u32, Writer)> {
     let (revision, writer) = name.strip_prefix(KEYS)?.strip_suffix(".pb")?.split_once('-')?;
-    Some((crate::ids::unhex::<4>(revision).map(u32::from_be_bytes)?, writer.parse().ok()?))
+    Some((
+        crate::ids::unhex::<4>(revision).map(u32::from_be_bytes)?,
+        writer.parse().ok()?,
+    ))
 }
 
 /// `cluster/<n>-<cluster>`.
@@ -78,7 +81,10 @@ pub fn claim(number: u64, cluster: ClusterId) -> String {
 /// Reads a claim's name.
 pub fn parse_claim(name: &str) -> Option<(u64, ClusterId)> {
     let (number, cluster) = name.strip_prefix(CLUSTER)?.split_once('-')?;
-    Some((crate::ids::unhex::<8>(number).map(u64::from_be_bytes)?, cluster.parse().ok()?))
+    Some((
+        crate::ids::unhex::<8>(number).map(u64::from_be_bytes)?,
+        cluster.parse().ok()?,
+    ))
 }
 
 /// `catalog/<cluster>-<index>`.
@@ -89,7 +95,10 @@ pub fn catalog(cluster: ClusterId, index: u64) -> String {
 /// Reads a catalogue's name.
 pub fn parse_catalog(name: &str) -> Option<(ClusterId, u64)> {
     let (cluster, index) = name.strip_prefix(CATALOG)?.split_once('-')?;
-    Some((cluster.parse().ok()?, crate::ids::unhex::<8>(index).map(u64::from_be_bytes)?))
+    Some((
+        cluster.parse().ok()?,
+        crate::ids::unhex::<8>(index).map(u64::from_be_bytes)?,
+    ))
 }
 
 #[cfg(test)]
@@ -99,7 +108,11 @@ mod tests {
 
     #[test]
     fn every_name_reads_back_as_what_it_was_made_from() {
-        let writer = Writer { cluster: ClusterId(7), session: SessionId(9), part: PartId(11) };
+        let writer = Writer {
+            cluster: ClusterId(7),
+            session: SessionId(9),
+            part: PartId(11),
+        };
         let id = PackId { writer, seq: 255 };
         assert_eq!(parse_pack(&pack(id)), Some(id));
         assert_eq!(parse_segment(&segment(id)), Some(id));
@@ -112,7 +125,11 @@ mod tests {
 
     #[test]
     fn a_pack_under_a_wrong_prefix_is_no_pack() {
-        let writer = Writer { cluster: ClusterId(7), session: SessionId(9), part: PartId(11) };
+        let writer = Writer {
+            cluster: ClusterId(7),
+            session: SessionId(9),
+            part: PartId(11),
+        };
         let name = pack(PackId { writer, seq: 0 });
         let other = if &name[6..8] == "00" { "01" } else { "00" };
         assert_eq!(parse_pack(&format!("packs/{other}{}", &name[8..])), None);

@@ -33,7 +33,12 @@ pub struct VaultReader {
 impl VaultReader {
     /// Makes a reader; without an index, hints are all it has.
     pub fn new(vault: Arc<Vault>, index: Option<Arc<dyn ChunkIndex>>) -> Self {
-        Self { vault, index, frames: Cache::new(FRAMES_KEPT_BYTES), keys: Cache::new(PACK_KEYS_KEPT) }
+        Self {
+            vault,
+            index,
+            frames: Cache::new(FRAMES_KEPT_BYTES),
+            keys: Cache::new(PACK_KEYS_KEPT),
+        }
     }
 
     /// The vault.
@@ -46,7 +51,7 @@ impl VaultReader {
     /// # Errors
     /// Those of the store; named errors when the pack's header is not its own.
     pub async fn pack_keys(&self, pack: PackId) -> Result<Arc<PackKeys>> {
-        let fetch = async || {
+        let fetch = || async {
             let vault = &self.vault;
             let keys = PackKeys::read(vault.backend.as_ref(), &vault.keyring, vault.id, pack).await;
             keys.map(Arc::new).doing(|| format!("read header of pack {pack}"))
@@ -59,15 +64,24 @@ impl VaultReader {
     /// # Errors
     /// Those of the store; named errors for damage.
     pub async fn frame(&self, kind: FrameKind, at: Location) -> Result<Arc<Pieces>> {
-        let fetch = async || {
+        let fetch = || async {
             if at.frame_length as usize > FRAME_CHUNKS_PLAIN_MAX + FRAME_OVERHEAD {
                 let (value, max) = (u64::from(at.frame_length), FRAME_CHUNKS_PLAIN_MAX as u64);
-                return Err(FormatError::TooLarge { what: "frame", value, max }.into());
+                return Err(FormatError::TooLarge {
+                    what: "frame",
+                    value,
+                    max,
+                }
+                .into());
             }
             let range = u64::from(at.frame_offset)..u64::from(at.frame_offset) + u64::from(at.frame_length);
             let name = names::pack(at.pack);
             let (keys, bytes) = futures::future::try_join(self.pack_keys(at.pack), async {
-                self.vault.backend.read_range(&name, range).await.map_err(crate::Error::from)
+                self.vault
+                    .backend
+                    .read_range(&name, range)
+                    .await
+                    .map_err(crate::Error::from)
             })
             .await?;
             open_pieces(&keys, kind, &bytes).map(Arc::new)
@@ -118,7 +132,11 @@ impl VaultReader {
 pub fn open_pieces(keys: &PackKeys, kind: FrameKind, frame: &[u8]) -> Result<Pieces> {
     let (header, plain) = keys.seal.open(frame)?;
     if header.kind != kind || header.length() != frame.len() {
-        return Err(FormatError::Malformed { what: "frame", why: "is of another kind or length than its location says" }.into());
+        return Err(FormatError::Malformed {
+            what: "frame",
+            why: "is of another kind or length than its location says",
+        }
+        .into());
     }
     Ok(Pieces::parse(kind, plain.into())?)
 }
@@ -132,7 +150,11 @@ pub fn check_chunk(vault: &Vault, id: ChunkId, plain: &[u8]) -> Result<(), Forma
     if found == id {
         return Ok(());
     }
-    Err(FormatError::Mismatch { what: "name of chunk", expected: id.to_string(), found: found.to_string() })
+    Err(FormatError::Mismatch {
+        what: "name of chunk",
+        expected: id.to_string(),
+        found: found.to_string(),
+    })
 }
 
 #[async_trait]

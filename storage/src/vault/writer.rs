@@ -62,7 +62,10 @@ pub struct PackWriter {
 
 impl std::fmt::Debug for PackWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PackWriter").field("writer", &self.writer).field("next_pack", &self.next_pack).finish_non_exhaustive()
+        f.debug_struct("PackWriter")
+            .field("writer", &self.writer)
+            .field("next_pack", &self.next_pack)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,12 +96,21 @@ impl PackWriter {
     ///
     /// # Errors
     /// Those of packs put meanwhile.
-    pub async fn place(&mut self, kind: FrameKind, table: &PiecesBuilder, ids: &[ChunkId], coded: Compressed) -> Result<Placed> {
+    pub async fn place(
+        &mut self,
+        kind: FrameKind,
+        table: &PiecesBuilder,
+        ids: &[ChunkId],
+        coded: Compressed,
+    ) -> Result<Placed> {
         if self.open.as_ref().is_some_and(|pack| pack.is_full_for(ids.len())) {
             self.close_pack().await?;
         }
         if self.open.is_none() {
-            let id = PackId { writer: self.writer, seq: self.next_pack };
+            let id = PackId {
+                writer: self.writer,
+                seq: self.next_pack,
+            };
             self.open = Some(PackBuilder::new(&self.vault.keyring, self.vault.id, id)?);
             self.next_pack += 1;
         }
@@ -112,7 +124,8 @@ impl PackWriter {
         }
         let pack = builder.finish()?;
         let (vault, index, session) = (Arc::clone(&self.vault), Arc::clone(&self.index), self.session);
-        self.putting.spawn(async move { put_pack(&vault, index.as_ref(), session, pack).await });
+        self.putting
+            .spawn(async move { put_pack(&vault, index.as_ref(), session, pack).await });
         Ok(())
     }
 
@@ -155,14 +168,28 @@ impl PackWriter {
         if segment.is_empty() {
             return Ok(());
         }
-        let name = names::segment(PackId { writer: self.writer, seq: self.next_segment });
+        let name = names::segment(PackId {
+            writer: self.writer,
+            seq: self.next_segment,
+        });
         let vault = &self.vault;
-        let sealed =
-            seal_object(&vault.keyring, ObjectKind::Segment, vault.id, self.writer, self.next_segment, &name, &segment.finish())?;
+        let sealed = seal_object(
+            &vault.keyring,
+            ObjectKind::Segment,
+            vault.id,
+            self.writer,
+            self.next_segment,
+            &name,
+            &segment.finish(),
+        )?;
         self.next_segment += 1;
         self.written.segments += 1;
         self.written.bytes += sealed.len() as u64;
-        vault.backend.create(&name, &[sealed]).await.doing(|| format!("put index segment {name}"))?;
+        vault
+            .backend
+            .create(&name, &[sealed])
+            .await
+            .doing(|| format!("put index segment {name}"))?;
         self.written.last_segment = Some(name);
         Ok(())
     }
@@ -181,7 +208,12 @@ impl PackWriter {
     }
 }
 
-async fn put_pack(vault: &Vault, index: &dyn ChunkIndex, session: IndexSession, pack: FinishedPack) -> Result<StoredPack> {
+async fn put_pack(
+    vault: &Vault,
+    index: &dyn ChunkIndex,
+    session: IndexSession,
+    pack: FinishedPack,
+) -> Result<StoredPack> {
     let doing = || format!("put pack {}", pack.id);
     match vault.backend.create(&pack.name, &pack.pieces).await {
         Ok(()) => {}
@@ -190,9 +222,16 @@ async fn put_pack(vault: &Vault, index: &dyn ChunkIndex, session: IndexSession, 
     }
     // A store that lost or cut what it acknowledged is found here, before any manifest relies on it.
     let end = pack.length - TRAILER as u64;
-    let back = vault.backend.read_range(&pack.name, end..pack.length).await.doing(doing)?;
+    let back = vault
+        .backend
+        .read_range(&pack.name, end..pack.length)
+        .await
+        .doing(doing)?;
     if back != pack.trailer.as_slice() {
-        return Err(Error::from(FormatError::Checksum { what: "pack as the store gives it back" })).doing(doing);
+        return Err(Error::from(FormatError::Checksum {
+            what: "pack as the store gives it back",
+        }))
+        .doing(doing);
     }
     let entries: Vec<(ChunkId, Location)> = pack.footer.entries(pack.id).collect();
     let indexed = match index.insert(session, &entries).await {
@@ -203,7 +242,13 @@ async fn put_pack(vault: &Vault, index: &dyn ChunkIndex, session: IndexSession, 
         }
     };
     let ids = entries.into_iter().map(|(id, _)| id).collect();
-    Ok(StoredPack { id: pack.id, length: pack.length, footer_plain: pack.footer_plain, ids, indexed })
+    Ok(StoredPack {
+        id: pack.id,
+        length: pack.length,
+        footer_plain: pack.footer_plain,
+        ids,
+        indexed,
+    })
 }
 
 #[async_trait]

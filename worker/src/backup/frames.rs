@@ -20,9 +20,20 @@ pub(super) const QUEUE: usize = 12;
 /// A run of grains whose chunk is stored, or will be in a frame of that ticket.
 #[derive(Debug)]
 pub(super) enum Draft {
-    Hole { grains: u16 },
-    Located { grains: u8, id: ChunkId, at: Location },
-    Ticketed { grains: u8, id: ChunkId, ticket: u64, place: u32 },
+    Hole {
+        grains: u16,
+    },
+    Located {
+        grains: u8,
+        id: ChunkId,
+        at: Location,
+    },
+    Ticketed {
+        grains: u8,
+        id: ChunkId,
+        ticket: u64,
+        place: u32,
+    },
 }
 
 /// What the packer is told, in order.
@@ -32,9 +43,17 @@ pub(super) enum ToPacker {
     /// The next segment of the disk.
     Hole,
     Stored(Child),
-    Leaf { id: ChunkId, drafts: Vec<Draft> },
+    Leaf {
+        id: ChunkId,
+        drafts: Vec<Draft>,
+    },
     /// A frame being compressed.
-    Frame { ticket: u64, table: PiecesBuilder, ids: Vec<ChunkId>, coded: JoinHandle<Compressed> },
+    Frame {
+        ticket: u64,
+        table: PiecesBuilder,
+        ids: Vec<ChunkId>,
+        coded: JoinHandle<Compressed>,
+    },
     /// Nobody names these tickets any more.
     Forget(BTreeSet<u64>),
     /// The disk is complete.
@@ -114,7 +133,11 @@ impl Frames {
         match done {
             SegmentDone::Hole => self.send(ToPacker::Hole).await?,
             SegmentDone::Inherited(child) => self.send(ToPacker::Stored(child)).await?,
-            SegmentDone::Parts { leaf_id, stored_leaf, parts } => {
+            SegmentDone::Parts {
+                leaf_id,
+                stored_leaf,
+                parts,
+            } => {
                 let mut drafts = Vec::with_capacity(parts.len());
                 for part in parts {
                     drafts.push(self.draft(part).await?);
@@ -139,7 +162,12 @@ impl Frames {
         };
         if let Some((ticket, place)) = self.storing.get(&id) {
             self.chunks_known += 1;
-            return Ok(Draft::Ticketed { grains, id, ticket: *ticket, place: *place });
+            return Ok(Draft::Ticketed {
+                grains,
+                id,
+                ticket: *ticket,
+                place: *place,
+            });
         }
         if self.table.bytes() + data.len() > FRAME_PLAIN_TARGET {
             self.flush().await?;
@@ -150,7 +178,12 @@ impl Frames {
         self.ids.push(id);
         self.data.push(data);
         self.storing.insert(id, (self.ticket, place));
-        Ok(Draft::Ticketed { grains, id, ticket: self.ticket, place })
+        Ok(Draft::Ticketed {
+            grains,
+            id,
+            ticket: self.ticket,
+            place,
+        })
     }
 
     async fn flush(&mut self) -> Result<(), PackerGone> {
@@ -171,7 +204,13 @@ impl Frames {
             }
             compress(&plain, level)
         });
-        self.send(ToPacker::Frame { ticket, table, ids, coded }).await
+        self.send(ToPacker::Frame {
+            ticket,
+            table,
+            ids,
+            coded,
+        })
+        .await
     }
 
     /// Forgets chunks that the index answers for by now.
@@ -180,11 +219,23 @@ impl Frames {
     /// that was started before the pack was settled. Then the answer `New` of any later segment is younger than the insert, and cannot be.
     async fn retire(&mut self, started: u64) -> Result<(), PackerGone> {
         while let Ok(ids) = self.settled.try_recv() {
-            self.retiring.push_back(Settled { when_sequenced: started, ids });
+            self.retiring.push_back(Settled {
+                when_sequenced: started,
+                ids,
+            });
         }
-        while self.retiring.front().is_some_and(|settled| settled.when_sequenced <= self.sequenced) {
+        while self
+            .retiring
+            .front()
+            .is_some_and(|settled| settled.when_sequenced <= self.sequenced)
+        {
             let settled = self.retiring.pop_front().expect("there is a first");
-            let tickets: BTreeSet<u64> = settled.ids.iter().filter_map(|id| self.storing.remove(id)).map(|(ticket, _)| ticket).collect();
+            let tickets: BTreeSet<u64> = settled
+                .ids
+                .iter()
+                .filter_map(|id| self.storing.remove(id))
+                .map(|(ticket, _)| ticket)
+                .collect();
             self.send(ToPacker::Forget(tickets)).await?;
         }
         Ok(())

@@ -96,7 +96,10 @@ pub struct Effort {
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { cores: std::thread::available_parallelism().map_or(2, usize::from), compression_level: 1 }
+        Self {
+            cores: std::thread::available_parallelism().map_or(2, usize::from),
+            compression_level: 1,
+        }
     }
 }
 

@@ -68,10 +68,18 @@ impl Packer {
     }
 
     /// Works until the sender is gone; then makes everything durable. Returns the roots of the disks in order.
-    pub(super) async fn run(mut self, mut from_frames: mpsc::Receiver<ToPacker>) -> Result<(Vec<Root>, Written), WorkerError> {
+    pub(super) async fn run(
+        mut self,
+        mut from_frames: mpsc::Receiver<ToPacker>,
+    ) -> Result<(Vec<Root>, Written), WorkerError> {
         while let Some(message) = from_frames.recv().await {
             let waiting = match message {
-                ToPacker::Frame { ticket, table, ids, coded } => {
+                ToPacker::Frame {
+                    ticket,
+                    table,
+                    ids,
+                    coded,
+                } => {
                     let coded = match coded.await {
                         Ok(coded) => coded,
                         Err(error) => match error.try_into_panic() {
@@ -141,7 +149,9 @@ impl Packer {
                 Waiting::Leaf { id, drafts } => {
                     let leaf = self.leaf(drafts);
                     let (builder, parent) = self.current.as_mut().expect("a disk has begun");
-                    builder.push_new(id, leaf.encode(), &mut self.writer, parent.as_deref()).await?;
+                    builder
+                        .push_new(id, leaf.encode(), &mut self.writer, parent.as_deref())
+                        .await?;
                 }
                 Waiting::Forget(tickets) => {
                     for ticket in tickets {
@@ -150,7 +160,8 @@ impl Packer {
                 }
                 Waiting::DiskEnd => {
                     let (builder, parent) = self.current.take().expect("a disk has begun");
-                    self.roots.push(builder.finish(&mut self.writer, parent.as_deref()).await?);
+                    self.roots
+                        .push(builder.finish(&mut self.writer, parent.as_deref()).await?);
                 }
             }
         }
@@ -163,9 +174,21 @@ impl Packer {
             .map(|draft| match draft {
                 Draft::Hole { grains } => Entry::Hole { grains },
                 Draft::Located { grains, id, at } => Entry::Chunk { grains, id, hint: at },
-                Draft::Ticketed { grains, id, ticket, place } => {
-                    let placed = self.placed.get(&ticket).expect("tickets are forgotten only after the last draft that names them");
-                    Entry::Chunk { grains, id, hint: placed.at(place) }
+                Draft::Ticketed {
+                    grains,
+                    id,
+                    ticket,
+                    place,
+                } => {
+                    let placed = self
+                        .placed
+                        .get(&ticket)
+                        .expect("tickets are forgotten only after the last draft that names them");
+                    Entry::Chunk {
+                        grains,
+                        id,
+                        hint: placed.at(place),
+                    }
                 }
             })
             .collect();

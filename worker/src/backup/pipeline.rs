@@ -52,9 +52,18 @@ fn parents_disk<'a>(request: &'a BackupRequest, disk: &BackupDisk) -> Option<&'a
     }
 }
 
-async fn make(engine: &Engine, request: BackupRequest, steering: &Steering, session: Session) -> Result<BackupOutcome, WorkerError> {
+async fn make(
+    engine: &Engine,
+    request: BackupRequest,
+    steering: &Steering,
+    session: Session,
+) -> Result<BackupOutcome, WorkerError> {
     let vault = &engine.vault;
-    let writer = Writer { cluster: session.cluster, session: session.session, part: PartId::random() };
+    let writer = Writer {
+        cluster: session.cluster,
+        session: session.session,
+        part: PartId::random(),
+    };
     let damage = match engine.index.damage().await {
         Ok(damage) => damage,
         Err(error) => {
@@ -71,7 +80,8 @@ async fn make(engine: &Engine, request: BackupRequest, steering: &Steering, sess
         .disks
         .iter()
         .map(|disk| {
-            let parent = parents_disk(&request, disk).map(|d| Arc::new(Tree::new(d.root, vault.ids.clone(), Arc::clone(&reader))));
+            let parent = parents_disk(&request, disk)
+                .map(|d| Arc::new(Tree::new(d.root, vault.ids.clone(), Arc::clone(&reader))));
             Arc::new(DiskContext {
                 vault: Arc::clone(vault),
                 index: Arc::clone(&engine.index),
@@ -87,23 +97,55 @@ async fn make(engine: &Engine, request: BackupRequest, steering: &Steering, sess
             })
         })
         .collect();
-    steering.progress.set_total(request.disks.iter().map(|d| d.source.size()).sum());
+    steering
+        .progress
+        .set_total(request.disks.iter().map(|d| d.source.size()).sum());
 
     let (to_packer, from_frames) = mpsc::channel(QUEUE);
     let (settled_in, settled_out) = mpsc::unbounded_channel();
-    let packer_disks =
-        contexts.iter().map(|c| PackerDisk { size: c.source.size(), parent: c.parent.clone() }).collect();
-    let pack_writer = PackWriter::new(Arc::clone(vault), Arc::clone(&engine.index), session.for_index(), writer);
-    let packer = Packer::new(Arc::clone(vault), pack_writer, packer_disks, Arc::clone(&steering.progress), settled_in);
+    let packer_disks = contexts
+        .iter()
+        .map(|c| PackerDisk {
+            size: c.source.size(),
+            parent: c.parent.clone(),
+        })
+        .collect();
+    let pack_writer = PackWriter::new(
+        Arc::clone(vault),
+        Arc::clone(&engine.index),
+        session.for_index(),
+        writer,
+    );
+    let packer = Packer::new(
+        Arc::clone(vault),
+        pack_writer,
+        packer_disks,
+        Arc::clone(&steering.progress),
+        settled_in,
+    );
     // Dropped with this future, so that nothing goes on after an error or a stop.
     let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
 
-    let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&cpu), request.effort.compression_level);
+    let mut frames = Frames::new(
+        to_packer,
+        settled_out,
+        Arc::clone(&cpu),
+        request.effort.compression_level,
+    );
     let mut counts = BackupCounts::default();
     let mut read = Ok(());
     let mut started = 0;
     for (number, (context, disk)) in contexts.iter().zip(&request.disks).enumerate() {
-        read = read_disk(number, context, disk, request.effort.cores, &mut frames, &mut started, &mut counts).await;
+        read = read_disk(
+            number,
+            context,
+            disk,
+            request.effort.cores,
+            &mut frames,
+            &mut started,
+            &mut counts,
+        )
+        .await;
         if read.is_err() {
             break;
         }
@@ -129,11 +171,19 @@ async fn make(engine: &Engine, request: BackupRequest, steering: &Steering, sess
     // Only now, after the last read, can one say whether what was read was one state of each disk.
     let mut live = false;
     for context in &contexts {
-        let steadiness = context.source.finish().await.map_err(|source| WorkerError::Source { disk: context.disk.clone(), source })?;
+        let steadiness = context.source.finish().await.map_err(|source| WorkerError::Source {
+            disk: context.disk.clone(),
+            source,
+        })?;
         match steadiness {
             Steadiness::Steady => {}
             Steadiness::Changed { .. } if request.allow_live => live = true,
-            Steadiness::Changed { why } => return Err(WorkerError::Changed { disk: context.disk.clone(), why }),
+            Steadiness::Changed { why } => {
+                return Err(WorkerError::Changed {
+                    disk: context.disk.clone(),
+                    why,
+                });
+            }
         }
     }
 
@@ -174,7 +224,11 @@ async fn commit(engine: &Engine, manifest: &Manifest, session: Session) -> Resul
         Err(BackendError::Exists { name }) => {
             return Err(tresor_storage::Error::from(VaultError::Collision { name }).into());
         }
-        Err(error) => return Err(error).doing(|| format!("put manifest of point {}", manifest.point)).map_err(WorkerError::from),
+        Err(error) => {
+            return Err(error)
+                .doing(|| format!("put manifest of point {}", manifest.point))
+                .map_err(WorkerError::from);
+        }
     }
     let commit = Commit {
         session: session.session,
@@ -195,7 +249,6 @@ async fn commit(engine: &Engine, manifest: &Manifest, session: Session) -> Resul
         Err(error) => Err(error.into()),
     }
 }
-
 
 fn kind_name(kind: SourceKind) -> &'static str {
     match kind {
@@ -234,9 +287,24 @@ async fn read_disk(
     let mut first = 0;
     while first < segments {
         let window = first..(first + WINDOW).min(segments);
-        let within = Extent { offset: first * SEGMENT, length: (window.end * SEGMENT).min(size) - first * SEGMENT };
-        let todos = plan_window(context.source.as_ref(), within, changes.as_deref(), window.clone(), size, parent_size);
-        let todos = todos.await.map_err(|source| worker(WorkerError::Source { disk: context.disk.clone(), source }))?;
+        let within = Extent {
+            offset: first * SEGMENT,
+            length: (window.end * SEGMENT).min(size) - first * SEGMENT,
+        };
+        let todos = plan_window(
+            context.source.as_ref(),
+            within,
+            changes.as_deref(),
+            window.clone(),
+            size,
+            parent_size,
+        );
+        let todos = todos.await.map_err(|source| {
+            worker(WorkerError::Source {
+                disk: context.disk.clone(),
+                source,
+            })
+        })?;
         // Two more than cores: while each core cuts one, one is read and one waits.
         let starting = std::sync::atomic::AtomicU64::new(*started);
         let mut outcomes = stream::iter(todos)
@@ -260,7 +328,9 @@ async fn read_disk(
                 // Inherited within the segment or with it: either way the parent had them.
                 counts.chunks_known += outcome.chunks_kept;
             }
-            frames.push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed)).await?;
+            frames
+                .push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed))
+                .await?;
         }
         drop(outcomes);
         *started = starting.into_inner();

@@ -42,7 +42,11 @@ pub(super) fn plan_read(allocated: &[Extent], segment: u64, length: u64) -> Todo
             _ => reads.push(range),
         }
     }
-    if reads.is_empty() { Todo::Hole } else { Todo::Read(reads) }
+    if reads.is_empty() {
+        Todo::Hole
+    } else {
+        Todo::Read(reads)
+    }
 }
 
 /// Plans a segment of `length` bytes of a disk whose changes are known and whose parent was `parent_size` bytes; `None`: read it.
@@ -55,7 +59,11 @@ pub(super) fn plan_changed(changed: &[Extent], segment: u64, length: u64, parent
     let grains: Vec<_> = inside(changed, segment, length)
         .map(|range| (range.start / grain) as u32..range.end.div_ceil(grain) as u32)
         .collect();
-    Some(if grains.is_empty() { Todo::Inherit } else { Todo::Recut(grains) })
+    Some(if grains.is_empty() {
+        Todo::Inherit
+    } else {
+        Todo::Recut(grains)
+    })
 }
 
 /// Whether a disk can be planned by its changes at all.
@@ -76,8 +84,16 @@ mod tests {
 
     #[test]
     fn only_what_is_allocated_is_read_and_short_gaps_are_read_through() {
-        let allocated = [extent(4096, 4096), extent(12288, 4096), extent(1 << 20, 4096), extent(SEGMENT - 10, 20)];
-        assert_eq!(plan_read(&allocated, 0, SEGMENT), Todo::Read(vec![4096..16384, 1 << 20..(1 << 20) + 4096, SEGMENT - 10..SEGMENT]));
+        let allocated = [
+            extent(4096, 4096),
+            extent(12288, 4096),
+            extent(1 << 20, 4096),
+            extent(SEGMENT - 10, 20),
+        ];
+        assert_eq!(
+            plan_read(&allocated, 0, SEGMENT),
+            Todo::Read(vec![4096..16384, 1 << 20..(1 << 20) + 4096, SEGMENT - 10..SEGMENT])
+        );
         assert_eq!(plan_read(&allocated, 1, SEGMENT), Todo::Read(vec![0..10]));
         assert_eq!(plan_read(&allocated, 2, SEGMENT), Todo::Hole);
     }
@@ -86,7 +102,10 @@ mod tests {
     fn changes_become_grains_and_untouched_segments_are_inherited() {
         let size = 3 * SEGMENT;
         let changed = [extent(100, 1), extent(SEGMENT - 1, 2)];
-        assert_eq!(plan_changed(&changed, 0, SEGMENT, size), Some(Todo::Recut(vec![0..1, 1023..1024])));
+        assert_eq!(
+            plan_changed(&changed, 0, SEGMENT, size),
+            Some(Todo::Recut(vec![0..1, 1023..1024]))
+        );
         assert_eq!(plan_changed(&changed, 1, SEGMENT, size), Some(Todo::Recut(vec![0..1])));
         assert_eq!(plan_changed(&changed, 2, SEGMENT, size), Some(Todo::Inherit));
     }

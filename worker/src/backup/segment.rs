@@ -23,11 +23,21 @@ use crate::source::DiskSource;
 /// A run of grains of a segment on its way into a leaf.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
-    Hole { grains: u16 },
+    Hole {
+        grains: u16,
+    },
     /// Stored already.
-    Located { grains: u8, id: ChunkId, at: Location },
+    Located {
+        grains: u8,
+        id: ChunkId,
+        at: Location,
+    },
     /// Not found when asked.
-    Missing { grains: u8, id: ChunkId, data: Bytes },
+    Missing {
+        grains: u8,
+        id: ChunkId,
+        data: Bytes,
+    },
 }
 
 /// What became of a segment.
@@ -37,7 +47,11 @@ pub(super) enum SegmentDone {
     /// The parent's leaf, as it is.
     Inherited(Child),
     /// New parts; `leaf` is stored already if all of its chunks are.
-    Parts { leaf_id: ChunkId, stored_leaf: Option<Location>, parts: Vec<Part> },
+    Parts {
+        leaf_id: ChunkId,
+        stored_leaf: Option<Location>,
+        parts: Vec<Part>,
+    },
 }
 
 /// A segment's outcome with what it took.
@@ -59,7 +73,11 @@ impl BufferPool {
     fn take(self: &Arc<Self>, length: usize) -> Pooled {
         let mut buffer = self.free.lock().expect("no panic while held").pop().unwrap_or_default();
         buffer.resize(SEGMENT as usize, 0);
-        Pooled { buffer, length, pool: Arc::clone(self) }
+        Pooled {
+            buffer,
+            length,
+            pool: Arc::clone(self),
+        }
     }
 }
 
@@ -152,7 +170,12 @@ impl DiskContext {
 
     /// Does what the plan says.
     pub(super) async fn run(self: Arc<Self>, segment: u64, todo: Todo) -> Result<SegmentOutcome, WorkerError> {
-        let mut outcome = SegmentOutcome { done: SegmentDone::Hole, bytes_read: 0, lookups: 0, chunks_kept: 0 };
+        let mut outcome = SegmentOutcome {
+            done: SegmentDone::Hole,
+            bytes_read: 0,
+            lookups: 0,
+            chunks_kept: 0,
+        };
         let mut todo = todo;
         if let Todo::Inherit | Todo::Recut(_) = todo
             && let Some(done) = self.follow_parent(segment, &todo, &mut outcome).await?
@@ -161,8 +184,15 @@ impl DiskContext {
         } else {
             if let Todo::Inherit | Todo::Recut(_) = todo {
                 // The parent cannot be followed here: read what is allocated, as if nothing was known.
-                let within = crate::extent::Extent { offset: segment * SEGMENT, length: self.length(segment) };
-                let allocated = self.source.allocated(within).await.map_err(|source| self.source_error(source))?;
+                let within = crate::extent::Extent {
+                    offset: segment * SEGMENT,
+                    length: self.length(segment),
+                };
+                let allocated = self
+                    .source
+                    .allocated(within)
+                    .await
+                    .map_err(|source| self.source_error(source))?;
                 todo = super::plan::plan_read(&allocated, segment, within.length);
             }
             outcome.done = match todo {
@@ -175,10 +205,18 @@ impl DiskContext {
     }
 
     fn source_error(&self, source: crate::source::SourceError) -> WorkerError {
-        WorkerError::Source { disk: self.disk.clone(), source }
+        WorkerError::Source {
+            disk: self.disk.clone(),
+            source,
+        }
     }
 
-    async fn read_whole(&self, segment: u64, reads: &[Range<u64>], outcome: &mut SegmentOutcome) -> Result<SegmentDone, WorkerError> {
+    async fn read_whole(
+        &self,
+        segment: u64,
+        reads: &[Range<u64>],
+        outcome: &mut SegmentOutcome,
+    ) -> Result<SegmentDone, WorkerError> {
         let length = self.grains(segment) as usize * GRAIN as usize;
         let mut pooled = self.buffers.take(length);
         let mut rest = std::mem::take(&mut pooled.buffer);
@@ -189,7 +227,11 @@ impl DiskContext {
             rest[..(read.start - at) as usize].fill(0);
             whole.unsplit(rest.split_to((read.start - at) as usize));
             let part = rest.split_to((read.end - read.start) as usize);
-            let part = self.source.read(segment * SEGMENT + read.start, part).await.map_err(|e| self.source_error(e))?;
+            let part = self
+                .source
+                .read(segment * SEGMENT + read.start, part)
+                .await
+                .map_err(|e| self.source_error(e))?;
             whole.unsplit(part);
             outcome.bytes_read += read.end - read.start;
             at = read.end;
@@ -215,12 +257,23 @@ impl DiskContext {
     }
 
     /// Follows the parent by known changes; `None` when it cannot be followed here.
-    async fn follow_parent(&self, segment: u64, todo: &Todo, outcome: &mut SegmentOutcome) -> Result<Option<SegmentDone>, WorkerError> {
+    async fn follow_parent(
+        &self,
+        segment: u64,
+        todo: &Todo,
+        outcome: &mut SegmentOutcome,
+    ) -> Result<Option<SegmentDone>, WorkerError> {
         let Some(tree) = &self.parent else { return Ok(None) };
-        let Ok(child) = tree.child(0, segment).await else { return Ok(None) };
+        let Ok(child) = tree.child(0, segment).await else {
+            return Ok(None);
+        };
         let leaf = match child {
             None if matches!(todo, Todo::Inherit) => return Ok(Some(SegmentDone::Hole)),
-            None => Leaf { entries: vec![Entry::Hole { grains: self.grains(segment) as u16 }] },
+            None => Leaf {
+                entries: vec![Entry::Hole {
+                    grains: self.grains(segment) as u16,
+                }],
+            },
             Some(child) if matches!(todo, Todo::Inherit) && self.damage.0.is_empty() => {
                 return Ok(Some(SegmentDone::Inherited(child)));
             }
@@ -229,7 +282,11 @@ impl DiskContext {
                 None => return Ok(None),
             },
         };
-        if leaf.entries.iter().any(|e| matches!(e, Entry::Chunk { hint, .. } if self.damage.harms(*hint))) {
+        if leaf
+            .entries
+            .iter()
+            .any(|e| matches!(e, Entry::Chunk { hint, .. } if self.damage.harms(*hint)))
+        {
             return Ok(None);
         }
         let changed = match (todo, child) {
@@ -251,7 +308,11 @@ impl DiskContext {
             let offset = segment * SEGMENT + u64::from(range.start) * grain;
             let want = range.len() * GRAIN as usize;
             let there = want.min((self.source.size() - offset) as usize);
-            let mut buffer = self.source.read(offset, BytesMut::zeroed(there)).await.map_err(|e| self.source_error(e))?;
+            let mut buffer = self
+                .source
+                .read(offset, BytesMut::zeroed(there))
+                .await
+                .map_err(|e| self.source_error(e))?;
             outcome.bytes_read += there as u64;
             self.progress.add_read(there as u64);
             buffer.resize(want, 0);
@@ -268,14 +329,20 @@ impl DiskContext {
                 },
                 Recutted::Fresh { data } => {
                     let grains = (data.len() / GRAIN as usize) as u8;
-                    Part::Missing { grains, id: self.vault.ids.chunk(&data), data }
+                    Part::Missing {
+                        grains,
+                        id: self.vault.ids.chunk(&data),
+                        data,
+                    }
                 }
             })
             .collect();
         let Some(leaf_id) = name_parts(&self.vault, &parts) else {
             return Ok(Some(SegmentDone::Hole));
         };
-        self.place(segment, child, leaf_id, parts, Some(leaf), outcome).await.map(Some)
+        self.place(segment, child, leaf_id, parts, Some(leaf), outcome)
+            .await
+            .map(Some)
     }
 
     /// Finds where the parts lie: in the parent at the same place, else by the index.
@@ -333,14 +400,24 @@ impl DiskContext {
         for part in &mut parts {
             if let Part::Missing { grains, id, .. } = part {
                 match known() {
-                    Some(at) => *part = Part::Located { grains: *grains, id: *id, at },
+                    Some(at) => {
+                        *part = Part::Located {
+                            grains: *grains,
+                            id: *id,
+                            at,
+                        }
+                    }
                     None => all_known = false,
                 }
             }
         }
         // A stored leaf has hints of its own; it serves only if nothing had to be found anew because of damage.
         let stored_leaf = stored_leaf.filter(|_| all_known && self.damage.0.is_empty());
-        Ok(SegmentDone::Parts { leaf_id, stored_leaf, parts })
+        Ok(SegmentDone::Parts {
+            leaf_id,
+            stored_leaf,
+            parts,
+        })
     }
 
     /// Takes over the locations of chunks that the parent has at the same place.
@@ -354,7 +431,9 @@ impl DiskContext {
                 Part::Hole { grains } => u32::from(*grains),
                 Part::Located { grains, .. } | Part::Missing { grains, .. } => u32::from(*grains),
             };
-            let Part::Missing { grains, id, .. } = part else { continue };
+            let Part::Missing { grains, id, .. } = part else {
+                continue;
+            };
             while parents_at < start {
                 match parents.next() {
                     Some(entry) => parents_at += entry.grains(),
@@ -364,12 +443,20 @@ impl DiskContext {
             if parents_at > start {
                 continue;
             }
-            if let Some(Entry::Chunk { id: theirs, hint, grains: length }) = parents.clone().next()
+            if let Some(Entry::Chunk {
+                id: theirs,
+                hint,
+                grains: length,
+            }) = parents.clone().next()
                 && theirs == id
                 && length == grains
                 && !self.damage.harms(*hint)
             {
-                *part = Part::Located { grains: *grains, id: *id, at: *hint };
+                *part = Part::Located {
+                    grains: *grains,
+                    id: *id,
+                    at: *hint,
+                };
             }
         }
     }
@@ -387,7 +474,11 @@ fn cut_and_name(vault: &Vault, cutter: &Cutter, data: &Bytes) -> (Option<ChunkId
                 Piece::Hole { grains } => Part::Hole { grains },
                 Piece::Chunk { grains } => {
                     let data = data.slice(at..end);
-                    Part::Missing { grains, id: vault.ids.chunk(&data), data }
+                    Part::Missing {
+                        grains,
+                        id: vault.ids.chunk(&data),
+                        data,
+                    }
                 }
             };
             at = end;

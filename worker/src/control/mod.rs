@@ -34,7 +34,11 @@ pub struct Session {
 impl Session {
     /// As the index wants it.
     pub fn for_index(self) -> IndexSession {
-        IndexSession { cluster: self.cluster, session: self.session, start_epoch: self.start_epoch }
+        IndexSession {
+            cluster: self.cluster,
+            session: self.session,
+            start_epoch: self.start_epoch,
+        }
     }
 }
 

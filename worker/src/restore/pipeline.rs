@@ -70,7 +70,10 @@ async fn restore(reader: &Arc<VaultReader>, request: &RestoreRequest) -> Result<
         stream::iter(reads)
             .map(|read| {
                 let job = Arc::clone(&job);
-                let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { job.fetch_and_write(read).await }));
+                let task =
+                    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
+                        async move { job.fetch_and_write(read).await },
+                    ));
                 async move { joined(task.await) }
             })
             .buffer_unordered(REQUESTS_IN_FLIGHT)
@@ -103,7 +106,11 @@ fn joined<T>(result: Result<Result<T, WorkerError>, tokio::task::JoinError>) -> 
 ///
 /// # Errors
 /// When the recipe cannot be read.
-pub async fn preview(reader: &Arc<VaultReader>, root: tresor_storage::recipe::Root, merge_gap: u64) -> Result<RestorePreview, WorkerError> {
+pub async fn preview(
+    reader: &Arc<VaultReader>,
+    root: tresor_storage::recipe::Root,
+    merge_gap: u64,
+) -> Result<RestorePreview, WorkerError> {
     let source: Arc<dyn NodeSource> = Arc::clone(reader) as _;
     let tree = Tree::new(root, reader.vault().ids.clone(), source);
     let mut preview = RestorePreview::default();
@@ -115,7 +122,10 @@ pub async fn preview(reader: &Arc<VaultReader>, root: tresor_storage::recipe::Ro
             preview.bytes_fetched += read.range.end - read.range.start;
             packs.insert(read.pack);
         }
-        preview.bytes_data += wants.iter().map(|w| u64::from(w.grains) * u64::from(GRAIN)).sum::<u64>();
+        preview.bytes_data += wants
+            .iter()
+            .map(|w| u64::from(w.grains) * u64::from(GRAIN))
+            .sum::<u64>();
         wants.clear();
     };
     let mut segment = 0;
@@ -123,7 +133,10 @@ pub async fn preview(reader: &Arc<VaultReader>, root: tresor_storage::recipe::Ro
         let end = (segment + 256).min(root.segments());
         let present = tree.present(segment..end).await?;
         let mut leaves = stream::iter(present)
-            .map(|(segment, child)| { let tree = &tree; async move { (segment, tree.read_leaf(segment, child).await) } })
+            .map(|(segment, child)| {
+                let tree = &tree;
+                async move { (segment, tree.read_leaf(segment, child).await) }
+            })
             .buffered(LEAVES_IN_FLIGHT);
         while let Some((segment, leaf)) = leaves.next().await {
             wants.extend(wants_of(segment, &leaf?.entries));
@@ -145,14 +158,22 @@ fn wants_of(segment: u64, entries: &[Entry]) -> impl Iterator<Item = Want> + '_ 
         at += u64::from(entry.grains()) * u64::from(GRAIN);
         match entry {
             Entry::Hole { .. } => None,
-            Entry::Chunk { grains, id, hint } => Some(Want { offset, grains: *grains, id: *id, hint: *hint }),
+            Entry::Chunk { grains, id, hint } => Some(Want {
+                offset,
+                grains: *grains,
+                id: *id,
+                hint: *hint,
+            }),
         }
     })
 }
 
 impl Job {
     fn sink_error(&self, source: SinkError) -> WorkerError {
-        WorkerError::Sink { disk: self.request.disk.clone(), source }
+        WorkerError::Sink {
+            disk: self.request.disk.clone(),
+            source,
+        }
     }
 
     fn count(&self, with: impl FnOnce(&mut RestoreOutcome)) {
@@ -161,14 +182,19 @@ impl Job {
 
     fn add_damage(&self, offset: u64, length: u64, why: &str) {
         self.count(|outcome| {
+            let is_full = outcome.damage.len() >= DAMAGE_MAX;
             match outcome.damage.last_mut() {
                 Some(last) if last.offset + last.length == offset && last.why == why => last.length += length,
-                Some(last) if outcome.damage.len() >= DAMAGE_MAX => {
+                Some(last) if is_full => {
                     let end = (last.offset + last.length).max(offset + length);
                     last.offset = last.offset.min(offset);
                     last.length = end - last.offset;
                 }
-                _ => outcome.damage.push(Damage { offset, length, why: why.to_owned() }),
+                _ => outcome.damage.push(Damage {
+                    offset,
+                    length,
+                    why: why.to_owned(),
+                }),
             }
         });
     }
@@ -184,7 +210,10 @@ impl Job {
             let end = (segment + 256).min(root.segments());
             let present = self.present(&tree, segment..end).await?;
             let mut leaves = stream::iter(present)
-                .map(|(segment, child)| { let tree = &tree; async move { (segment, self.segment_wants(tree, segment, child).await) } })
+                .map(|(segment, child)| {
+                    let tree = &tree;
+                    async move { (segment, self.segment_wants(tree, segment, child).await) }
+                })
                 .buffered(LEAVES_IN_FLIGHT);
             while let Some((segment, found)) = leaves.next().await {
                 let found = found?;
@@ -193,7 +222,12 @@ impl Job {
                 let length = (root.size - segment * SEGMENT).min(SEGMENT);
                 self.request.progress.add_done(length.saturating_sub(chunks));
                 wants.extend(found);
-                if wants.len() >= WINDOW_WANTS && planned.send(plan_reads(&std::mem::take(&mut wants), self.request.merge_gap)).await.is_err() {
+                if wants.len() >= WINDOW_WANTS
+                    && planned
+                        .send(plan_reads(&std::mem::take(&mut wants), self.request.merge_gap))
+                        .await
+                        .is_err()
+                {
                     return Ok(());
                 }
             }
@@ -212,9 +246,16 @@ impl Job {
         let size = self.request.root.size;
         let every = self.request.in_place || !self.request.sink.is_zeroed();
         if !every && let Ok(present) = tree.present(segments.clone()).await {
-            let skipped: u64 = segments.clone().filter(|s| present.binary_search_by_key(s, |(p, _)| *p).is_err()).map(|s| (size - s * SEGMENT).min(SEGMENT)).sum();
+            let skipped: u64 = segments
+                .clone()
+                .filter(|s| present.binary_search_by_key(s, |(p, _)| *p).is_err())
+                .map(|s| (size - s * SEGMENT).min(SEGMENT))
+                .sum();
             self.request.progress.add_done(skipped);
-            return Ok(present.into_iter().map(|(segment, child)| (segment, Some(child))).collect());
+            return Ok(present
+                .into_iter()
+                .map(|(segment, child)| (segment, Some(child)))
+                .collect());
         }
         let mut found = Vec::new();
         for segment in segments {
@@ -247,7 +288,11 @@ impl Job {
                     return Ok(Vec::new());
                 }
             },
-            None => tresor_storage::recipe::Leaf { entries: vec![Entry::Hole { grains: tree.root().grains(segment) as u16 }] },
+            None => tresor_storage::recipe::Leaf {
+                entries: vec![Entry::Hole {
+                    grains: tree.root().grains(segment) as u16,
+                }],
+            },
         };
         let mut wants: Vec<Want> = wants_of(segment, &leaf.entries).collect();
         if self.request.in_place {
@@ -261,9 +306,20 @@ impl Job {
     }
 
     /// Compares a segment with what the target holds.
-    async fn compare(&self, segment: u64, length: u64, entries: &[Entry], wants: &mut Vec<Want>) -> Result<(), WorkerError> {
+    async fn compare(
+        &self,
+        segment: u64,
+        length: u64,
+        entries: &[Entry],
+        wants: &mut Vec<Want>,
+    ) -> Result<(), WorkerError> {
         let buffer = BytesMut::zeroed(length as usize);
-        let mut there = self.request.sink.read(segment * SEGMENT, buffer).await.map_err(|e| self.sink_error(e))?;
+        let mut there = self
+            .request
+            .sink
+            .read(segment * SEGMENT, buffer)
+            .await
+            .map_err(|e| self.sink_error(e))?;
         there.resize((length as usize).next_multiple_of(GRAIN as usize), 0);
         let there = there.freeze();
         for hole in holes_of(segment, length, entries) {
@@ -283,7 +339,12 @@ impl Job {
         })
         .await;
         drop(permit);
-        self.count(|outcome| outcome.bytes_equal += equal.iter().map(|w| u64::from(w.grains) * u64::from(GRAIN)).sum::<u64>());
+        self.count(|outcome| {
+            outcome.bytes_equal += equal
+                .iter()
+                .map(|w| u64::from(w.grains) * u64::from(GRAIN))
+                .sum::<u64>()
+        });
         *wants = differs;
         Ok(())
     }
@@ -295,7 +356,11 @@ impl Job {
         let vault = self.reader.vault();
         let name = names::pack(read.pack);
         let fetched = futures::future::try_join(self.reader.pack_keys(read.pack), async {
-            vault.backend.read_range(&name, read.range.clone()).await.doing(|| format!("read pack {}", read.pack))
+            vault
+                .backend
+                .read_range(&name, read.range.clone())
+                .await
+                .doing(|| format!("read pack {}", read.pack))
         });
         let (keys, bytes) = match fetched.await {
             Ok(fetched) => fetched,
@@ -319,7 +384,8 @@ impl Job {
             let permit = self.cpu.acquire().await.expect("never closed");
             let (keys, reader) = (Arc::clone(&keys), Arc::clone(&self.reader));
             let (frame, checked) = blocking(move || {
-                let checked = open_pieces(&keys, FrameKind::Data, &sealed).and_then(|pieces| check_wants(&reader, &pieces, &frame));
+                let checked = open_pieces(&keys, FrameKind::Data, &sealed)
+                    .and_then(|pieces| check_wants(&reader, &pieces, &frame));
                 (frame, checked)
             })
             .await;
@@ -336,9 +402,14 @@ impl Job {
     async fn write_frame_alone(&self, frame: &FrameRead) -> Result<(), WorkerError> {
         for want in &frame.wants {
             match self.reader.chunk(want.id, want.hint).await {
-                Ok(data) if data.len() == usize::from(want.grains) * GRAIN as usize => self.write(vec![(want.offset, data)]).await?,
+                Ok(data) if data.len() == usize::from(want.grains) * GRAIN as usize => {
+                    self.write(vec![(want.offset, data)]).await?
+                }
                 Ok(_) => {
-                    let why = Error::from(FormatError::Malformed { what: "chunk", why: "has another length than its recipe says" });
+                    let why = Error::from(FormatError::Malformed {
+                        what: "chunk",
+                        why: "has another length than its recipe says",
+                    });
                     self.note(why, want.offset, self.length_of(want))?;
                 }
                 Err(error) => self.note(error, want.offset, self.length_of(want))?,
@@ -386,7 +457,11 @@ impl Job {
         if run.is_empty() {
             return Ok(());
         }
-        self.request.sink.write(offset, run).await.map_err(|e| self.sink_error(e))
+        self.request
+            .sink
+            .write(offset, run)
+            .await
+            .map_err(|e| self.sink_error(e))
     }
 }
 
@@ -397,7 +472,10 @@ fn holes_of(segment: u64, length: u64, entries: &[Entry]) -> Vec<Extent> {
     for entry in entries {
         let end = at + u64::from(entry.grains()) * u64::from(GRAIN);
         if let Entry::Hole { .. } = entry {
-            holes.push(Extent { offset: segment * SEGMENT + at, length: end.min(length) - at });
+            holes.push(Extent {
+                offset: segment * SEGMENT + at,
+                length: end.min(length) - at,
+            });
         }
         at = end;
     }
@@ -419,7 +497,11 @@ fn check_wants(reader: &VaultReader, pieces: &Pieces, frame: &FrameRead) -> Resu
             }
         };
         if data.len() != usize::from(want.grains) * GRAIN as usize {
-            return Err(FormatError::Malformed { what: "chunk", why: "has another length than its recipe says" }.into());
+            return Err(FormatError::Malformed {
+                what: "chunk",
+                why: "has another length than its recipe says",
+            }
+            .into());
         }
         writes.push((want.offset, data));
     }

@@ -37,11 +37,19 @@ pub(super) struct PackRead {
 pub(super) fn plan_reads(wants: &[Want], merge_gap: u64) -> Vec<PackRead> {
     let mut packs: BTreeMap<PackId, (usize, BTreeMap<u32, FrameRead>)> = BTreeMap::new();
     for (position, want) in wants.iter().enumerate() {
-        let (_, frames) = packs.entry(want.hint.pack).or_insert_with(|| (position, BTreeMap::new()));
-        let frame = frames.entry(want.hint.frame_offset).or_insert_with(|| FrameRead { at: want.hint, wants: Vec::new() });
+        let (_, frames) = packs
+            .entry(want.hint.pack)
+            .or_insert_with(|| (position, BTreeMap::new()));
+        let frame = frames.entry(want.hint.frame_offset).or_insert_with(|| FrameRead {
+            at: want.hint,
+            wants: Vec::new(),
+        });
         frame.wants.push(*want);
     }
-    let mut ordered: Vec<_> = packs.into_iter().map(|(pack, (first, frames))| (first, pack, frames)).collect();
+    let mut ordered: Vec<_> = packs
+        .into_iter()
+        .map(|(pack, (first, frames))| (first, pack, frames))
+        .collect();
     ordered.sort_by_key(|(first, ..)| *first);
     let mut reads: Vec<PackRead> = Vec::new();
     for (_, pack, frames) in ordered {
@@ -57,7 +65,11 @@ pub(super) fn plan_reads(wants: &[Want], merge_gap: u64) -> Vec<PackRead> {
                     read.range.end = read.range.end.max(end);
                     read.frames.push(frame);
                 }
-                _ => reads.extend(open.replace(PackRead { pack, range: start..end, frames: vec![frame] })),
+                _ => reads.extend(open.replace(PackRead {
+                    pack,
+                    range: start..end,
+                    frames: vec![frame],
+                })),
             }
         }
         reads.extend(open);
@@ -73,9 +85,23 @@ mod tests {
     use super::*;
 
     fn want(seq: u32, frame: u32, offset: u64) -> Want {
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(1), part: PartId(1) };
-        let hint = Location { pack: PackId { writer, seq }, frame_offset: frame, frame_length: 100_000, place: 0 };
-        Want { offset, grains: 4, id: ChunkId([0; 32]), hint }
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(1),
+            part: PartId(1),
+        };
+        let hint = Location {
+            pack: PackId { writer, seq },
+            frame_offset: frame,
+            frame_length: 100_000,
+            place: 0,
+        };
+        Want {
+            offset,
+            grains: 4,
+            id: ChunkId([0; 32]),
+            hint,
+        }
     }
 
     proptest! {
