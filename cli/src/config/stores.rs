@@ -18,6 +18,9 @@ const SECRET_MAX: u64 = 256 << 10;
 /// Bounds of a store's time to answer.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
+/// Most repetitions of a request.
+const RETRIES_MAX: u32 = 20;
+
 /// How a store is reached. What is not said comes from the environment of the store's kind (`AWS_…`, `AZURE_…`, `GOOGLE_…`) or the machine's role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,12 +58,17 @@ pub(crate) struct StoreTable {
     /// How long the store may take to answer: "30s", "5m".
     #[serde(skip_serializing_if = "Option::is_none")]
     request_timeout: Option<String>,
+    /// How often a request is repeated that failed for a reason that may pass, 0 to 20; by default 7 times within four minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries_max: Option<u32>,
 }
 
 impl StoreTable {
     /// All that is wrong with its values.
     pub(super) fn problems(&self) -> Vec<String> {
-        self.timeout().err().into_iter().collect()
+        let retries = self.retries_max.filter(|retries| *retries > RETRIES_MAX);
+        let retries = retries.map(|retries| format!("retries_max {retries}: 0 to {RETRIES_MAX} are possible"));
+        self.timeout().err().into_iter().chain(retries).collect()
     }
 
     fn timeout(&self) -> Result<Option<Duration>, String> {
@@ -92,6 +100,9 @@ impl StoreTable {
         };
         if let Some(path) = &self.ca_certificates_file {
             config.ca_certificates = Some(read_small(&home.join(path))?.as_bytes().to_vec());
+        }
+        if let Some(retries) = self.retries_max {
+            config.retry.attempts_max = retries + 1;
         }
         config.allow_http = self.allow_http.unwrap_or(config.allow_http);
         config.skip_signature = self.skip_signature.unwrap_or(config.skip_signature);
@@ -199,7 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_are_bounded() {
+    fn timeouts_and_retries_are_bounded() {
+        let table = StoreTable { retries_max: Some(RETRIES_MAX + 1), ..Default::default() };
+        assert_eq!(table.problems().len(), 1);
         for (text, right) in [("30s", true), ("5m", true), ("0s", false), ("2h", false), ("-5s", false), ("5", false)] {
             let table = StoreTable { request_timeout: Some(String::from(text)), ..Default::default() };
             assert_eq!(table.problems().is_empty(), right, "{text}");

@@ -167,7 +167,8 @@ fn field<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 fn read_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut lines: Vec<Zeroizing<Vec<u8>>> = Vec::with_capacity(LINES);
     for line in 1..=LINES {
-        let Some(value) = field(text, &format!("key {line}")).next() else { break };
+        let name = format!("key {line}");
+        let Some(value) = field(text, &name).next() else { break };
         lines.push(read_symbols(value).map_err(|c| bad_character(line, c))?);
     }
     if lines.is_empty() {
