@@ -61,7 +61,11 @@ pub(super) async fn unlock(
     Ok((keys, unlock))
 }
 
-async fn find(home: Option<&Home>, (vault, name): (VaultId, &str), source: &dyn UnlockSource) -> Result<Unlock, HomeError> {
+async fn find(
+    home: Option<&Home>,
+    (vault, name): (VaultId, &str),
+    source: &dyn UnlockSource,
+) -> Result<Unlock, HomeError> {
     if let Some(unlock) = source.explicit(vault)? {
         return Ok(unlock);
     }
