@@ -30,6 +30,12 @@ pub struct VaultReader {
     keys: Cache<PackId, Arc<PackKeys>>,
 }
 
+impl std::fmt::Debug for VaultReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VaultReader").field("vault", &self.vault).finish_non_exhaustive()
+    }
+}
+
 impl VaultReader {
     /// Makes a reader; without an index, hints are all it has.
     pub fn new(vault: Arc<Vault>, index: Option<Arc<dyn ChunkIndex>>) -> Self {
