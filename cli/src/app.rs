@@ -32,7 +32,14 @@ impl App {
     pub(crate) fn new(args: &GlobalArgs, settings: Settings, screen: Screen) -> Self {
         let stores = StoreTables::new(settings.stores.clone(), &settings.home.value);
         let secrets = Secrets::new(args, &settings, &screen);
-        Self { settings, screen, now: Timestamp::now(), stores, secrets, store: args.store.clone() }
+        Self {
+            settings,
+            screen,
+            now: Timestamp::now(),
+            stores,
+            secrets,
+            store: args.store.clone(),
+        }
     }
 
     /// The home; makes what is missing in it. `verb` is shown to others that find us at work.
@@ -58,7 +65,9 @@ impl App {
 
     /// As [`Self::chosen_vault`]; in a home without any, the name that the first one would have.
     pub(crate) fn vault_name(&self, home: &Home, given: Option<&str>) -> Result<String, CliError> {
-        Ok(self.chosen_vault(home, given)?.unwrap_or_else(|| self.settings.vault.value.clone()))
+        Ok(self
+            .chosen_vault(home, given)?
+            .unwrap_or_else(|| self.settings.vault.value.clone()))
     }
 
     /// Whether this call names what opens vaults.
@@ -70,7 +79,9 @@ impl App {
     pub(crate) async fn open_for_reading(&self, verb: &str, given: Option<&str>) -> Result<OpenVault, CliError> {
         if let Some(url) = self.store() {
             let opening = home::open_for_reading(None, Place::Url(url), &self.secrets, &self.stores);
-            return Box::pin(opening).await.doing(|| format!("could not open the vault at {}", human::plain(url)));
+            return Box::pin(opening)
+                .await
+                .doing(|| format!("could not open the vault at {}", human::plain(url)));
         }
         let home = self.home(verb)?;
         let name = self.vault_name(&home, given)?;
@@ -93,11 +104,14 @@ impl App {
     pub(crate) async fn open_for_writing(&self, home: &Home, name: &str) -> Result<WritableVault, CliError> {
         self.refuse_store(name)?;
         let opening = home::open_for_writing(home, name, &self.secrets, &self.stores);
-        let vault = Box::pin(opening).await.doing(|| format!("could not open vault {name}"))?;
+        let vault = Box::pin(opening)
+            .await
+            .doing(|| format!("could not open vault {name}"))?;
         if let IndexState::Rebuilt { why, report } = &vault.index_state
             && report.packs_listed > 0
         {
-            self.screen.note(&format!("the index of vault {name} was built anew: {why}"));
+            self.screen
+                .note(&format!("the index of vault {name} was built anew: {why}"));
         }
         self.tell_damaged(&vault.points);
         Ok(vault)
@@ -113,14 +127,20 @@ impl App {
 
     /// All points of a vault; damaged manifests are named at standard error.
     pub(crate) async fn points(&self, vault: &OpenVault) -> Result<Points, CliError> {
-        let points = home::load_points(&vault.vault).await.doing(|| String::from("could not read the recovery points"))?;
+        let points = home::load_points(&vault.vault)
+            .await
+            .doing(|| String::from("could not read the recovery points"))?;
         self.tell_damaged(&points);
         Ok(points)
     }
 
     /// The point that a text means. Times without a zone are in this machine's zone.
     pub(crate) fn resolve<'a>(&self, points: &'a Points, text: &str) -> Result<&'a KnownPoint, CliError> {
-        Ok(home::resolve_point(&points.points, text, &jiff::tz::TimeZone::system())?)
+        Ok(home::resolve_point(
+            &points.points,
+            text,
+            &jiff::tz::TimeZone::system(),
+        )?)
     }
 
     /// Begins to listen to signals: from now on the token ends the job.

@@ -22,13 +22,29 @@ fn the_first_backup_makes_a_vault_and_a_restore_gives_the_disk_back() {
     assert_eq!(
         keys(&made),
         [
-            "bytes_new", "bytes_read", "bytes_stored", "chunks_known", "chunks_new", "consistency", "disks", "elapsed_ms", "item", "item_id", "live",
-            "point", "requests", "time", "vault"
+            "bytes_new",
+            "bytes_read",
+            "bytes_stored",
+            "chunks_known",
+            "chunks_new",
+            "consistency",
+            "disks",
+            "elapsed_ms",
+            "item",
+            "item_id",
+            "live",
+            "point",
+            "requests",
+            "time",
+            "vault"
         ]
     );
     assert_eq!(keys(&made["requests"]), ["delete", "get", "head", "list", "put"]);
     assert_eq!(keys(&made["disks"][0]), ["name", "root", "size"]);
-    assert_eq!((made["item"].as_str(), made["vault"].as_str()), (Some("web"), Some("main")));
+    assert_eq!(
+        (made["item"].as_str(), made["vault"].as_str()),
+        (Some("web"), Some("main"))
+    );
     assert_eq!(made["disks"][0]["size"], bytes.len());
     assert!(made["bytes_new"].as_u64().unwrap() >= 3 << 20, "{made}");
     assert!(made["requests"]["put"].as_u64().unwrap() >= 3, "{made}");
@@ -38,7 +54,16 @@ fn the_first_backup_makes_a_vault_and_a_restore_gives_the_disk_back() {
     assert_eq!(keys(&restored), ["disks", "elapsed_ms", "item", "point", "requests"]);
     assert_eq!(
         keys(&restored["disks"][0]),
-        ["bytes_equal", "bytes_fetched", "bytes_written", "damage", "format", "name", "path", "size"]
+        [
+            "bytes_equal",
+            "bytes_fetched",
+            "bytes_written",
+            "damage",
+            "format",
+            "name",
+            "path",
+            "size"
+        ]
     );
     assert_eq!(restored["point"], made["point"]);
     assert!(std::fs::read(&target).unwrap() == bytes, "the restored disk differs");
@@ -66,7 +91,10 @@ fn an_unchanged_disk_costs_next_to_nothing_and_a_changed_one_its_changes() {
     assert_eq!(diff["equal"], false);
     let differing = diff["disks"][0]["bytes_differing"].as_u64().unwrap();
     assert!((4096..1 << 20).contains(&differing), "{diff}");
-    assert_eq!(site.json(&["point", "diff", a, first["point"].as_str().unwrap()])["equal"], true);
+    assert_eq!(
+        site.json(&["point", "diff", a, first["point"].as_str().unwrap()])["equal"],
+        true
+    );
 
     let target = site.text("old.img");
     site.json(&["restore", a, "--to", &target]);
@@ -88,7 +116,10 @@ fn several_disks_go_into_a_folder_under_safe_names() {
     let restored = site.json(&["restore", "pair", "--to", &folder]);
     assert_eq!(restored["disks"].as_array().unwrap().len(), 2);
     let found = files(&site.path("out"));
-    let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let names: Vec<_> = found
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
     assert_eq!(names, ["%2E.%25evil.raw", "data.raw"]);
     assert!(std::fs::read(&found[0]).unwrap() == a && std::fs::read(&found[1]).unwrap() == b);
 
@@ -110,8 +141,14 @@ fn what_is_there_is_touched_only_when_told_so() {
     assert_eq!(std::fs::read(&target).unwrap(), b"precious");
 
     let planned = site.json(&["restore", "web", "--to", &target, "--overwrite", "--dry-run"]);
-    assert_eq!((&planned["dry_run"], &planned["disks"][0]["exists"]), (&Value::Bool(true), &Value::Bool(true)));
-    assert!(planned["disks"][0]["bytes_fetched"].as_u64().unwrap() > 3 << 20, "{planned}");
+    assert_eq!(
+        (&planned["dry_run"], &planned["disks"][0]["exists"]),
+        (&Value::Bool(true), &Value::Bool(true))
+    );
+    assert!(
+        planned["disks"][0]["bytes_fetched"].as_u64().unwrap() > 3 << 20,
+        "{planned}"
+    );
     assert_eq!(std::fs::read(&target).unwrap(), b"precious");
 
     site.json(&["restore", "web", "--to", &target, "--overwrite"]);
@@ -143,7 +180,10 @@ fn without_a_terminal_a_backup_prints_the_point_and_nothing_else() {
 fn removed_points_are_hidden_and_come_back() {
     let site = Site::new();
     let image = site.file("web.img", noise(7, 100_000));
-    let point = site.json(&["backup", &image, "--keep-until", "2999-12-31"])["point"].as_str().unwrap().to_owned();
+    let point = site.json(&["backup", &image, "--keep-until", "2999-12-31"])["point"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let listed = site.json(&["point", "list"]);
     assert_eq!(listed["points"][0]["keep_until"], "2999-12-31T23:59:59Z");
     assert_eq!(listed["points"][0]["removed_at"], Value::Null);
@@ -154,10 +194,16 @@ fn removed_points_are_hidden_and_come_back() {
     let all = site.json(&["point", "list", "--all"]);
     assert_eq!(all["points"][0]["removed_at"], removed["points"][0]["removed_at"]);
     assert_eq!(site.run(&["point", "show", "web"]).code, 4);
-    assert_eq!(site.json(&["point", "remove", &point])["points"][0]["removed_at"], removed["points"][0]["removed_at"]);
+    assert_eq!(
+        site.json(&["point", "remove", &point])["points"][0]["removed_at"],
+        removed["points"][0]["removed_at"]
+    );
 
     site.json(&["point", "undelete", &point]);
-    assert_eq!(site.json(&["point", "list", "web"])["points"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        site.json(&["point", "list", "web"])["points"].as_array().unwrap().len(),
+        1
+    );
 }
 
 #[test]
@@ -171,14 +217,29 @@ fn status_tells_what_is_protected_and_what_needs_a_person() {
     site.json(&["backup", &image]);
     let status = site.json(&["status"]);
     let vault = &status["vaults"][0];
-    assert_eq!((vault["store"].as_str(), vault["key"].as_str()), (Some("ok"), Some("ok")));
+    assert_eq!(
+        (vault["store"].as_str(), vault["key"].as_str()),
+        (Some("ok"), Some("ok"))
+    );
     assert_eq!(vault["recovery_kit"], false);
-    assert_eq!((vault["items"][0]["item"].as_str(), &vault["items"][0]["schedule"]), (Some("web"), &Value::Null));
-    assert!(status["warnings"][0].as_str().unwrap().contains("recovery kit"), "{status}");
+    assert_eq!(
+        (vault["items"][0]["item"].as_str(), &vault["items"][0]["schedule"]),
+        (Some("web"), &Value::Null)
+    );
+    assert!(
+        status["warnings"][0].as_str().unwrap().contains("recovery kit"),
+        "{status}"
+    );
 
     site.json(&["vault", "recovery-kit", "main", "--out", &site.text("kit")]);
     let status = site.json(&["status"]);
-    assert_eq!((&status["vaults"][0]["recovery_kit"], status["warnings"].as_array().unwrap().len()), (&Value::Bool(true), 0));
+    assert_eq!(
+        (
+            &status["vaults"][0]["recovery_kit"],
+            status["warnings"].as_array().unwrap().len()
+        ),
+        (&Value::Bool(true), 0)
+    );
 
     std::fs::rename(site.path("home/stores/main"), site.path("home/stores/away")).unwrap();
     let status = site.json(&["status"]);
@@ -194,7 +255,11 @@ fn a_backup_leaves_its_numbers_for_prometheus() {
     let text = std::fs::read_to_string(&metrics).unwrap();
     assert!(text.contains("\ntresor_backup_exit_code 0\n"), "{text}");
     assert!(text.contains("\ntresor_backup_read_bytes "), "{text}");
-    let success = |text: &str| text.lines().find(|line| line.starts_with("tresor_backup_last_success")).map(str::to_owned);
+    let success = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("tresor_backup_last_success"))
+            .map(str::to_owned)
+    };
 
     let lost = site.run(&["backup", &site.text("nothing.img"), "--metrics-file", &metrics]);
     assert_eq!(lost.code, 4, "{lost}");
@@ -202,6 +267,13 @@ fn a_backup_leaves_its_numbers_for_prometheus() {
     let failed = site.run(&["backup", &image, "--metrics-file", &metrics]);
     assert_ne!(failed.code, 0, "{failed}");
     let after = std::fs::read_to_string(&metrics).unwrap();
-    assert!(after.contains(&format!("tresor_backup_exit_code {}\n", failed.code)), "{after}");
-    assert_eq!(success(&after), success(&text), "the last success is still that of the first");
+    assert!(
+        after.contains(&format!("tresor_backup_exit_code {}\n", failed.code)),
+        "{after}"
+    );
+    assert_eq!(
+        success(&after),
+        success(&text),
+        "the last success is still that of the first"
+    );
 }

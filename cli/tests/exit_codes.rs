@@ -27,7 +27,12 @@ fn a_wrong_command_line_ends_with_2() {
     let site = Site::new();
     fails(&site, &["frobnicate"], 2, "usage");
     fails(&site, &["backup"], 2, "usage");
-    fails(&site, &["restore", "web", "--to", "x", "--overwrite", "--in-place"], 2, "usage");
+    fails(
+        &site,
+        &["restore", "web", "--to", "x", "--overwrite", "--in-place"],
+        2,
+        "usage",
+    );
     fails(&site, &["backup", "x.img", "--keep-until", "2001-01-01"], 2, "usage");
     fails(&site, &["--vault", "1", "status"], 2, "usage");
     site.file("home/config.toml", "colour = \"red\"\n");
@@ -48,20 +53,31 @@ fn help_and_version_end_with_0() {
 fn what_is_not_there_ends_with_4() {
     let site = Site::new();
     fails(&site, &["backup", &site.text("none.img")], 4, "missing");
-    assert!(!site.path("home/stores/main").exists(), "a vault was made for a disk that is not there");
+    assert!(
+        !site.path("home/stores/main").exists(),
+        "a vault was made for a disk that is not there"
+    );
     fails(&site, &["point", "list"], 4, "missing");
     fails(&site, &["vault", "show", "other"], 4, "missing");
     let image = site.file("web.img", noise(1, 50_000));
     site.json(&["backup", &image]);
     fails(&site, &["point", "show", "nobody"], 4, "missing");
-    fails(&site, &["restore", "web", "--disk", "vdz", "--to", &site.text("t")], 4, "missing");
+    fails(
+        &site,
+        &["restore", "web", "--disk", "vdz", "--to", &site.text("t")],
+        4,
+        "missing",
+    );
     fails(&site, &["point", "list", "nobody"], 4, "missing");
 }
 
 #[test]
 fn a_wrong_passphrase_ends_with_5() {
     let site = Site::new();
-    let (right, wrong) = (site.file("right", "correct horse\n"), site.file("wrong", "battery staple\n"));
+    let (right, wrong) = (
+        site.file("right", "correct horse\n"),
+        site.file("wrong", "battery staple\n"),
+    );
     let image = site.file("web.img", noise(2, 50_000));
     site.json(&["vault", "create", "locked", "--passphrase", "--passphrase-file", &right]);
     let with = |file| ["backup", image.as_str(), "--vault", "locked", "--passphrase-file", file];
@@ -70,7 +86,11 @@ fn a_wrong_passphrase_ends_with_5() {
     let ran = fails(&site, &["point", "list", "--vault", "locked"], 5, "denied");
     assert!(ran.stderr.contains("hint: "), "{ran}");
     let short = site.file("short", "abc\n");
-    assert_ne!(site.run(&["vault", "create", "weak", "--passphrase", "--passphrase-file", &short]).code, 0);
+    assert_ne!(
+        site.run(&["vault", "create", "weak", "--passphrase", "--passphrase-file", &short])
+            .code,
+        0
+    );
 
     let listed = |command: &mut std::process::Command| {
         let output = command.env("TRESOR_PASSPHRASE_FILE", &right).output().unwrap();
@@ -86,7 +106,10 @@ fn a_home_that_another_process_writes_ends_with_6_and_can_be_read() {
     let site = Site::new();
     let image = site.file("web.img", noise(3, 50_000));
     site.json(&["backup", &image]);
-    let lock = files(&site.path("home/writers")).into_iter().find(|path| path.ends_with("lock")).unwrap();
+    let lock = files(&site.path("home/writers"))
+        .into_iter()
+        .find(|path| path.ends_with("lock"))
+        .unwrap();
     let held = File::options().read(true).write(true).open(lock).unwrap();
     held.lock().unwrap();
     fails(&site, &["backup", &image], 6, "fenced");
@@ -101,9 +124,18 @@ fn damage_ends_with_3_and_names_the_ranges() {
     let site = Site::new();
     let image = site.file("web.img", disk(4));
     let point = site.json(&["backup", &image])["point"].as_str().unwrap().to_owned();
-    assert_eq!(site.json(&["vault", "verify", "main", "--level", "all"])["findings"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        site.json(&["vault", "verify", "main", "--level", "all"])["findings"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
 
-    let pack = store_packs(&site).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let pack = store_packs(&site)
+        .into_iter()
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
     let mut bytes = std::fs::read(&pack).unwrap();
     let whole = bytes.clone();
     bytes[100_000] ^= 1;
@@ -116,7 +148,10 @@ fn damage_ends_with_3_and_names_the_ranges() {
         assert_eq!(ran.code, 3, "{ran}");
         let value = ran.value();
         let finding = &value["findings"][0];
-        assert!(pack.to_str().unwrap().ends_with(finding["object"].as_str().unwrap()), "{ran}");
+        assert!(
+            pack.to_str().unwrap().ends_with(finding["object"].as_str().unwrap()),
+            "{ran}"
+        );
         assert_eq!(finding["points"][0], point, "{ran}");
         for key in ["level", "objects", "bytes"] {
             assert!(!value[key].is_null(), "{key}: {ran}");
@@ -130,12 +165,27 @@ fn damage_ends_with_3_and_names_the_ranges() {
     let ran = site.run(&["restore", "web", "--to", &target, "--allow-damage", "--json"]);
     assert_eq!(ran.code, 3, "{ran}");
     let damage = ran.value()["disks"][0]["damage"].clone();
-    let (offset, length) = (damage[0]["offset"].as_u64().unwrap() as usize, damage[0]["length"].as_u64().unwrap() as usize);
+    let (offset, length) = (
+        damage[0]["offset"].as_u64().unwrap() as usize,
+        damage[0]["length"].as_u64().unwrap() as usize,
+    );
     assert!(!damage[0]["why"].as_str().unwrap().is_empty());
     let (back, disk) = (std::fs::read(&target).unwrap(), disk(4));
-    let end = damage.as_array().unwrap().iter().map(|d| d["offset"].as_u64().unwrap() + d["length"].as_u64().unwrap()).max().unwrap() as usize;
-    assert!(length > 0 && back[..offset] == disk[..offset] && back[end..] == disk[end..], "bytes outside of the named ranges differ");
-    assert!(back[offset..offset + length].iter().all(|byte| *byte == 0), "damaged ranges are zeros");
+    let end = damage
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["offset"].as_u64().unwrap() + d["length"].as_u64().unwrap())
+        .max()
+        .unwrap() as usize;
+    assert!(
+        length > 0 && back[..offset] == disk[..offset] && back[end..] == disk[end..],
+        "bytes outside of the named ranges differ"
+    );
+    assert!(
+        back[offset..offset + length].iter().all(|byte| *byte == 0),
+        "damaged ranges are zeros"
+    );
 
     std::fs::remove_file(&pack).unwrap();
     let ran = site.run(&["restore", "web", "--to", &site.text("again.img"), "--json"]);
@@ -157,7 +207,11 @@ fn replace(path: &std::path::Path, bytes: &[u8]) {
 fn a_store_that_does_not_answer_ends_with_7() {
     let site = Site::new();
     // A port where nobody listens: bound and let go.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let secret = site.file("home/secret", "hunter2hunter2");
     let table = format!(
@@ -165,6 +219,14 @@ fn a_store_that_does_not_answer_ends_with_7() {
          allow_http = true\nretries_max = 0\nrequest_timeout = \"2s\"\n"
     );
     site.file("home/config.toml", table);
-    let ran = fails(&site, &["point", "list", "--store", "s3://nowhere/x", "--key-file", &secret], 7, "retry");
-    assert!(!ran.stderr.contains("hunter2") && !ran.stdout.contains("hunter2"), "{ran}");
+    let ran = fails(
+        &site,
+        &["point", "list", "--store", "s3://nowhere/x", "--key-file", &secret],
+        7,
+        "retry",
+    );
+    assert!(
+        !ran.stderr.contains("hunter2") && !ran.stdout.contains("hunter2"),
+        "{ran}"
+    );
 }

@@ -10,7 +10,11 @@ use common::Site;
 /// Every command, as the reference lists them.
 fn commands(site: &Site) -> Vec<String> {
     let page = site.run(&["reference"]).stdout;
-    let commands: Vec<String> = page.lines().filter_map(|line| line.strip_prefix("## tresor ")).map(str::to_owned).collect();
+    let commands: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## tresor "))
+        .map(str::to_owned)
+        .collect();
     assert!(commands.len() >= 23, "{commands:?}");
     commands
 }
@@ -25,7 +29,12 @@ fn the_help_of_every_command() {
         let help = site.run(&args);
         assert_eq!(help.code, 0, "{help}");
         // The options of every command are said once, above.
-        let own = help.stdout.split("Options of every command:").next().unwrap().to_owned();
+        let own = help
+            .stdout
+            .split("Options of every command:")
+            .next()
+            .unwrap()
+            .to_owned();
         insta::assert_snapshot!(format!("help-{}", command.replace(' ', "-")), own);
     }
 }
@@ -39,7 +48,10 @@ fn the_reference_is_the_one_in_the_documentation() {
         std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page, "docs/cli.md is out of step: run this test with TRESOR_UPDATE_DOCS=1");
+    assert!(
+        written == page,
+        "docs/cli.md is out of step: run this test with TRESOR_UPDATE_DOCS=1"
+    );
 }
 
 #[test]
@@ -48,9 +60,15 @@ fn every_command_has_a_manual_page() {
     let ran = site.run(&["man", "pages"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{ran}");
     for command in commands(&site) {
-        let page = site.path("pages").join(format!("tresor-{}.1", command.replace(' ', "-")));
+        let page = site
+            .path("pages")
+            .join(format!("tresor-{}.1", command.replace(' ', "-")));
         let text = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-        assert!(text.contains(".SH SYNOPSIS") || text.contains(".SH NAME"), "{}", page.display());
+        assert!(
+            text.contains(".SH SYNOPSIS") || text.contains(".SH NAME"),
+            "{}",
+            page.display()
+        );
     }
 }
 

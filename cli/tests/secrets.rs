@@ -19,7 +19,11 @@ fn no_secret_is_shown_by_settings_errors_or_logs() {
     site.json(&["vault", "create", "locked", "--passphrase", "--passphrase-file", &file]);
     site.json(&["backup", &image]);
     let key = std::fs::read_to_string(files(&site.path("home/keys")).remove(0)).unwrap();
-    let key = key.lines().find_map(|line| line.strip_prefix("key ")).unwrap().to_owned();
+    let key = key
+        .lines()
+        .find_map(|line| line.strip_prefix("key "))
+        .unwrap()
+        .to_owned();
     for args in [
         &["config", "show"][..],
         &["config", "show", "--json"],
@@ -32,7 +36,10 @@ fn no_secret_is_shown_by_settings_errors_or_logs() {
     ] {
         let ran = site.run(args);
         for secret in [passphrase, "hunter2", &key] {
-            assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{secret} is shown: {ran}");
+            assert!(
+                !ran.stdout.contains(secret) && !ran.stderr.contains(secret),
+                "{secret} is shown: {ran}"
+            );
         }
     }
 }
@@ -40,14 +47,20 @@ fn no_secret_is_shown_by_settings_errors_or_logs() {
 #[test]
 fn config_show_says_which_source_won() {
     let site = Site::new();
-    site.file("home/config.toml", "vault = \"from-file\"\ncompression_level = 3\n[stores.\"s3://b\"]\nregion = \"eu\"\n");
+    site.file(
+        "home/config.toml",
+        "vault = \"from-file\"\ncompression_level = 3\n[stores.\"s3://b\"]\nregion = \"eu\"\n",
+    );
     let mut command = site.command(&["config", "show", "--json", "--vault", "from-option"]);
     let output = command.env("TRESOR_CORES", "3").output().unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let of = |name: &str| {
         let settings = shown["settings"].as_array().unwrap();
         let setting = settings.iter().find(|setting| setting["setting"] == name).unwrap();
-        (setting["value"].as_str().unwrap_or("-").to_owned(), setting["from"].as_str().unwrap().to_owned())
+        (
+            setting["value"].as_str().unwrap_or("-").to_owned(),
+            setting["from"].as_str().unwrap().to_owned(),
+        )
     };
     assert_eq!(of("vault"), (String::from("from-option"), String::from("option")));
     assert_eq!(of("cores"), (String::from("3"), String::from("environment")));

@@ -37,8 +37,14 @@ fn section(page: &mut String, command: &Command) {
     let about = plain(command.get_long_about().or(command.get_about()));
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
-    page.push_str(&format!("\n## {name}\n\n{about}.\n\n```\n{usage}\n```\n", about = about.trim_end_matches('.')));
-    let own: Vec<&Arg> = command.get_arguments().filter(|arg| !arg.is_global_set() && !arg.is_hide_set()).collect();
+    page.push_str(&format!(
+        "\n## {name}\n\n{about}.\n\n```\n{usage}\n```\n",
+        about = about.trim_end_matches('.')
+    ));
+    let own: Vec<&Arg> = command
+        .get_arguments()
+        .filter(|arg| !arg.is_global_set() && !arg.is_hide_set())
+        .collect();
     let own = own.into_iter().filter(|arg| arg.get_id() != "help");
     let (positionals, flags): (Vec<&Arg>, Vec<&Arg>) = own.partition(|arg| arg.is_positional());
     if positionals.is_empty() && flags.is_empty() {
@@ -50,22 +56,35 @@ fn section(page: &mut String, command: &Command) {
 
 fn options<'a>(page: &mut String, args: impl Iterator<Item = &'a Arg>) {
     for arg in args.filter(|arg| arg.get_id() != "help" && arg.get_id() != "version") {
-        let value = arg.get_value_names().filter(|_| arg.get_action().takes_values()).and_then(|names| names.first());
+        let value = arg
+            .get_value_names()
+            .filter(|_| arg.get_action().takes_values())
+            .and_then(|names| names.first());
         let value = value.map(ToString::to_string);
         let name = match (arg.get_short(), arg.get_long(), value) {
             (None, None, value) => value.unwrap_or_default(),
             (short, long, value) => {
-                let names = short.map(|c| format!("-{c}")).into_iter().chain(long.map(|name| format!("--{name}")));
+                let names = short
+                    .map(|c| format!("-{c}"))
+                    .into_iter()
+                    .chain(long.map(|name| format!("--{name}")));
                 let names = names.collect::<Vec<_>>().join(", ");
                 value.map_or(names.clone(), |value| format!("{names} {value}"))
             }
         };
-        page.push_str(&format!("- `{name}`: {}", plain(arg.get_long_help().or(arg.get_help()))));
+        page.push_str(&format!(
+            "- `{name}`: {}",
+            plain(arg.get_long_help().or(arg.get_help()))
+        ));
         let takes_values = arg.get_action().takes_values();
         let possible = arg.get_possible_values();
         let listed = takes_values && !possible.is_empty();
         let explained = possible.iter().any(|value| value.get_help().is_some());
-        let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let defaults: Vec<_> = arg
+            .get_default_values()
+            .iter()
+            .map(|value| value.to_string_lossy())
+            .collect();
         if takes_values && !defaults.iter().all(|value| value.is_empty()) {
             page.push_str(&format!(" (default `{}`)", defaults.join(" ")));
         }

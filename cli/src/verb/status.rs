@@ -60,8 +60,11 @@ const OK: &str = "ok";
 /// When the home cannot be read.
 pub(super) async fn run(app: &App) -> Result<Answer, CliError> {
     let home = app.home("status")?;
-    let mut shown =
-        StatusShown { home: home.root().display().to_string(), vaults: Vec::new(), warnings: Vec::new() };
+    let mut shown = StatusShown {
+        home: home.root().display().to_string(),
+        vaults: Vec::new(),
+        warnings: Vec::new(),
+    };
     for entry in home.vaults()? {
         let (vault, warnings) = look(app, &home, entry).await;
         shown.vaults.push(vault);
@@ -103,7 +106,10 @@ async fn look(app: &App, home: &Home, entry: VaultEntry) -> (VaultStatus, Vec<St
             }
             if points.damaged_total > 0 {
                 let verify = format!("tresor vault verify {}", entry.name);
-                warn(format!("{} manifests cannot be read; {verify} says more", points.damaged_total));
+                warn(format!(
+                    "{} manifests cannot be read; {verify} says more",
+                    points.damaged_total
+                ));
             }
             status.items = items(&points, app.now);
         }
@@ -133,7 +139,9 @@ fn is_key(error: &CliError) -> bool {
     }
     match error {
         CliError::Home(home::HomeError::NoKey { .. }) => true,
-        CliError::Home(home::HomeError::Storage(error)) | CliError::Storage(error) => of(error) && error.kind() == Kind::Denied,
+        CliError::Home(home::HomeError::Storage(error)) | CliError::Storage(error) => {
+            of(error) && error.kind() == Kind::Denied
+        }
         _ => false,
     }
 }
@@ -168,7 +176,11 @@ fn text(shown: &StatusShown) -> String {
     }
     let mut text = String::new();
     for vault in &shown.vaults {
-        let state = |state: &Option<String>| state.as_deref().map_or("unknown", |s| if s == OK { "OK" } else { "WARNING" });
+        let state = |state: &Option<String>| {
+            state
+                .as_deref()
+                .map_or("unknown", |s| if s == OK { "OK" } else { "WARNING" })
+        };
         let kit = match vault.recovery_kit {
             Some(true) => "taken",
             Some(false) => "MISSING",
@@ -190,7 +202,14 @@ fn text(shown: &StatusShown) -> String {
             let age = human::age(item.newest_age_seconds);
             let schedule = item.schedule.clone().unwrap_or_else(|| String::from("no schedule"));
             let points = human::count(item.points as u64);
-            table.row([item.item.clone(), points, item.newest_time.clone(), age, human::size(item.size), schedule]);
+            table.row([
+                item.item.clone(),
+                points,
+                item.newest_time.clone(),
+                age,
+                human::size(item.size),
+                schedule,
+            ]);
         }
         for line in table.render().lines() {
             text.push_str(&format!("  {line}\n"));
@@ -230,7 +249,10 @@ mod tests {
         };
         let shown = StatusShown {
             home: String::from("/h"),
-            vaults: vec![vault("main", OK, Some(OK), vec![item]), vault("away", "it did not answer", None, Vec::new())],
+            vaults: vec![
+                vault("main", OK, Some(OK), vec![item]),
+                vault("away", "it did not answer", None, Vec::new()),
+            ],
             warnings: vec![String::from("vault away: it did not answer")],
         };
         insta::assert_snapshot!(text(&shown), @"

@@ -1,5 +1,5 @@
 //! Runs the real program in a home of its own.
-#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ pub struct Site {
 impl Site {
     /// An empty one.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// A path in the folder.
@@ -46,7 +48,10 @@ impl Site {
                 command.env_remove(name);
             }
         }
-        command.env("TRESOR_HOME", self.path("home")).env("HOME", self.folder.path()).env("COLUMNS", "100");
+        command
+            .env("TRESOR_HOME", self.path("home"))
+            .env("HOME", self.folder.path())
+            .env("COLUMNS", "100");
         command.env_remove("XDG_DATA_HOME");
         command
     }
@@ -90,7 +95,11 @@ impl Ran {
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "tresor {} ended with {}\nstdout: {}\nstderr: {}", self.args, self.code, self.stdout, self.stderr)
+        write!(
+            f,
+            "tresor {} ended with {}\nstdout: {}\nstderr: {}",
+            self.args, self.code, self.stdout, self.stderr
+        )
     }
 }
 
@@ -98,7 +107,12 @@ impl std::fmt::Display for Ran {
 pub fn disk(seed: u64) -> Vec<u8> {
     let mut bytes = noise(seed, 3 << 20);
     bytes.resize(9 << 20, 0);
-    bytes.extend(b"the quick brown fox jumps over the lazy dog\n".iter().cycle().take(2 << 20));
+    bytes.extend(
+        b"the quick brown fox jumps over the lazy dog\n"
+            .iter()
+            .cycle()
+            .take(2 << 20),
+    );
     bytes.extend(noise(seed + 1, 512 * 3));
     bytes
 }
@@ -124,7 +138,11 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     while let Some(folder) = todo.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { todo.push(path) } else { found.push(path) }
+            if path.is_dir() {
+                todo.push(path)
+            } else {
+                found.push(path)
+            }
         }
     }
     found.sort();

@@ -41,13 +41,25 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
         };
         chosen.push((manifest.point, changed));
     }
-    let mut shown = ChangedPoints { points: Vec::with_capacity(chosen.len()) };
+    let mut shown = ChangedPoints {
+        points: Vec::with_capacity(chosen.len()),
+    };
     for (id, mut changed) in chosen {
         // What is so already stays so: repeating the command is no fault.
         if hide && changed.removed_at.is_none() {
-            changed.removed_at = Some(vault.control.remove(id).await.doing(|| format!("could not remove point {id}"))?);
+            changed.removed_at = Some(
+                vault
+                    .control
+                    .remove(id)
+                    .await
+                    .doing(|| format!("could not remove point {id}"))?,
+            );
         } else if !hide && changed.removed_at.is_some() {
-            vault.control.undelete(id).await.doing(|| format!("could not undelete point {id}"))?;
+            vault
+                .control
+                .undelete(id)
+                .await
+                .doing(|| format!("could not undelete point {id}"))?;
             changed.removed_at = None;
         }
         shown.points.push(changed);
@@ -57,8 +69,17 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
 
 fn text(shown: &ChangedPoints, hide: bool) -> String {
     let line = |point: &Changed| {
-        let end = if hide { "is removed; tresor point undelete brings it back" } else { "is visible" };
-        format!("{} of {}, point {}, {end}", human::plain(&point.item), point.time, point.point)
+        let end = if hide {
+            "is removed; tresor point undelete brings it back"
+        } else {
+            "is visible"
+        };
+        format!(
+            "{} of {}, point {}, {end}",
+            human::plain(&point.item),
+            point.time,
+            point.point
+        )
     };
     shown.points.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -63,14 +63,27 @@ pub(super) async fn change(vault: &WritableVault, proof: &Unlock, change: &Chang
     let open = &vault.open;
     let secrets = (&open.unlock, proof);
     let backend = open.vault.backend.as_ref();
-    Ok(Box::pin(change_keys(backend, open.vault.id, &open.header_hash, vault.claim, &stamp, secrets, change)).await?)
+    Ok(Box::pin(change_keys(
+        backend,
+        open.vault.id,
+        &open.header_hash,
+        vault.claim,
+        &stamp,
+        secrets,
+        change,
+    ))
+    .await?)
 }
 
 /// Gives the home another key file, by a change that makes its secret a slot's.
 ///
 /// The new file is durable under a name of its own before the vault trusts it, and takes the old one's place after. What a crash leaves in between is gone
 /// on with: a file whose secret opens the vault already only has to take its place.
-pub(super) async fn home_key(home: &Home, vault: &WritableVault, to: impl FnOnce(Unlock) -> Change) -> Result<Opened, CliError> {
+pub(super) async fn home_key(
+    home: &Home,
+    vault: &WritableVault,
+    to: impl FnOnce(Unlock) -> Change,
+) -> Result<Opened, CliError> {
     let open = &vault.open;
     let id = open.vault.id;
     let path = home.key_path(id);
@@ -98,7 +111,10 @@ async fn add(app: &App, args: &KeyAddArgs) -> Result<Answer, CliError> {
     let name = app.vault_name(&home, None)?;
     let vault = app.open_for_writing(&home, &name).await?;
     if vault.open.keys.revision.slots().any(|there| there.name == *slot) {
-        return Err(CliError::usage_hint(format!("there is a key slot {slot:?} already"), "tresor vault key rotate gives it another secret"));
+        return Err(CliError::usage_hint(
+            format!("there is a key slot {slot:?} already"),
+            "tresor vault key rotate gives it another secret",
+        ));
     }
     let unlock = match &args.new_key_file {
         Some(path) => {
@@ -110,12 +126,24 @@ async fn add(app: &App, args: &KeyAddArgs) -> Result<Answer, CliError> {
             Unlock::Passphrase(app.secrets.new_passphrase(args.new_passphrase_file.as_deref(), &what)?)
         }
     };
-    let new = NewSlot { name: slot.clone(), unlock: unlock.clone(), grant: args.grant.into(), cost: PassphraseCost::default() };
+    let new = NewSlot {
+        name: slot.clone(),
+        unlock: unlock.clone(),
+        grant: args.grant.into(),
+        cost: PassphraseCost::default(),
+    };
     let changed = change(&vault, &unlock, &Change::Add(new)).await;
     if let (Err(_), Some(path)) = (&changed, &args.new_key_file) {
-        app.screen.say(&format!("warning: key file {} was written and may open nothing", path.display()));
+        app.screen.say(&format!(
+            "warning: key file {} was written and may open nothing",
+            path.display()
+        ));
     }
-    Ok(answer(app, &name, &changed.doing(|| format!("could not add key slot {slot}"))?))
+    Ok(answer(
+        app,
+        &name,
+        &changed.doing(|| format!("could not add key slot {slot}"))?,
+    ))
 }
 
 async fn rotate(app: &App, args: &KeyRotateArgs) -> Result<Answer, CliError> {
@@ -125,17 +153,27 @@ async fn rotate(app: &App, args: &KeyRotateArgs) -> Result<Answer, CliError> {
     let keys = &vault.open.keys;
     let slot = args.slot.clone().unwrap_or_else(|| keys.slot.clone());
     let there = keys.revision.slots().find(|there| there.name == slot);
-    let there = there.ok_or_else(|| CliError::usage_hint(format!("there is no key slot {slot:?}"), "tresor vault key list"))?;
+    let there =
+        there.ok_or_else(|| CliError::usage_hint(format!("there is no key slot {slot:?}"), "tresor vault key list"))?;
     let compromised = args.compromised;
-    let replace = |unlock| Change::Replace { slot: slot.clone(), unlock, cost: PassphraseCost::default(), compromised };
+    let replace = |unlock| Change::Replace {
+        slot: slot.clone(),
+        unlock,
+        cost: PassphraseCost::default(),
+        compromised,
+    };
     let changed = match there.kind {
         SlotKind::Passphrase => {
-            let passphrase = app.secrets.new_passphrase(args.new_passphrase_file.as_deref(), &format!("key slot {slot}"))?;
+            let passphrase = app
+                .secrets
+                .new_passphrase(args.new_passphrase_file.as_deref(), &format!("key slot {slot}"))?;
             let unlock = Unlock::Passphrase(passphrase);
             change(&vault, &unlock, &replace(unlock.clone())).await
         }
         // Which file is whose cannot be told, but for the one that the vault was opened with, if that is the home's.
-        SlotKind::File if slot == keys.slot && home.has_key(vault.open.vault.id) => home_key(&home, &vault, replace).await,
+        SlotKind::File if slot == keys.slot && home.has_key(vault.open.vault.id) => {
+            home_key(&home, &vault, replace).await
+        }
         SlotKind::File => {
             return Err(CliError::usage_hint(
                 format!("key slot {slot:?} is not that of this home's key file"),
@@ -149,7 +187,11 @@ async fn rotate(app: &App, args: &KeyRotateArgs) -> Result<Answer, CliError> {
             ));
         }
     };
-    Ok(answer(app, &name, &changed.doing(|| format!("could not rotate key slot {slot}"))?))
+    Ok(answer(
+        app,
+        &name,
+        &changed.doing(|| format!("could not rotate key slot {slot}"))?,
+    ))
 }
 
 async fn remove(app: &App, args: &KeyRemoveArgs) -> Result<Answer, CliError> {
@@ -164,19 +206,38 @@ async fn remove(app: &App, args: &KeyRemoveArgs) -> Result<Answer, CliError> {
         ));
     }
     if !vault.open.keys.revision.slots().any(|there| there.name == *slot) {
-        return Err(CliError::usage_hint(format!("there is no key slot {slot:?}"), "tresor vault key list"));
+        return Err(CliError::usage_hint(
+            format!("there is no key slot {slot:?}"),
+            "tresor vault key list",
+        ));
     }
-    let removal = Change::Remove { slot: slot.clone(), compromised: args.compromised };
+    let removal = Change::Remove {
+        slot: slot.clone(),
+        compromised: args.compromised,
+    };
     let changed = change(&vault, &vault.open.unlock, &removal).await;
-    Ok(answer(app, &name, &changed.doing(|| format!("could not remove key slot {slot}"))?))
+    Ok(answer(
+        app,
+        &name,
+        &changed.doing(|| format!("could not remove key slot {slot}"))?,
+    ))
 }
 
 fn answer(app: &App, vault: &str, keys: &Opened) -> Answer {
-    let shown = Slots { vault: vault.to_owned(), revision: keys.revision.number(), slots: SlotShown::of(keys) };
+    let shown = Slots {
+        vault: vault.to_owned(),
+        revision: keys.revision.number(),
+        slots: SlotShown::of(keys),
+    };
     app.screen.answer(&shown, || {
         let mut table = Table::new(&["slot", "kind", "allows", "made"]);
         for slot in &shown.slots {
-            table.row([slot.slot.clone(), slot.kind.to_owned(), slot.grant.to_owned(), slot.created_at.clone()]);
+            table.row([
+                slot.slot.clone(),
+                slot.kind.to_owned(),
+                slot.grant.to_owned(),
+                slot.created_at.clone(),
+            ]);
         }
         table.render()
     })

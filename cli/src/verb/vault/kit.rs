@@ -36,7 +36,9 @@ pub(super) async fn run(app: &App, args: &VaultKitArgs) -> Result<Answer, CliErr
     let vault = app.open_for_writing(&home, &name).await?;
     let taken: Vec<_> = vault.open.keys.revision.slots().collect();
     let free = |number: &u32| !taken.iter().any(|slot| slot.name == format!("recovery-kit-{number}"));
-    let number = (1..).find(free).expect("a vault has fewer slots than there are numbers");
+    let number = (1..)
+        .find(free)
+        .expect("a vault has fewer slots than there are numbers");
     let slot = format!("recovery-kit-{number}");
     let secret = Key::random();
     let mut stores: Vec<String> = vault.open.header.stores.iter().map(|store| store.url.clone()).collect();
@@ -58,10 +60,23 @@ pub(super) async fn run(app: &App, args: &VaultKitArgs) -> Result<Answer, CliErr
     debug_assert!(opened.revision.slots().any(|slot| slot.kind == SlotKind::Kit));
     let text = kit.to_text();
     if let Some(path) = &args.out {
-        create_secret(path, &text).doing(|| format!("key slot {slot} was made, but its kit is lost: remove it and try again"))?;
-        let shown = Made { vault: &name, slot: &slot, file: Some(path.display().to_string()), kit: None };
-        return Ok(app.screen.answer(&shown, || format!("wrote the recovery kit of vault {name} to {}", path.display())));
+        create_secret(path, &text)
+            .doing(|| format!("key slot {slot} was made, but its kit is lost: remove it and try again"))?;
+        let shown = Made {
+            vault: &name,
+            slot: &slot,
+            file: Some(path.display().to_string()),
+            kit: None,
+        };
+        return Ok(app.screen.answer(&shown, || {
+            format!("wrote the recovery kit of vault {name} to {}", path.display())
+        }));
     }
-    let shown = Made { vault: &name, slot: &slot, file: None, kit: Some(&text) };
+    let shown = Made {
+        vault: &name,
+        slot: &slot,
+        file: None,
+        kit: Some(&text),
+    };
     Ok(app.screen.answer(&shown, || text.to_string()))
 }

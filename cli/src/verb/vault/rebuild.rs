@@ -44,14 +44,19 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
     app.refuse_store(&name)?;
     let mut ignore = |_: &Report| {};
     let opening = open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut ignore);
-    let vault = Box::pin(opening).await.doing(|| format!("could not rebuild the index of vault {name}"))?;
+    let vault = Box::pin(opening)
+        .await
+        .doing(|| format!("could not rebuild the index of vault {name}"))?;
     let entries = vault.index.len().await.map_err(tresor_storage::Error::from)?;
     let nothing = Report::default();
     let report = match &vault.index_state {
         IndexState::Rebuilt { report, .. } => report,
         IndexState::Kept => &nothing,
     };
-    let finding = |finding: &Finding| FindingShown { object: finding.object.clone(), what: finding.error.chain() };
+    let finding = |finding: &Finding| FindingShown {
+        object: finding.object.clone(),
+        what: finding.error.chain(),
+    };
     let shown = Rebuilt {
         vault: name,
         entries,
@@ -64,7 +69,11 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
         elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let answer = app.screen.answer(&shown, || text(&shown));
-    Ok(if shown.findings_total > 0 { answer.with_code(Code::Damage) } else { answer })
+    Ok(if shown.findings_total > 0 {
+        answer.with_code(Code::Damage)
+    } else {
+        answer
+    })
 }
 
 fn text(shown: &Rebuilt) -> String {
@@ -82,7 +91,10 @@ fn text(shown: &Rebuilt) -> String {
         text.push_str(&format!("\n{}: {}", finding.object, human::plain(&finding.what)));
     }
     if shown.findings_total > FINDINGS_SHOWN as u64 {
-        text.push_str(&format!("\nand {} more", human::count(shown.findings_total - FINDINGS_SHOWN as u64)));
+        text.push_str(&format!(
+            "\nand {} more",
+            human::count(shown.findings_total - FINDINGS_SHOWN as u64)
+        ));
     }
     text
 }

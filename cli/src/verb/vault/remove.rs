@@ -46,7 +46,9 @@ pub(super) async fn run(app: &App, args: &VaultRemoveArgs) -> Result<Answer, Cli
     let entry = {
         let (home, name) = (home.clone(), name.clone());
         let forgotten = tokio::task::spawn_blocking(move || home.forget_vault(&name)).await;
-        forgotten.map_err(|_| CliError::Interrupted)?.doing(|| format!("could not forget vault {}", entry.name))?
+        forgotten
+            .map_err(|_| CliError::Interrupted)?
+            .doing(|| format!("could not forget vault {}", entry.name))?
     };
     let shown = Removed {
         vault: entry.name,
@@ -68,15 +70,30 @@ fn confirm(app: &App, args: &VaultRemoveArgs, url: &str) -> Result<(), CliError>
         return Err(CliError::usage(format!("--yes says {yes:?}, the vault is {name:?}")));
     }
     if !app.screen.can_ask() {
-        return Err(CliError::usage_hint("deleting a vault's data must be confirmed", format!("pass --yes {name}")));
+        return Err(CliError::usage_hint(
+            "deleting a vault's data must be confirmed",
+            format!("pass --yes {name}"),
+        ));
     }
-    app.screen.say(&format!("This deletes every recovery point of vault {name} at {url}, for good."));
-    let failed = |source| CliError::File { doing: "ask on", path: "the terminal".into(), source };
+    app.screen.say(&format!(
+        "This deletes every recovery point of vault {name} at {url}, for good."
+    ));
+    let failed = |source| CliError::File {
+        doing: "ask on",
+        path: "the terminal".into(),
+        source,
+    };
     let mut stderr = std::io::stderr();
-    write!(stderr, "Type the vault's name to go on: ").and_then(|()| stderr.flush()).map_err(failed)?;
+    write!(stderr, "Type the vault's name to go on: ")
+        .and_then(|()| stderr.flush())
+        .map_err(failed)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(failed)?;
-    if line.trim() == name { Ok(()) } else { Err(CliError::usage("not confirmed: nothing was deleted")) }
+    if line.trim() == name {
+        Ok(())
+    } else {
+        Err(CliError::usage("not confirmed: nothing was deleted"))
+    }
 }
 
 async fn delete_data(app: &App, home: &Home, name: &str) -> Result<u64, CliError> {
@@ -88,16 +105,27 @@ async fn delete_data(app: &App, home: &Home, name: &str) -> Result<u64, CliError
         let mut deleted = 0;
         for folder in FOLDERS {
             if folder != KEYS {
-                vault.control.check_claim().await.doing(|| format!("stopped deleting vault {name}"))?;
+                vault
+                    .control
+                    .check_claim()
+                    .await
+                    .doing(|| format!("stopped deleting vault {name}"))?;
             }
-            deleted += delete_folder(backend, folder).await.doing(|| format!("could not delete {folder} of vault {name}"))?;
+            deleted += delete_folder(backend, folder)
+                .await
+                .doing(|| format!("could not delete {folder} of vault {name}"))?;
             // Its own claim is gone with this folder: what follows is opened by nobody.
             if folder == CLUSTER {
                 break;
             }
         }
-        deleted += delete_folder(backend, KEYS).await.doing(|| format!("could not delete the keys of vault {name}"))?;
-        backend.delete(HEADER).await.doing(|| format!("could not delete the header of vault {name}"))?;
+        deleted += delete_folder(backend, KEYS)
+            .await
+            .doing(|| format!("could not delete the keys of vault {name}"))?;
+        backend
+            .delete(HEADER)
+            .await
+            .doing(|| format!("could not delete the header of vault {name}"))?;
         Ok(deleted + 1)
     };
     tokio::select! {
@@ -111,7 +139,9 @@ async fn delete_folder(backend: &dyn Backend, folder: &str) -> Result<u64, treso
     loop {
         // A listing is not read on while what it lists is deleted.
         let batch: Vec<_> = backend.list(folder).take(BATCH).try_collect().await?;
-        let deletes = stream::iter(&batch).map(|object| backend.delete(&object.name)).buffer_unordered(DELETES_IN_FLIGHT);
+        let deletes = stream::iter(&batch)
+            .map(|object| backend.delete(&object.name))
+            .buffer_unordered(DELETES_IN_FLIGHT);
         deletes.try_for_each(|()| async { Ok(()) }).await?;
         deleted += batch.len() as u64;
         if batch.len() < BATCH {
@@ -123,7 +153,10 @@ async fn delete_folder(backend: &dyn Backend, folder: &str) -> Result<u64, treso
 fn text(shown: &Removed, home: &Home) -> String {
     if !shown.data_deleted {
         let again = format!("tresor vault take-over {} --store {}", shown.vault, shown.url);
-        return format!("this home has forgotten vault {}; its data and key file stay, and {again} brings it back", shown.vault);
+        return format!(
+            "this home has forgotten vault {}; its data and key file stay, and {again} brings it back",
+            shown.vault
+        );
     }
     format!(
         "vault {} and its {} objects at {} are deleted; its key file, if any, is left below {}",

@@ -32,7 +32,9 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
     let home = app.home("vault take-over")?;
     let name = app.vault_name(&home, name)?;
     let taking = home::take_over(&home, &name, app.store(), &app.secrets, &app.stores);
-    let taken = Box::pin(taking).await.doing(|| format!("could not take over vault {name}"))?;
+    let taken = Box::pin(taking)
+        .await
+        .doing(|| format!("could not take over vault {name}"))?;
     let slot_made = own_key(app, &home, &taken).await?;
     let shown = Shown {
         vault: taken.entry.name,
@@ -58,7 +60,9 @@ async fn own_key(app: &App, home: &home::Home, taken: &TakenOver) -> Result<Opti
     // The former home's slot stays: its owner may still read, until somebody removes it.
     let slot = format!("home-{}", taken.claim.cluster);
     let change = |unlock| Change::Add(NewSlot::full(&slot, unlock));
-    home_key(home, &vault, change).await.doing(|| String::from("could not make a key file for this home"))?;
+    home_key(home, &vault, change)
+        .await
+        .doing(|| String::from("could not make a key file for this home"))?;
     Ok(Some(slot))
 }
 
@@ -71,5 +75,8 @@ fn text(shown: &Shown) -> String {
         Some(slot) => format!("\nthis home has a key file of its own now: slot {slot}"),
         None => String::new(),
     };
-    format!("this home writes to vault {} at {} now{from}{key}", shown.vault, shown.url)
+    format!(
+        "this home writes to vault {} at {} now{from}{key}",
+        shown.vault, shown.url
+    )
 }

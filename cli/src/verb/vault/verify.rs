@@ -62,7 +62,10 @@ struct Subject {
 pub(super) async fn run(app: &App, args: &VaultVerifyArgs) -> Result<Answer, CliError> {
     let begun = Instant::now();
     let level = Level::from(args.level);
-    let scope = args.pack.as_deref().map_or(Ok(Scope::Vault), |text| parse_pack(text).map(Scope::Pack))?;
+    let scope = args
+        .pack
+        .as_deref()
+        .map_or(Ok(Scope::Vault), |text| parse_pack(text).map(Scope::Pack))?;
     let subject = open(app, args.name.as_deref(), level, scope).await?;
 
     let (_signals, cancel) = app.signals()?;
@@ -102,10 +105,19 @@ fn parse_pack(text: &str) -> Result<PackId, CliError> {
         // An object's name has two digits in front of the writer, which follow from it.
         let writer = writer.rsplit_once('/').map_or(writer, |(_, writer)| writer);
         let writer: Writer = writer.parse().ok()?;
-        let seq = if seq.len() == 8 { u32::from_str_radix(seq, 16).ok() } else { None }?;
+        let seq = if seq.len() == 8 {
+            u32::from_str_radix(seq, 16).ok()
+        } else {
+            None
+        }?;
         Some(PackId { writer, seq })
     };
-    parse().ok_or_else(|| CliError::usage_hint(format!("{text:?} is no pack"), "a pack is named WRITER/SEQ, as findings and errors name it"))
+    parse().ok_or_else(|| {
+        CliError::usage_hint(
+            format!("{text:?} is no pack"),
+            "a pack is named WRITER/SEQ, as findings and errors name it",
+        )
+    })
 }
 
 /// Opens what is to be verified: with its keys, or without them where there are none and the level needs none.
@@ -115,12 +127,20 @@ async fn open(app: &App, name: Option<&str>, level: Level, scope: Scope) -> Resu
             let expected = match scope {
                 Scope::Vault => {
                     let points = app.points(&vault).await?;
-                    points.points.iter().map(|point| (point.manifest.item, point.manifest.point)).collect()
+                    points
+                        .points
+                        .iter()
+                        .map(|point| (point.manifest.item, point.manifest.point))
+                        .collect()
                 }
                 _ => Vec::new(),
             };
             let target = Target::opened(Arc::clone(&vault.vault), None);
-            return Ok(Subject { name: vault.name, target, options: Options { scope, expected } });
+            return Ok(Subject {
+                name: vault.name,
+                target,
+                options: Options { scope, expected },
+            });
         }
         Err(error) => error,
     };
@@ -139,9 +159,17 @@ async fn open(app: &App, name: Option<&str>, level: Level, scope: Scope) -> Resu
     let store = app.stores.open(&url, false)?;
     // Also for an error of the store that only looks like a missing key: then this fails the same way.
     let (header, _) = open_header(store.backend.as_ref(), &store.url).await?;
-    app.screen.note("no key: findings cannot name the recovery points that they harm");
+    app.screen
+        .note("no key: findings cannot name the recovery points that they harm");
     let target = Target::keyless(store.backend, header.vault);
-    Ok(Subject { name, target, options: Options { scope, expected: Vec::new() } })
+    Ok(Subject {
+        name,
+        target,
+        options: Options {
+            scope,
+            expected: Vec::new(),
+        },
+    })
 }
 
 /// Tells the index what is lost, so that the next backup stores it again. That is the writer's: where this home is not, the next rebuild or verify of
@@ -153,12 +181,21 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
     let told = async {
         let home = app.home("vault verify")?;
         let vault = app.open_for_writing(&home, name).await?;
-        report.marks.apply(vault.index.as_ref()).await.map_err(tresor_storage::Error::from)?;
+        report
+            .marks
+            .apply(vault.index.as_ref())
+            .await
+            .map_err(tresor_storage::Error::from)?;
         Ok::<_, CliError>(())
     };
     match told.await {
-        Ok(()) => app.screen.note("the next backup stores again what it still finds on its disks of what is lost"),
-        Err(error) => app.screen.say(&format!("warning: the index could not be told what is lost: {}", error.chain())),
+        Ok(()) => app
+            .screen
+            .note("the next backup stores again what it still finds on its disks of what is lost"),
+        Err(error) => app.screen.say(&format!(
+            "warning: the index could not be told what is lost: {}",
+            error.chain()
+        )),
     }
 }
 
@@ -191,21 +228,33 @@ fn shown(vault: String, report: &Report, begun: Instant) -> VerifyShown {
 fn text(shown: &VerifyShown) -> String {
     let mut text = String::new();
     for finding in shown.findings.iter().take(FINDINGS_SHOWN) {
-        text.push_str(&format!("{}: {}: {}\n", finding.kind, finding.object, human::plain(&finding.what)));
+        text.push_str(&format!(
+            "{}: {}: {}\n",
+            finding.kind,
+            finding.object,
+            human::plain(&finding.what)
+        ));
         for point in &finding.points {
             text.push_str(&format!("  harms point {point}\n"));
         }
     }
     let more = (shown.findings.len() as u64 + shown.findings_more).saturating_sub(FINDINGS_SHOWN as u64);
     if more > 0 {
-        text.push_str(&format!("and {} more findings; --json names more\n", human::count(more)));
+        text.push_str(&format!(
+            "and {} more findings; --json names more\n",
+            human::count(more)
+        ));
     }
     for note in &shown.notes {
         text.push_str(&format!("note: {}\n", human::plain(note)));
     }
     let result = match shown.findings.len() as u64 + shown.findings_more {
         0 => String::from("nothing is wrong"),
-        count => format!("{} findings, {} recovery points harmed", human::count(count), shown.points_harmed.len()),
+        count => format!(
+            "{} findings, {} recovery points harmed",
+            human::count(count),
+            shown.points_harmed.len()
+        ),
     };
     text.push_str(&format!(
         "vault {} at level {}: {result}; {} objects looked at, {} read, in {}",
@@ -226,7 +275,14 @@ mod tests {
 
     #[test]
     fn a_pack_is_understood_as_messages_and_as_findings_name_it() {
-        let pack = PackId { writer: Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) }, seq: 0xabc };
+        let pack = PackId {
+            writer: Writer {
+                cluster: ClusterId(1),
+                session: SessionId(2),
+                part: PartId(3),
+            },
+            seq: 0xabc,
+        };
         for text in [pack.to_string(), names::pack(pack)] {
             assert_eq!(parse_pack(&text).ok(), Some(pack), "{text}");
         }
