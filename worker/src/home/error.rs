@@ -105,7 +105,7 @@ impl HomeError {
             Self::NoVault { known, .. } => Some(format!("there are: {}", known.join(", "))),
             Self::NoKey { .. } => Some(String::from("give a key file, the recovery kit or the passphrase")),
             Self::Storage(tresor_storage::Error::Vault(VaultError::VaultExists { .. })) => {
-                Some(String::from("to use that vault: tresor vault take-over NAME --url URL"))
+                Some(String::from("to use that vault: tresor vault take-over NAME --store URL"))
             }
             _ => None,
         }
