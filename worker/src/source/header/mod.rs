@@ -73,6 +73,25 @@ pub(super) fn examine(file: &File, size: u64, format: DiskFormat) -> Result<Fact
     }
 }
 
+/// Gives bytes to the parsers of all formats, as an image could hold them.
+pub(super) fn parse_foreign(bytes: &[u8]) {
+    let read = |offset: u64, length: usize| -> Result<Vec<u8>, HeaderError> {
+        let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        Ok(rest[..length.min(rest.len())].to_vec())
+    };
+    let _ = qcow2::parse(&bytes[..bytes.len().min(qcow2::HEAD_MAX)]);
+    let _ = vhd::parse(&bytes[..bytes.len().min(vhd::FOOTER)], &bytes[bytes.len().saturating_sub(vhd::FOOTER)..]);
+    let _ = vhdx::parse(read);
+    match vmdk::descriptor_place(bytes) {
+        Ok(Some((offset, length))) => {
+            let _ = read(offset, length).and_then(|descriptor| vmdk::parse(&descriptor, true));
+        }
+        _ => {
+            let _ = vmdk::parse(bytes, false);
+        }
+    }
+}
+
 /// Reads up to `length` bytes at `offset`, fewer at the end.
 fn read_up_to(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
