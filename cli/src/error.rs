@@ -78,12 +78,18 @@ pub(crate) enum CliError {
 impl CliError {
     /// A wrong command line.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: None }
+        Self::Usage {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A wrong command line, and what to type instead.
     pub(crate) fn usage_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: Some(hint.into()) }
+        Self::Usage {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
     }
 
     /// What it is for the caller.
@@ -95,7 +101,9 @@ impl CliError {
             Self::While { source, .. } => source.failure(),
             Self::Storage(error) => failure_of_storage(error),
             Self::Worker(WorkerError::Storage(error)) => failure_of_storage(error),
-            Self::Worker(error @ (WorkerError::Source { .. } | WorkerError::Sink { .. })) => Failure::Machine(error.kind()),
+            Self::Worker(error @ (WorkerError::Source { .. } | WorkerError::Sink { .. })) => {
+                Failure::Machine(error.kind())
+            }
             Self::Worker(error) => Failure::Vault(error.kind()),
             Self::Home(error) => Failure::Vault(error.kind()),
             Self::Control(error) => Failure::Vault(error.kind()),
@@ -171,7 +179,10 @@ impl<T, E: Into<CliError>> Doing<T> for Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, CliError> {
         self.map_err(|error| match error.into() {
             CliError::Interrupted => CliError::Interrupted,
-            error => CliError::While { doing: what(), source: Box::new(error) },
+            error => CliError::While {
+                doing: what(),
+                source: Box::new(error),
+            },
         })
     }
 }
@@ -182,8 +193,13 @@ mod tests {
 
     #[test]
     fn the_chain_is_one_line_and_keeps_what_kind_it_is() {
-        let error = CliError::from(VaultError::NotThere { what: "point", name: String::from("web\n\u{1b}[31m") });
-        let error = Err::<(), _>(error).doing(|| String::from("could not restore")).expect_err("an error stays one");
+        let error = CliError::from(VaultError::NotThere {
+            what: "point",
+            name: String::from("web\n\u{1b}[31m"),
+        });
+        let error = Err::<(), _>(error)
+            .doing(|| String::from("could not restore"))
+            .expect_err("an error stays one");
         assert_eq!(error.chain(), "could not restore: no point web  [31m");
         assert_eq!(error.failure(), Failure::Vault(Kind::Missing));
     }
@@ -191,7 +207,9 @@ mod tests {
     #[test]
     fn an_interruption_stays_one_whatever_it_interrupted() {
         let error = CliError::from(WorkerError::Interrupted);
-        let error = Err::<(), _>(error).doing(|| String::from("could not back up")).expect_err("an error stays one");
+        let error = Err::<(), _>(error)
+            .doing(|| String::from("could not back up"))
+            .expect_err("an error stays one");
         assert_eq!(error.chain(), "interrupted");
         assert_eq!(error.failure(), Failure::Interrupted);
     }
@@ -201,7 +219,17 @@ mod tests {
         let locked = CliError::from(tresor_storage::Error::from(tresor_storage::index::IndexError::Locked));
         assert_eq!(locked.failure().code().number(), 6);
         let source = "corrupted block".into();
-        let failing = tresor_storage::index::IndexError::Database { what: "get", source };
-        assert_eq!(CliError::from(tresor_storage::Error::from(failing)).failure().code().number(), 1);
+        let failing = tresor_storage::index::IndexError::Database {
+            what: "get",
+            kind: Kind::Retry,
+            source,
+        };
+        assert_eq!(
+            CliError::from(tresor_storage::Error::from(failing))
+                .failure()
+                .code()
+                .number(),
+            1
+        );
     }
 }

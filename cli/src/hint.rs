@@ -7,6 +7,7 @@ use tresor_storage::keys::KeyError;
 use tresor_storage::vault::VaultError;
 use tresor_worker::WorkerError;
 use tresor_worker::control::ControlError;
+use tresor_worker::home::HomeError;
 
 use crate::error::CliError;
 use crate::exit::Failure;
@@ -17,7 +18,11 @@ pub(crate) fn hint(error: &CliError, vault: &str) -> Option<String> {
         CliError::Usage { hint, .. } => hint.clone(),
         CliError::Settings { .. } => Some(String::from("tresor config show says where each setting comes from")),
         CliError::While { source, .. } => hint(source, vault),
-        CliError::Home(error) => error.hint().or_else(|| of_kind(Failure::Vault(error.kind()), vault)),
+        CliError::Home(error) => error.hint().or_else(|| match error {
+            HomeError::Storage(error) => of_storage(error, vault),
+            HomeError::Control(error) | HomeError::NotWritable { source: error, .. } => of_control(error, vault),
+            error => of_kind(Failure::Vault(error.kind()), vault),
+        }),
         CliError::Worker(WorkerError::Source { source, .. }) => {
             source.hint().map(String::from).or_else(|| of_machine(source.kind()))
         }
@@ -44,27 +49,34 @@ fn of_control(error: &ControlError, vault: &str) -> Option<String> {
 fn of_storage(error: &tresor_storage::Error, vault: &str) -> Option<String> {
     match error {
         tresor_storage::Error::While { source, .. } => of_storage(source, vault),
-        tresor_storage::Error::Key(KeyError::Wrong { .. }) => {
-            Some(String::from("check the passphrase or file; --recovery-kit FILE opens the vault, too"))
-        }
+        tresor_storage::Error::Key(KeyError::Wrong { .. }) => Some(String::from(
+            "check the passphrase or file; --recovery-kit FILE opens the vault, too",
+        )),
         tresor_storage::Error::Key(KeyError::None { .. }) => {
             Some(String::from("give --key-file, --recovery-kit or --passphrase-file"))
         }
-        tresor_storage::Error::Key(KeyError::NotAllowed { .. }) => {
-            Some(format!("open the vault with another key: tresor vault key list --vault {vault}"))
-        }
+        tresor_storage::Error::Key(KeyError::NotAllowed { .. }) => Some(format!(
+            "open the vault with another key: tresor vault key list --vault {vault}"
+        )),
+        tresor_storage::Error::Key(KeyError::Removed { .. }) => Some(String::from(
+            "its secret was rotated or removed; after a rotation that was cut off: --key-file HOME/keys/VAULT-ID.new",
+        )),
         tresor_storage::Error::Key(_) => None,
-        tresor_storage::Error::Backend(BackendError::Denied { .. }) => {
-            Some(String::from("check the store's credentials and what they permit: tresor config show"))
+        tresor_storage::Error::Backend(BackendError::Denied { .. }) => Some(String::from(
+            "check the store's credentials and what they permit: tresor config show",
+        )),
+        tresor_storage::Error::Backend(BackendError::Configuration { .. } | BackendError::Refused { .. }) => Some(
+            String::from("check the URL, and [stores.\"URL\"] in the configuration: tresor config show"),
+        ),
+        tresor_storage::Error::Vault(VaultError::NoVault { .. }) => {
+            Some(String::from("tresor vault list; tresor vault create NAME --store URL"))
         }
-        tresor_storage::Error::Backend(BackendError::Configuration { .. } | BackendError::Refused { .. }) => {
-            Some(String::from("check the URL, and [stores.\"URL\"] in the configuration: tresor config show"))
-        }
-        tresor_storage::Error::Vault(VaultError::NoVault { .. }) => Some(String::from("tresor vault list; tresor vault create NAME --store URL")),
         tresor_storage::Error::Vault(VaultError::NotThere { .. } | VaultError::Ambiguous { .. }) => {
             Some(format!("tresor point list --vault {vault}"))
         }
-        tresor_storage::Error::Index(IndexError::Locked) => Some(String::from("wait until the other process is done, then try again")),
+        tresor_storage::Error::Index(IndexError::Locked) => {
+            Some(String::from("wait until the other process is done, then try again"))
+        }
         tresor_storage::Error::Index(_) => Some(format!("tresor vault rebuild {vault}")),
         error => of_kind(Failure::Vault(error.kind()), vault),
     }
@@ -82,16 +94,26 @@ fn of_machine(kind: Kind) -> Option<String> {
 fn of_kind(failure: Failure, vault: &str) -> Option<String> {
     match failure {
         Failure::Usage | Failure::Interrupted => None,
-        Failure::Damage => Some(format!("tresor vault verify {vault} --level contents; restore the rest with --allow-damage")),
+        Failure::Damage => Some(format!(
+            "tresor vault verify {vault} --level contents; restore the rest with --allow-damage"
+        )),
         Failure::Machine(kind) => of_machine(kind),
         Failure::Vault(kind) => match kind {
-            Kind::Retry => Some(String::from("try again when the store answers; what was stored is not stored twice")),
+            Kind::Retry => Some(String::from(
+                "try again when the store answers; what was stored is not stored twice",
+            )),
             Kind::Corrupt => Some(format!("tresor vault verify {vault} --level contents")),
             Kind::Unsupported => Some(String::from("a newer version wrote it: upgrade tresor")),
-            Kind::Fenced => Some(format!("if the holder is gone for good: tresor vault take-over {vault}")),
-            Kind::Full => Some(String::from("free space in the store, then try again; what was stored is not stored twice")),
+            Kind::Fenced => Some(format!(
+                "if the holder is gone for good: tresor vault take-over {vault}"
+            )),
+            Kind::Full => Some(String::from(
+                "free space in the store, then try again; what was stored is not stored twice",
+            )),
             Kind::Denied => Some(String::from("check keys and credentials: tresor config show")),
-            Kind::Bug => Some(String::from("this is a fault of tresor: please report it, with the output of -vv")),
+            Kind::Bug => Some(String::from(
+                "this is a fault of tresor: please report it, with the output of -vv",
+            )),
             Kind::Missing | Kind::Invalid => None,
         },
     }
@@ -103,7 +125,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_failure_that_a_person_can_mend_has_a_hint() {
-        for kind in [Kind::Retry, Kind::Corrupt, Kind::Unsupported, Kind::Fenced, Kind::Full, Kind::Denied, Kind::Bug] {
+        for kind in [
+            Kind::Retry,
+            Kind::Corrupt,
+            Kind::Unsupported,
+            Kind::Fenced,
+            Kind::Full,
+            Kind::Denied,
+            Kind::Bug,
+        ] {
             assert!(of_kind(Failure::Vault(kind), "main").is_some(), "{kind:?}");
         }
         assert!(of_kind(Failure::Damage, "main").is_some_and(|hint| hint.contains("verify main")));
@@ -111,7 +141,10 @@ mod tests {
 
     #[test]
     fn the_hint_is_that_of_the_innermost_cause() {
-        let denied = KeyError::Wrong { what: String::from("the passphrase"), vault: String::from("ab") };
+        let denied = KeyError::Wrong {
+            what: String::from("the passphrase"),
+            vault: String::from("ab"),
+        };
         let error = CliError::While {
             doing: String::from("could not open the vault"),
             source: Box::new(CliError::from(tresor_storage::Error::While {

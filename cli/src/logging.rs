@@ -27,9 +27,13 @@ fn filter(words: &str) -> String {
 /// [`CliError::Settings`] for a filter that is none.
 pub(crate) fn start(words: &str, format: LogFormat, screen: &Screen) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(filter(words)).map_err(|error| CliError::Settings {
-        problems: vec![format!("log {words:?} is neither a level (off, error, warn, info, debug, trace) nor a filter: {error}")],
+        problems: vec![format!(
+            "log {words:?} is neither a level (off, error, warn, info, debug, trace) nor a filter: {error}"
+        )],
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(screen.clone());
     // Fails only when a subscriber is there already, which then logs.
     let _ = match format {
         LogFormat::Human => builder.with_target(false).with_ansi(false).try_init(),
@@ -44,7 +48,10 @@ mod tests {
 
     #[test]
     fn a_level_is_meant_for_our_own_crates() {
-        assert_eq!(filter("debug"), "warn,tresor=debug,tresor_storage=debug,tresor_worker=debug");
+        assert_eq!(
+            filter("debug"),
+            "warn,tresor=debug,tresor_storage=debug,tresor_worker=debug"
+        );
         assert_eq!(filter("error"), "error");
         assert_eq!(filter("tresor_worker::nbd=trace"), "tresor_worker::nbd=trace");
     }

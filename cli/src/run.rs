@@ -56,7 +56,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => answer.code,
         Err(error) => {
             screen.say(&format!("error: could not write to standard output: {error}"));
-            if answer.code == Code::Done { Code::Failed } else { answer.code }
+            if answer.code == Code::Done {
+                Code::Failed
+            } else {
+                answer.code
+            }
         }
     };
     ExitCode::from(code.number())
@@ -67,7 +71,11 @@ fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
     // These tell of the program itself: no setting matters, and none that is wrong may stop them.
     let about_itself = matches!(cli.verb, Verb::Completion(_) | Verb::Man(_) | Verb::Reference(_));
     let home = config::home(&cli.global, &env)?;
-    let file = if about_itself { FileConfig::default() } else { FileConfig::load(&home.value)? };
+    let file = if about_itself {
+        FileConfig::default()
+    } else {
+        FileConfig::load(&home.value)?
+    };
     let settings = config::resolve(home, &cli.global, &env, file)?;
     logging::start(&settings.log.value, settings.log_format.value, screen)?;
     Ok(App::new(&cli.global, settings, screen.clone()))
@@ -77,7 +85,11 @@ fn start(app: &App, verb: Verb) -> Result<Answer, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| CliError::File { doing: "start", path: "threads".into(), source })?;
+        .map_err(|source| CliError::File {
+            doing: "start",
+            path: "threads".into(),
+            source,
+        })?;
     let result = runtime.block_on(Box::pin(verb::run(app, verb)));
     runtime.shutdown_timeout(PATIENCE);
     result
@@ -92,8 +104,15 @@ fn fail(error: &CliError, vault: &str, screen: &Screen) -> Answer {
         screen.say(&format!("hint: {hint}"));
     }
     let exit_code = failure.code().number();
-    let parts = ErrorParts { kind: failure.word(), message: &message, hint: hint.as_deref(), exit_code };
-    screen.answer(&ErrorShown { error: parts }, String::new).with_code(failure.code())
+    let parts = ErrorParts {
+        kind: failure.word(),
+        message: &message,
+        hint: hint.as_deref(),
+        exit_code,
+    };
+    screen
+        .answer(&ErrorShown { error: parts }, String::new)
+        .with_code(failure.code())
 }
 
 /// A command line that is none, or that asks for help or the version.
@@ -108,7 +127,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let exit_code = Failure::Usage.code().number();
-        let parts = ErrorParts { kind: Failure::Usage.word(), message, hint: Some("tresor --help"), exit_code };
+        let parts = ErrorParts {
+            kind: Failure::Usage.word(),
+            message,
+            hint: Some("tresor --help"),
+            exit_code,
+        };
         let screen = Screen::new(true, true);
         let _ = screen.print(&screen.answer(&ErrorShown { error: parts }, String::new));
     }

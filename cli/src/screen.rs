@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tracing_subscriber::fmt::MakeWriter;
+use tresor_storage::verify::{self, Phase};
 use tresor_worker::progress::Progress;
 
 use crate::exit::Code;
@@ -42,7 +43,13 @@ impl Screen {
         if quiet || !stderr_terminal {
             bars.set_draw_target(ProgressDrawTarget::hidden());
         }
-        Self { bars, quiet, json, stdout_terminal: io::stdout().is_terminal(), stderr_terminal }
+        Self {
+            bars,
+            quiet,
+            json,
+            stdout_terminal: io::stdout().is_terminal(),
+            stderr_terminal,
+        }
     }
 
     /// Whether a person reads the answer.
@@ -55,11 +62,6 @@ impl Screen {
         self.stderr_terminal && io::stdin().is_terminal()
     }
 
-    /// Whether JSON is wanted.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// The answer to a command: `value` with `--json`, else the text.
     pub(crate) fn answer(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Answer {
         let text = match (self.json, self.stdout_terminal) {
@@ -67,7 +69,10 @@ impl Screen {
             (true, false) => serde_json::to_string(value),
             (false, _) => Ok(text()),
         };
-        Answer { text: text.expect("answers have string keys and no failing parts"), code: Code::Done }
+        Answer {
+            text: text.expect("answers have string keys and no failing parts"),
+            code: Code::Done,
+        }
     }
 
     /// A note to the person at standard error; none with `--quiet`.
@@ -87,22 +92,58 @@ impl Screen {
     /// Shows a job's progress until the guard is dropped.
     pub(crate) fn watch(&self, name: &str, progress: Arc<Progress>) -> Watch {
         let bar = self.bars.add(ProgressBar::no_length());
-        let style = "{prefix} {bar:24} {percent:>3}% {bytes:>11} of {total_bytes}  {bytes_per_sec:>13}  {eta:>4} left  {wide_msg}";
-        bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed").progress_chars("━╸ "));
+        bar.set_style(style("{prefix} {bar:24} {percent:>3}% {bytes:>11} of {total_bytes}  {bytes_per_sec:>13}  {eta:>4} left  {wide_msg}"));
         bar.set_prefix(human::plain(name));
+        self.tick(bar, move |bar| {
+            let now = progress.snapshot();
+            if now.bytes_total > 0 {
+                bar.set_length(now.bytes_total);
+            }
+            bar.set_position(now.bytes_done);
+            if now.bytes_new > 0 || now.bytes_stored > 0 {
+                bar.set_message(format!(
+                    "{} new, {} moved",
+                    human::size(now.bytes_new),
+                    human::size(now.bytes_stored)
+                ));
+            }
+        })
+    }
+
+    /// Shows how far verifying is until the guard is dropped.
+    pub(crate) fn watch_verify(&self, name: &str, progress: Arc<verify::Progress>) -> Watch {
+        let bar = self.bars.add(ProgressBar::no_length());
+        bar.set_style(style(
+            "{prefix} {msg} {bar:24} {percent:>3}% {bytes:>11} of {total_bytes}  {bytes_per_sec:>13}  {eta:>4} left",
+        ));
+        bar.set_prefix(human::plain(name));
+        self.tick(bar, move |bar| {
+            let now = progress.snapshot();
+            let phase = match now.phase {
+                Phase::Names => "listing",
+                Phase::Objects => "objects",
+                Phase::Recipes => "recipes",
+                Phase::Harm => "harmed points",
+            };
+            bar.set_message(if now.findings > 0 {
+                format!("{phase}, {} findings,", now.findings)
+            } else {
+                phase.to_owned()
+            });
+            if now.bytes_total > 0 {
+                bar.set_length(now.bytes_total);
+            }
+            bar.set_position(now.bytes_done);
+        })
+    }
+
+    fn tick(&self, bar: ProgressBar, mut show: impl FnMut(&ProgressBar) + Send + 'static) -> Watch {
         let shown = bar.clone();
         let task = tokio::spawn(async move {
             let mut tick = tokio::time::interval(REFRESH);
             loop {
                 tick.tick().await;
-                let now = progress.snapshot();
-                if now.bytes_total > 0 {
-                    shown.set_length(now.bytes_total);
-                }
-                shown.set_position(now.bytes_done);
-                if now.bytes_new > 0 || now.bytes_stored > 0 {
-                    shown.set_message(format!("{} new, {} moved", human::size(now.bytes_new), human::size(now.bytes_stored)));
-                }
+                show(&shown);
             }
         });
         Watch { bar, task }
@@ -123,6 +164,12 @@ impl Screen {
             result => result,
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("our templates are well-formed")
+        .progress_chars("━╸ ")
 }
 
 impl Answer {
@@ -179,6 +226,9 @@ impl<'a> MakeWriter<'a> for Screen {
     type Writer = LogLine;
 
     fn make_writer(&'a self) -> LogLine {
-        LogLine { bars: self.bars.clone(), bytes: Vec::new() }
+        LogLine {
+            bars: self.bars.clone(),
+            bytes: Vec::new(),
+        }
     }
 }

@@ -25,11 +25,17 @@ impl Drop for Signals {
 /// When the system does not let us listen.
 pub(crate) fn listen(screen: &Screen, cancel: CancellationToken) -> Result<Signals, CliError> {
     let open = |kind| {
-        signal(kind).map_err(|source| CliError::File { doing: "listen for", path: "signals".into(), source })
+        signal(kind).map_err(|source| CliError::File {
+            doing: "listen for",
+            path: "signals".into(),
+            source,
+        })
     };
     let (interrupt, terminate) = (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
     let screen = screen.clone();
-    Ok(Signals { task: tokio::spawn(wait(interrupt, terminate, screen, cancel)) })
+    Ok(Signals {
+        task: tokio::spawn(wait(interrupt, terminate, screen, cancel)),
+    })
 }
 
 async fn wait(mut interrupt: Signal, mut terminate: Signal, screen: Screen, cancel: CancellationToken) {
@@ -43,6 +49,9 @@ async fn wait(mut interrupt: Signal, mut terminate: Signal, screen: Screen, canc
     screen.note("stopping; what was stored is kept for the next attempt (again to stop at once)");
     cancel.cancel();
     next().await;
-    #[expect(clippy::disallowed_methods, reason = "asked for twice: whatever hangs in an orderly end is not waited for")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "asked for twice: whatever hangs in an orderly end is not waited for"
+    )]
     std::process::exit(i32::from(Code::Interrupted.number()));
 }

@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::screen::Screen;
 
 /// Looks for secrets where the caller said.
+#[derive(Clone)]
 pub(crate) struct Secrets {
     key_file: Option<PathBuf>,
     recovery_kit: Option<PathBuf>,
@@ -54,6 +55,19 @@ impl Secrets {
         Ok(first)
     }
 
+    /// The same, but nobody is asked.
+    pub(crate) fn without_asking(&self) -> Self {
+        Self {
+            can_ask: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether this call names what opens vaults.
+    pub(crate) fn is_explicit(&self) -> bool {
+        self.key_file.is_some() || self.recovery_kit.is_some() || matches!(self.passphrase_file, Some((_, true)))
+    }
+
     /// The passphrase file of the settings.
     pub(crate) fn passphrase_file(&self) -> Option<&Path> {
         self.passphrase_file.as_ref().map(|(path, _)| path.as_path())
@@ -62,7 +76,11 @@ impl Secrets {
 
 fn ask(prompt: &str) -> Result<Zeroizing<String>, KeyError> {
     let asked = rpassword::prompt_password(prompt).map(Zeroizing::new);
-    asked.map_err(|source| KeyError::Io { doing: "ask on", path: String::from("the terminal"), source })
+    asked.map_err(|source| KeyError::Io {
+        doing: "ask on",
+        path: String::from("the terminal"),
+        source,
+    })
 }
 
 /// The first line of a file, without its end.
@@ -71,15 +89,25 @@ fn first_line(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     let line = text.split('\n').next().unwrap_or_default();
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() {
-        return Err(KeyError::File { path: path.display().to_string(), why: String::from("its first line is empty") });
+        return Err(KeyError::File {
+            path: path.display().to_string(),
+            why: String::from("its first line is empty"),
+        });
     }
     Ok(Zeroizing::new(line.to_owned()))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     read_small(path).map_err(|error| match error {
-        CliError::File { doing, source, .. } => KeyError::Io { doing, path: path.display().to_string(), source },
-        other => KeyError::File { path: path.display().to_string(), why: other.chain() },
+        CliError::File { doing, source, .. } => KeyError::Io {
+            doing,
+            path: path.display().to_string(),
+            source,
+        },
+        other => KeyError::File {
+            path: path.display().to_string(),
+            why: other.chain(),
+        },
     })
 }
 
@@ -92,7 +120,10 @@ impl UnlockSource for Secrets {
             let kit = RecoveryKit::from_text(&read(path)?)?;
             if kit.vault != vault {
                 let why = format!("it is of vault {}, this is vault {vault}", kit.vault);
-                return Err(KeyError::Wrong { what: format!("recovery kit {} ({why})", path.display()), vault: vault.to_string() });
+                return Err(KeyError::Wrong {
+                    what: format!("recovery kit {} ({why})", path.display()),
+                    vault: vault.to_string(),
+                });
             }
             return Ok(Some(kit.unlock()));
         }
@@ -120,7 +151,13 @@ mod tests {
     fn a_passphrase_is_the_first_line_and_nothing_of_it_is_trimmed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p");
-        for (text, found) in [(" two words \nrest", Some(" two words ")), ("x", Some("x")), ("x\r\n", Some("x")), ("\nx", None), ("", None)] {
+        for (text, found) in [
+            (" two words \nrest", Some(" two words ")),
+            ("x", Some("x")),
+            ("x\r\n", Some("x")),
+            ("\nx", None),
+            ("", None),
+        ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(first_line(&path).ok().as_deref().map(String::as_str), found, "{text:?}");
         }

@@ -66,7 +66,13 @@ pub struct Catalog {
 /// So a catalogue that a fenced writer still put while its fence went up never hides what the taker decided, and who takes over goes on
 /// from the last catalogue of the former holder. A cluster without a claim counts last: no honest history has one.
 pub fn newest_first(mut catalogs: Vec<CatalogId>, claims: &[(u64, ClusterId)]) -> Vec<CatalogId> {
-    let claim = |cluster| claims.iter().filter(|(_, of)| *of == cluster).map(|(number, _)| *number).max();
+    let claim = |cluster| {
+        claims
+            .iter()
+            .filter(|(_, of)| *of == cluster)
+            .map(|(number, _)| *number)
+            .max()
+    };
     catalogs.sort_by_cached_key(|c| Reverse((claim(c.cluster), Reverse(c.cluster), c.index)));
     catalogs
 }
@@ -81,7 +87,12 @@ impl Catalog {
         let hidden = self.hidden.iter().map(|(point, hidden)| stored::HiddenPoint {
             item_id: hidden.item.0.to_vec().into(),
             point_id: point.0.to_vec().into(),
-            removed_at: hidden.removed_at.chars().take(TIME_MAX / 4).collect(),
+            removed_at: hidden
+                .removed_at
+                .chars()
+                .filter(char::is_ascii)
+                .take(TIME_MAX)
+                .collect(),
         });
         let message = stored::Catalog {
             format_version: VERSION,
@@ -91,8 +102,20 @@ impl Catalog {
             hidden: hidden.collect(),
             written_at: self.written_at.clone(),
         };
-        let writer = Writer { cluster: id.cluster, session: SessionId(id.index), part: PartId::random() };
-        seal_object(keyring, ObjectKind::Catalog, vault, writer, 0, &id.object_name(), &message.encode_to_vec())
+        let writer = Writer {
+            cluster: id.cluster,
+            session: SessionId(id.index),
+            part: PartId::random(),
+        };
+        seal_object(
+            keyring,
+            ObjectKind::Catalog,
+            vault,
+            writer,
+            0,
+            &id.object_name(),
+            &message.encode_to_vec(),
+        )
     }
 
     /// Opens the object of `id`.
@@ -102,29 +125,49 @@ impl Catalog {
     pub fn open(keyring: &Keyring, vault: VaultId, id: CatalogId, bytes: &[u8]) -> Result<Self> {
         let malformed = |why| FormatError::Malformed { what: "catalogue", why };
         let (header, plain) = open_object(keyring, ObjectKind::Catalog, vault, &id.object_name(), bytes)?;
-        let message = stored::Catalog::decode(plain.as_slice()).map_err(|_| malformed("is not the message it must be"))?;
+        let message =
+            stored::Catalog::decode(plain.as_slice()).map_err(|_| malformed("is not the message it must be"))?;
         if message.format_version != VERSION {
-            return Err(FormatError::Unsupported { what: "catalogue version", value: message.format_version.into() }.into());
+            return Err(FormatError::Unsupported {
+                what: "catalogue version",
+                value: message.format_version.into(),
+            }
+            .into());
         }
-        let said = CatalogId { cluster: ClusterId(message.cluster), index: message.index };
+        let said = CatalogId {
+            cluster: ClusterId(message.cluster),
+            index: message.index,
+        };
         if said != id || message.vault_id != vault.0.as_slice() || header.writer.cluster != id.cluster {
             return Err(malformed("belongs elsewhere than its name says").into());
         }
         check_count(message.hidden.len())?;
         let mut hidden = BTreeMap::new();
-        for stored::HiddenPoint { item_id, point_id, removed_at } in message.hidden {
+        for stored::HiddenPoint {
+            item_id,
+            point_id,
+            removed_at,
+        } in message.hidden
+        {
             let item = ItemId::from_slice(&item_id).map_err(|_| malformed("an item id is not 16 bytes long"))?;
             let point = PointId::from_slice(&point_id).map_err(|_| malformed("a point id is not 16 bytes long"))?;
             let removed_at = removed_at.chars().filter(|c| !c.is_control()).take(TIME_MAX).collect();
             hidden.insert(point, Hidden { item, removed_at });
         }
-        Ok(Self { hidden, written_at: message.written_at })
+        Ok(Self {
+            hidden,
+            written_at: message.written_at,
+        })
     }
 }
 
 fn check_count(count: usize) -> Result<(), FormatError> {
     if count > HIDDEN_MAX {
-        return Err(FormatError::TooLarge { what: "removed points in a catalogue", value: count as u64, max: HIDDEN_MAX as u64 });
+        return Err(FormatError::TooLarge {
+            what: "removed points in a catalogue",
+            value: count as u64,
+            max: HIDDEN_MAX as u64,
+        });
     }
     Ok(())
 }
@@ -138,12 +181,21 @@ mod tests {
     const VAULT: VaultId = VaultId([3; 16]);
 
     fn id(cluster: u64, index: u64) -> CatalogId {
-        CatalogId { cluster: ClusterId(cluster), index }
+        CatalogId {
+            cluster: ClusterId(cluster),
+            index,
+        }
     }
 
     fn catalog() -> Catalog {
-        let hidden = Hidden { item: ItemId([1; 16]), removed_at: "2026-11-22T03:00:00Z".into() };
-        Catalog { hidden: BTreeMap::from([(PointId([2; 16]), hidden)]), written_at: "2026-11-22T03:00:00Z".into() }
+        let hidden = Hidden {
+            item: ItemId([1; 16]),
+            removed_at: "2026-11-22T03:00:00Z".into(),
+        };
+        Catalog {
+            hidden: BTreeMap::from([(PointId([2; 16]), hidden)]),
+            written_at: "2026-11-22T03:00:00Z".into(),
+        }
     }
 
     #[test]
@@ -157,23 +209,49 @@ mod tests {
     fn a_catalogue_under_another_name_or_of_another_vault_or_damaged_is_refused() {
         let keyring = Keyring::generate();
         let sealed = catalog().seal(&keyring, VAULT, id(7, 9)).unwrap();
-        assert_eq!(Catalog::open(&keyring, VAULT, id(7, 10), &sealed).unwrap_err().kind(), Kind::Corrupt);
-        assert_eq!(Catalog::open(&keyring, VAULT, id(8, 9), &sealed).unwrap_err().kind(), Kind::Corrupt);
-        assert_eq!(Catalog::open(&keyring, VaultId([4; 16]), id(7, 9), &sealed).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(
+            Catalog::open(&keyring, VAULT, id(7, 10), &sealed).unwrap_err().kind(),
+            Kind::Corrupt
+        );
+        assert_eq!(
+            Catalog::open(&keyring, VAULT, id(8, 9), &sealed).unwrap_err().kind(),
+            Kind::Corrupt
+        );
+        assert_eq!(
+            Catalog::open(&keyring, VaultId([4; 16]), id(7, 9), &sealed)
+                .unwrap_err()
+                .kind(),
+            Kind::Corrupt
+        );
         for end in [0, 1, 95, 96, sealed.len() - 1] {
-            assert_eq!(Catalog::open(&keyring, VAULT, id(7, 9), &sealed[..end]).unwrap_err().kind(), Kind::Corrupt, "cut at {end}");
+            assert_eq!(
+                Catalog::open(&keyring, VAULT, id(7, 9), &sealed[..end])
+                    .unwrap_err()
+                    .kind(),
+                Kind::Corrupt,
+                "cut at {end}"
+            );
         }
         let mut flipped = sealed.to_vec();
         *flipped.last_mut().unwrap() ^= 1;
-        assert_eq!(Catalog::open(&keyring, VAULT, id(7, 9), &flipped).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(
+            Catalog::open(&keyring, VAULT, id(7, 9), &flipped).unwrap_err().kind(),
+            Kind::Corrupt
+        );
     }
 
     #[test]
     fn more_points_than_a_catalogue_holds_are_refused_before_they_are_sealed() {
         let keyring = Keyring::generate();
-        let hidden = Hidden { item: ItemId([1; 16]), removed_at: String::new() };
+        let hidden = Hidden {
+            item: ItemId([1; 16]),
+            removed_at: String::new(),
+        };
         let many = (0..=HIDDEN_MAX as u128).map(|n| (PointId(n.to_be_bytes()), hidden.clone()));
-        let full = Catalog { hidden: many.collect(), written_at: String::new() };
+        let full = Catalog {
+            hidden: many.collect(),
+            written_at: String::new(),
+        };
         assert_eq!(full.seal(&keyring, VAULT, id(7, 9)).unwrap_err().kind(), Kind::Corrupt);
     }
 
@@ -181,6 +259,9 @@ mod tests {
     fn the_highest_claim_counts_first_whatever_the_indexes() {
         let claims = [(1, ClusterId(5)), (2, ClusterId(9)), (2, ClusterId(7))];
         let found = vec![id(5, 1000), id(9, 3), id(8, 5000), id(7, 1), id(7, 2), id(5, 2)];
-        assert_eq!(newest_first(found, &claims), [id(7, 2), id(7, 1), id(9, 3), id(5, 1000), id(5, 2), id(8, 5000)]);
+        assert_eq!(
+            newest_first(found, &claims),
+            [id(7, 2), id(7, 1), id(9, 3), id(5, 1000), id(5, 2), id(8, 5000)]
+        );
     }
 }

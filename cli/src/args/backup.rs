@@ -43,5 +43,8 @@ impl BackupArgs {
 
 /// A format by a name that clap let pass.
 pub(super) fn format_of(name: Option<&str>) -> Option<DiskFormat> {
-    name.map(|name| name.parse().expect("every value that the argument allows is a format's name"))
+    name.map(|name| {
+        name.parse()
+            .expect("every value that the argument allows is a format's name")
+    })
 }

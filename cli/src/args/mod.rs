@@ -13,11 +13,11 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use backup::BackupArgs;
-pub(crate) use point::{PointDiffArgs, PointListArgs, PointNameArgs, PointNamesArgs, PointVerb};
+pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
 pub(crate) use restore::RestoreArgs;
 pub(crate) use vault::{
-    GrantArg, KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, LevelArg, ProfileArg, VaultCreateArgs, VaultKitArgs,
-    VaultNameArgs, VaultRebuildArgs, VaultRemoveArgs, VaultTakeOverArgs, VaultVerb, VaultVerifyArgs,
+    KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
+    VaultVerifyArgs,
 };
 
 const STYLES: Styles = Styles::styled()

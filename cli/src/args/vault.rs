@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use tresor_storage::chunk::Profile;
+use tresor_storage::verify::Level;
 
 /// What can be done with vaults.
 #[derive(Debug, Subcommand)]
@@ -105,8 +106,22 @@ pub(crate) enum LevelArg {
     Checks,
     /// All of it decrypts, decompresses and has the right names
     Contents,
-    /// Every chunk of every recovery point is where its recipe leads, and is right
+    /// Every chunk of every recovery point is where its recipe leads; contents are not read
     Recipes,
+    /// All of that
+    All,
+}
+
+impl From<LevelArg> for Level {
+    fn from(level: LevelArg) -> Self {
+        match level {
+            LevelArg::Names => Self::Names,
+            LevelArg::Checks => Self::Checks,
+            LevelArg::Contents => Self::Contents,
+            LevelArg::Recipes => Self::Recipes,
+            LevelArg::All => Self::All,
+        }
+    }
 }
 
 /// Builds the index of a vault anew from what its store holds

@@ -45,15 +45,25 @@ impl FileConfig {
         let file = match std::fs::File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(CliError::File { doing: "read", path, source }),
+            Err(source) => {
+                return Err(CliError::File {
+                    doing: "read",
+                    path,
+                    source,
+                });
+            }
         };
         let mut text = String::new();
         match file.take(FILE_MAX + 1).read_to_string(&mut text) {
-            Ok(length) if length as u64 > FILE_MAX => {
-                Err(CliError::Settings { problems: vec![format!("{} is larger than {FILE_MAX} bytes", path.display())] })
-            }
+            Ok(length) if length as u64 > FILE_MAX => Err(CliError::Settings {
+                problems: vec![format!("{} is larger than {FILE_MAX} bytes", path.display())],
+            }),
             Ok(_) => Self::parse(&text, &path),
-            Err(source) => Err(CliError::File { doing: "read", path, source }),
+            Err(source) => Err(CliError::File {
+                doing: "read",
+                path,
+                source,
+            }),
         }
     }
 
@@ -63,8 +73,12 @@ impl FileConfig {
     /// [`CliError::Settings`] with line and cause; the line itself is not shown, since a secret may be in it.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1);
-            CliError::Settings { problems: vec![format!("{} line {line}: {}", path.display(), error.message())] }
+            let line = error.span().map_or(1, |span| {
+                text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
+            });
+            CliError::Settings {
+                problems: vec![format!("{} line {line}: {}", path.display(), error.message())],
+            }
         })
     }
 
@@ -78,7 +92,12 @@ impl FileConfig {
         };
         check("cores", self.cores.map_or(Ok(()), check_cores));
         check("compression_level", self.compression_level.map_or(Ok(()), check_level));
-        check("log_format", self.log_format.as_deref().map_or(Ok(()), |word| parse_log_format(word).map(drop)));
+        check(
+            "log_format",
+            self.log_format
+                .as_deref()
+                .map_or(Ok(()), |word| parse_log_format(word).map(drop)),
+        );
         for (url, table) in &self.stores {
             for why in table.problems() {
                 check(&format!("stores.{url:?}"), Err(why));
@@ -97,7 +116,10 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_line() {
         let error = FileConfig::parse("cores = 2\n\ncolour = 1\n", Path::new("/h/config.toml")).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("/h/config.toml line 3: unknown field `colour`"), "{text}");
+        assert!(
+            text.starts_with("/h/config.toml line 3: unknown field `colour`"),
+            "{text}"
+        );
     }
 
     #[test]

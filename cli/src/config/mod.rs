@@ -120,17 +120,31 @@ impl Picker<'_> {
         default: impl FnOnce() -> T,
     ) -> Setting<T> {
         if let Some((name, value)) = option {
-            return Setting { value, origin: Origin::Option(name) };
+            return Setting {
+                value,
+                origin: Origin::Option(name),
+            };
         }
         if let Some(text) = self.variable(variable) {
             match parse(&text) {
-                Ok(value) => return Setting { value, origin: Origin::Environment(variable) },
+                Ok(value) => {
+                    return Setting {
+                        value,
+                        origin: Origin::Environment(variable),
+                    };
+                }
                 Err(why) => self.problems.push(format!("{variable}: {why}")),
             }
         }
         match file {
-            Some(value) => Setting { value, origin: Origin::File },
-            None => Setting { value: default(), origin: Origin::Default },
+            Some(value) => Setting {
+                value,
+                origin: Origin::File,
+            },
+            None => Setting {
+                value: default(),
+                origin: Origin::Default,
+            },
         }
     }
 
@@ -142,10 +156,16 @@ impl Picker<'_> {
         file: Option<PathBuf>,
     ) -> Setting<Option<PathBuf>> {
         if let Some((name, path)) = option {
-            return Setting { value: Some(path.clone()), origin: Origin::Option(name) };
+            return Setting {
+                value: Some(path.clone()),
+                origin: Origin::Option(name),
+            };
         }
         if let Some(path) = (self.env)(variable).filter(|value| !value.is_empty()) {
-            return Setting { value: Some(path.into()), origin: Origin::Environment(variable) };
+            return Setting {
+                value: Some(path.into()),
+                origin: Origin::Environment(variable),
+            };
         }
         let origin = if file.is_some() { Origin::File } else { Origin::Default };
         Setting { value: file, origin }
@@ -157,17 +177,30 @@ impl Picker<'_> {
 /// # Errors
 /// When nothing says where it is.
 pub(crate) fn home(args: &GlobalArgs, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Setting<PathBuf>, CliError> {
-    let mut picker = Picker { env, problems: Vec::new() };
+    let mut picker = Picker {
+        env,
+        problems: Vec::new(),
+    };
     let chosen = picker.pick_path(args.home.as_ref().map(|path| ("--home", path)), "TRESOR_HOME", None);
-    if let Setting { value: Some(value), origin } = chosen {
+    if let Setting {
+        value: Some(value),
+        origin,
+    } = chosen
+    {
         return Ok(Setting { value, origin });
     }
     let set = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     // A relative XDG_DATA_HOME is to be ignored (XDG Base Directory Specification 0.8).
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
     match data {
-        Some(data) => Ok(Setting { value: data.join("tresor"), origin: Origin::Default }),
-        None => Err(CliError::usage_hint("nothing says where the home is: HOME is not set", "pass --home DIR, or set TRESOR_HOME")),
+        Some(data) => Ok(Setting {
+            value: data.join("tresor"),
+            origin: Origin::Default,
+        }),
+        None => Err(CliError::usage_hint(
+            "nothing says where the home is: HOME is not set",
+            "pass --home DIR, or set TRESOR_HOME",
+        )),
     }
 }
 
@@ -181,9 +214,18 @@ pub(crate) fn resolve(
     env: &dyn Fn(&str) -> Option<OsString>,
     file: FileConfig,
 ) -> Result<Settings, CliError> {
-    let mut picker = Picker { env, problems: file.problems() };
+    let mut picker = Picker {
+        env,
+        problems: file.problems(),
+    };
     let vault = args.vault.clone().map(|name| ("--vault", name));
-    let vault = picker.pick(vault, "TRESOR_VAULT", |text| Ok(text.to_owned()), file.vault, || String::from("main"));
+    let vault = picker.pick(
+        vault,
+        "TRESOR_VAULT",
+        |text| Ok(text.to_owned()),
+        file.vault,
+        || String::from("main"),
+    );
     if let Err(error) = check_vault_name(&vault.value) {
         picker.problems.push(error.to_string());
     }
@@ -194,7 +236,13 @@ pub(crate) fn resolve(
         (false, 2) => Some(("-vv", String::from("debug"))),
         (false, _) => Some(("-vvv", String::from("trace"))),
     };
-    let log = picker.pick(log, "TRESOR_LOG", |text| Ok(text.to_owned()), file.log, || String::from("warn"));
+    let log = picker.pick(
+        log,
+        "TRESOR_LOG",
+        |text| Ok(text.to_owned()),
+        file.log,
+        || String::from("warn"),
+    );
     let log_format = args.log_format.map(|format| ("--log-format", format));
     let log_format = picker.pick(
         log_format,
@@ -216,9 +264,17 @@ pub(crate) fn resolve(
     );
     let effort = Effort::default();
     let cores = picker.pick(None, "TRESOR_CORES", parse_cores, file.cores, || effort.cores);
-    let level = picker.pick(None, "TRESOR_COMPRESSION_LEVEL", parse_level, file.compression_level, || effort.compression_level);
+    let level = picker.pick(
+        None,
+        "TRESOR_COMPRESSION_LEVEL",
+        parse_level,
+        file.compression_level,
+        || effort.compression_level,
+    );
     if !picker.problems.is_empty() {
-        return Err(CliError::Settings { problems: picker.problems });
+        return Err(CliError::Settings {
+            problems: picker.problems,
+        });
     }
     Ok(Settings {
         home,
@@ -236,7 +292,10 @@ pub(crate) fn resolve(
 impl Settings {
     /// How much of the machine jobs use.
     pub(crate) fn effort(&self) -> Effort {
-        Effort { cores: self.cores.value, compression_level: self.compression_level.value }
+        Effort {
+            cores: self.cores.value,
+            compression_level: self.compression_level.value,
+        }
     }
 
     /// All of them, in the order of the documentation.
@@ -249,13 +308,27 @@ impl Settings {
             ("home", Some(path(&self.home.value)), self.home.origin),
             ("vault", Some(self.vault.value.clone()), self.vault.origin),
             ("log", Some(self.log.value.clone()), self.log.origin),
-            ("log_format", Some(self.log_format.value.name().to_owned()), self.log_format.origin),
+            (
+                "log_format",
+                Some(self.log_format.value.name().to_owned()),
+                self.log_format.origin,
+            ),
             ("metrics_file", file(&self.metrics_file), self.metrics_file.origin),
-            ("passphrase_file", file(&self.passphrase_file), self.passphrase_file.origin),
+            (
+                "passphrase_file",
+                file(&self.passphrase_file),
+                self.passphrase_file.origin,
+            ),
             ("cores", Some(self.cores.value.to_string()), self.cores.origin),
-            ("compression_level", Some(self.compression_level.value.to_string()), self.compression_level.origin),
+            (
+                "compression_level",
+                Some(self.compression_level.value.to_string()),
+                self.compression_level.origin,
+            ),
         ];
-        all.into_iter().map(|(setting, value, origin)| Shown { setting, value, origin }).collect()
+        all.into_iter()
+            .map(|(setting, value, origin)| Shown { setting, value, origin })
+            .collect()
     }
 }
 
@@ -272,7 +345,11 @@ fn parse_cores(text: &str) -> Result<usize, String> {
 }
 
 fn check_cores(cores: usize) -> Result<(), String> {
-    if (1..=CORES_MAX).contains(&cores) { Ok(()) } else { Err(format!("{cores} cores: 1 to {CORES_MAX} are possible")) }
+    if (1..=CORES_MAX).contains(&cores) {
+        Ok(())
+    } else {
+        Err(format!("{cores} cores: 1 to {CORES_MAX} are possible"))
+    }
 }
 
 fn parse_level(text: &str) -> Result<i32, String> {
@@ -299,11 +376,18 @@ mod tests {
     }
 
     fn at(path: &str) -> Setting<PathBuf> {
-        Setting { value: PathBuf::from(path), origin: Origin::Default }
+        Setting {
+            value: PathBuf::from(path),
+            origin: Origin::Default,
+        }
     }
 
     fn settings(args: &GlobalArgs, env: &[(&str, &str)], file: &str) -> Result<Settings, Vec<String>> {
-        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let env = |name: &str| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
+        };
         let file = FileConfig::parse(file, Path::new("/h/config.toml")).map_err(|error| vec![error.to_string()])?;
         resolve(at("/h"), args, &env, file).map_err(|error| match error {
             CliError::Settings { problems } => problems,
@@ -316,7 +400,10 @@ mod tests {
         let none = GlobalArgs::default();
         let file = "vault = \"file-vault\"\ncores = 3\n";
         let env = [("TRESOR_VAULT", "env-vault")];
-        let args = GlobalArgs { vault: Some(String::from("option-vault")), ..Default::default() };
+        let args = GlobalArgs {
+            vault: Some(String::from("option-vault")),
+            ..Default::default()
+        };
         for (args, env, file, value, origin) in [
             (&none, &[][..], "", "main", Origin::Default),
             (&none, &[], file, "file-vault", Origin::File),
@@ -346,7 +433,10 @@ mod tests {
 
     #[test]
     fn the_home_is_where_the_option_the_variable_or_the_data_folder_says() {
-        let args = GlobalArgs { home: Some(PathBuf::from("/o")), ..Default::default() };
+        let args = GlobalArgs {
+            home: Some(PathBuf::from("/o")),
+            ..Default::default()
+        };
         let all = |name: &str| match name {
             "TRESOR_HOME" => Some(OsString::from("/e")),
             "XDG_DATA_HOME" => Some(OsString::from("/x")),
@@ -354,13 +444,30 @@ mod tests {
             _ => None,
         };
         let only_user = |name: &str| all(name).filter(|_| name == "HOME");
-        let relative = |name: &str| if name == "XDG_DATA_HOME" { Some(OsString::from("x")) } else { only_user(name) };
+        let relative = |name: &str| {
+            if name == "XDG_DATA_HOME" {
+                Some(OsString::from("x"))
+            } else {
+                only_user(name)
+            }
+        };
         let none = GlobalArgs::default();
         assert_eq!(home(&args, &all).unwrap().value, Path::new("/o"));
         assert_eq!(home(&none, &all).unwrap().value, Path::new("/e"));
-        assert_eq!(home(&none, &|name| all(name).filter(|_| name != "TRESOR_HOME")).unwrap().value, Path::new("/x/tresor"));
-        assert_eq!(home(&none, &only_user).unwrap().value, Path::new("/u/.local/share/tresor"));
-        assert_eq!(home(&none, &relative).unwrap().value, Path::new("/u/.local/share/tresor"));
+        assert_eq!(
+            home(&none, &|name| all(name).filter(|_| name != "TRESOR_HOME"))
+                .unwrap()
+                .value,
+            Path::new("/x/tresor")
+        );
+        assert_eq!(
+            home(&none, &only_user).unwrap().value,
+            Path::new("/u/.local/share/tresor")
+        );
+        assert_eq!(
+            home(&none, &relative).unwrap().value,
+            Path::new("/u/.local/share/tresor")
+        );
         assert!(home(&none, &no_env).is_err());
     }
 }

@@ -11,7 +11,7 @@ use tresor_storage::ids::ItemId;
 use tresor_storage::manifest::Consistency;
 use tresor_worker::WorkerError;
 use tresor_worker::backup::{self, BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Changes, Steering};
-use tresor_worker::home::{self, find_item, newest_of};
+use tresor_worker::home::{self, MAIN, find_item, newest_of};
 use tresor_worker::progress::Progress;
 use tresor_worker::source::{self, SourceError, SourceSpec};
 
@@ -74,12 +74,28 @@ pub(crate) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError
         let failure = result.as_ref().err().map(CliError::failure);
         let counts = result.as_ref().ok().map(|(outcome, _)| outcome.counts);
         let ended = Timestamp::now().as_second();
-        leave_metrics(app, path, &BackupRun { ended, seconds: took.as_secs_f64(), failure, counts, requests });
+        leave_metrics(
+            app,
+            path,
+            &BackupRun {
+                ended,
+                seconds: took.as_secs_f64(),
+                failure,
+                counts,
+                requests,
+            },
+        );
     }
     let (outcome, vault) = result?;
     let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let shown = shown(&outcome, vault, requests, elapsed_ms);
-    Ok(app.screen.answer(&shown, || if app.screen.is_terminal() { text(&shown) } else { shown.point.clone() }))
+    Ok(app.screen.answer(&shown, || {
+        if app.screen.is_terminal() {
+            text(&shown)
+        } else {
+            shown.point.clone()
+        }
+    }))
 }
 
 /// A backup that is made is made, whatever becomes of its numbers.
@@ -92,18 +108,33 @@ fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
 fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
     let disks = parse_disks(&args.disks)?;
     let item = item_name(args.item.as_deref(), &disks)?;
-    let until = args.keep_until.as_deref().map(|text| human::parse_keep_until(text, app.now));
-    let keep_until = until.transpose().map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
+    let until = args
+        .keep_until
+        .as_deref()
+        .map(|text| human::parse_keep_until(text, app.now));
+    let keep_until = until
+        .transpose()
+        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
     // Before a vault is made for it, and before anybody is asked for a passphrase.
     for disk in &disks {
         if let Err(error) = std::fs::metadata(&disk.path)
             && error.kind() == std::io::ErrorKind::NotFound
         {
-            let source = SourceError::Missing { path: disk.path.clone() };
-            return Err(WorkerError::Source { disk: disk.name.clone(), source }.into());
+            let source = SourceError::Missing {
+                path: disk.path.clone(),
+            };
+            return Err(WorkerError::Source {
+                disk: disk.name.clone(),
+                source,
+            }
+            .into());
         }
     }
-    Ok(Plan { disks, item, keep_until })
+    Ok(Plan {
+        disks,
+        item,
+        keep_until,
+    })
 }
 
 async fn make(
@@ -113,16 +144,18 @@ async fn make(
     store: &mut Option<Arc<Counters>>,
 ) -> Result<(BackupOutcome, String), CliError> {
     let home = app.home("backup")?;
+    app.refuse_store(&app.settings.vault.value)?;
     let name = match app.chosen_vault(&home, None)? {
-        Some(name) => name,
-        None => first_vault(app, &home).await?,
+        Some(name) if name != MAIN => name,
+        _ => first_vault(app, &home).await?,
     };
     let vault = app.open_for_writing(&home, &name).await?;
-    app.tell_index(&vault);
     *store = Some(Arc::clone(&vault.open.counters));
-    let points = app.points(&vault.open).await?;
+    let points = &vault.points;
     let known = find_item(&points.points, &plan.item)?;
-    let parent = known.and_then(|item| newest_of(&points.points, item)).map(|point| point.manifest.clone());
+    let parent = known
+        .and_then(|item| newest_of(&points.points, item))
+        .map(|point| point.manifest.clone());
 
     let (_signals, cancel) = app.signals()?;
     let disks = tokio::select! {
@@ -144,7 +177,9 @@ async fn make(
     let progress = Arc::new(Progress::default());
     let watch = app.screen.watch(&plan.item, Arc::clone(&progress));
     let running = backup::run(&vault.engine, request, Steering { progress, cancel });
-    let result = Box::pin(running).await.doing(|| format!("could not back up {}", plan.item));
+    let result = Box::pin(running)
+        .await
+        .doing(|| format!("could not back up {}", plan.item));
     drop(watch);
     Ok((result?, name))
 }
@@ -152,9 +187,12 @@ async fn make(
 /// Makes the vault of a home that has none.
 async fn first_vault(app: &App, home: &home::Home) -> Result<String, CliError> {
     let making = home::ensure_main(home, &app.stores);
-    let (entry, made) = Box::pin(making).await.doing(|| String::from("could not make vault main"))?;
+    let (entry, made) = Box::pin(making)
+        .await
+        .doing(|| String::from("could not make vault main"))?;
     if made {
-        app.screen.note(&format!("made vault {} in {}", entry.name, home.root().display()));
+        app.screen
+            .note(&format!("made vault {} in {}", entry.name, home.root().display()));
         app.screen.note(&super::vault::kit_advice(&entry.name));
     }
     Ok(entry.name)
@@ -169,8 +207,15 @@ async fn open_disks(args: &BackupArgs, disks: &[NamedDisk]) -> Result<Vec<Backup
             allow_live: args.allow_live,
             allow_backing: args.allow_backing,
         };
-        let source = source::open(&spec).await.map_err(|source| WorkerError::Source { disk: name.clone(), source })?;
-        opened.push(BackupDisk { name: name.clone(), source, changes: Changes::Unknown });
+        let source = source::open(&spec).await.map_err(|source| WorkerError::Source {
+            disk: name.clone(),
+            source,
+        })?;
+        opened.push(BackupDisk {
+            name: name.clone(),
+            source,
+            changes: Changes::Unknown,
+        });
     }
     Ok(opened)
 }
@@ -182,7 +227,14 @@ fn absolute(path: &Path) -> PathBuf {
 
 fn shown(outcome: &BackupOutcome, vault: String, requests: Requests, elapsed_ms: u64) -> BackupShown {
     let BackupOutcome { manifest, counts } = outcome;
-    let BackupCounts { bytes_read, bytes_new, bytes_stored, chunks_new, chunks_known, .. } = *counts;
+    let BackupCounts {
+        bytes_read,
+        bytes_new,
+        bytes_stored,
+        chunks_new,
+        chunks_known,
+        ..
+    } = *counts;
     let disk = |disk: &tresor_storage::manifest::ManifestDisk| DiskShown {
         name: disk.name.clone(),
         size: disk.root.size,
@@ -217,13 +269,29 @@ fn text(shown: &BackupShown) -> String {
         shown.point,
         shown.consistency
     );
-    let disks: Vec<String> =
-        shown.disks.iter().map(|disk| format!("{} {}", human::plain(&disk.name), human::size(disk.size))).collect();
+    let disks: Vec<String> = shown
+        .disks
+        .iter()
+        .map(|disk| format!("{} {}", human::plain(&disk.name), human::size(disk.size)))
+        .collect();
     let rate = human::size(size * 1000 / shown.elapsed_ms.max(1));
     text.push_str(&format!("disks    {}\n", disks.join(", ")));
-    text.push_str(&format!("read     {} in {}, {rate}/s of disk\n", human::size(shown.bytes_read), human::elapsed(shown.elapsed_ms)));
-    text.push_str(&format!("new      {} in {} chunks; {} known\n", human::size(shown.bytes_new), human::count(shown.chunks_new), human::count(shown.chunks_known)));
-    text.push_str(&format!("stored   {} with {} puts", human::size(shown.bytes_stored), human::count(shown.requests.put)));
+    text.push_str(&format!(
+        "read     {} in {}, {rate}/s of disk\n",
+        human::size(shown.bytes_read),
+        human::elapsed(shown.elapsed_ms)
+    ));
+    text.push_str(&format!(
+        "new      {} in {} chunks; {} known\n",
+        human::size(shown.bytes_new),
+        human::count(shown.chunks_new),
+        human::count(shown.chunks_known)
+    ));
+    text.push_str(&format!(
+        "stored   {} with {} puts",
+        human::size(shown.bytes_stored),
+        human::count(shown.requests.put)
+    ));
     text
 }
 
@@ -241,13 +309,20 @@ mod tests {
             time: String::from("2026-03-10T12:00:00Z"),
             consistency: "crash",
             live: false,
-            disks: vec![DiskShown { name: String::from("vda"), size: 20 << 30, root: "ef".repeat(32) }],
+            disks: vec![DiskShown {
+                name: String::from("vda"),
+                size: 20 << 30,
+                root: "ef".repeat(32),
+            }],
             bytes_read: 3 << 30,
             bytes_new: 210 << 20,
             bytes_stored: 88 << 20,
             chunks_new: 7_512,
             chunks_known: 104_233,
-            requests: Requests { put: 5, ..Default::default() },
+            requests: Requests {
+                put: 5,
+                ..Default::default()
+            },
             elapsed_ms: 12_345,
         };
         insta::assert_snapshot!(text(&shown), @"

@@ -17,7 +17,10 @@ struct ConfigShown<'a> {
 
 /// Every setting and where it is from. What is secret is in files that are only named.
 pub(crate) fn show(app: &App) -> Answer {
-    let shown = ConfigShown { settings: app.settings.shown(), stores: &app.settings.stores };
+    let shown = ConfigShown {
+        settings: app.settings.shown(),
+        stores: &app.settings.stores,
+    };
     app.screen.answer(&shown, || text(&shown))
 }
 

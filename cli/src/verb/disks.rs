@@ -21,7 +21,8 @@ fn parse_disk(text: &str) -> Result<NamedDisk, CliError> {
         Some((name, path)) if !name.contains('/') => (name.to_owned(), path),
         _ => {
             let stem = Path::new(text).file_stem().and_then(|stem| stem.to_str());
-            let stem = stem.ok_or_else(|| CliError::usage_hint(format!("{text:?} names no disk"), "write NAME=PATH"))?;
+            let stem =
+                stem.ok_or_else(|| CliError::usage_hint(format!("{text:?} names no disk"), "write NAME=PATH"))?;
             (stem.to_owned(), text)
         }
     };
@@ -29,7 +30,10 @@ fn parse_disk(text: &str) -> Result<NamedDisk, CliError> {
         return Err(CliError::usage(format!("{text:?} has no path")));
     }
     check_disk_name(&name).map_err(|error| CliError::usage_hint(error.to_string(), "write NAME=PATH"))?;
-    Ok(NamedDisk { name, path: path.into() })
+    Ok(NamedDisk {
+        name,
+        path: path.into(),
+    })
 }
 
 /// Reads all disks of a command line; no two have one name.
@@ -42,7 +46,10 @@ pub(crate) fn parse_disks(texts: &[String]) -> Result<Vec<NamedDisk>, CliError> 
         let disk = parse_disk(text)?;
         if let Some(other) = disks.iter().find(|other| other.name == disk.name) {
             let (one, two) = (other.path.display(), disk.path.display());
-            return Err(CliError::usage_hint(format!("{one} and {two} are both named {:?}", disk.name), "write NAME=PATH"));
+            return Err(CliError::usage_hint(
+                format!("{one} and {two} are both named {:?}", disk.name),
+                "write NAME=PATH",
+            ));
         }
         disks.push(disk);
     }
@@ -54,7 +61,9 @@ pub(crate) fn parse_disks(texts: &[String]) -> Result<Vec<NamedDisk>, CliError> 
 /// # Errors
 /// [`CliError::Usage`] for what no item can be named.
 pub(crate) fn item_name(given: Option<&str>, disks: &[NamedDisk]) -> Result<String, CliError> {
-    let name = given.or(disks.first().map(|disk| disk.name.as_str())).unwrap_or_default();
+    let name = given
+        .or(disks.first().map(|disk| disk.name.as_str()))
+        .unwrap_or_default();
     check_item_name(name).map_err(|error| CliError::usage_hint(error.to_string(), "pass --item NAME"))?;
     Ok(name.to_owned())
 }
@@ -67,7 +76,10 @@ mod tests {
     fn parse(texts: &[&str]) -> Result<Vec<(String, String)>, String> {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
         let disks = parse_disks(&texts).map_err(|error| error.to_string())?;
-        Ok(disks.into_iter().map(|disk| (disk.name, disk.path.display().to_string())).collect())
+        Ok(disks
+            .into_iter()
+            .map(|disk| (disk.name, disk.path.display().to_string()))
+            .collect())
     }
 
     #[test]
@@ -87,7 +99,13 @@ mod tests {
 
     #[test]
     fn what_names_no_disk_or_two_of_one_name_is_refused() {
-        for texts in [&["/"][..], &["vda="], &["=/vm/a.img"], &["a/x.img", "b/x.qcow2"], &["a\nb=/x"]] {
+        for texts in [
+            &["/"][..],
+            &["vda="],
+            &["=/vm/a.img"],
+            &["a/x.img", "b/x.qcow2"],
+            &["a\nb=/x"],
+        ] {
             assert!(parse(texts).is_err(), "{texts:?}");
         }
     }

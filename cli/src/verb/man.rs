@@ -10,7 +10,11 @@ use crate::screen::Answer;
 
 /// Writes all pages into a folder.
 pub(crate) fn run(folder: &Path) -> Result<Answer, CliError> {
-    let failed = |source| CliError::File { doing: "write manual pages into", path: folder.to_owned(), source };
+    let failed = |source| CliError::File {
+        doing: "write manual pages into",
+        path: folder.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(folder).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), folder).map_err(failed)?;
     Ok(Answer::text(String::new()))

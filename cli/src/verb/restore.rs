@@ -9,7 +9,8 @@ use tresor_storage::Kind;
 use tresor_storage::manifest::{Manifest, ManifestDisk};
 use tresor_storage::vault::VaultError;
 use tresor_worker::WorkerError;
-use tresor_worker::control::{Control as _, HomeControl, OpenSession};
+use tresor_worker::control::home::HomeControl;
+use tresor_worker::control::{Control as _, OpenSession};
 use tresor_worker::home::OpenVault;
 use tresor_worker::progress::Progress;
 use tresor_worker::restore::{self, Damage, MERGE_GAP_LOCAL, MERGE_GAP_REMOTE, RestoreOutcome, RestoreRequest};
@@ -101,13 +102,19 @@ pub(crate) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
 
     let (_signals, cancel) = app.signals()?;
     let control = HomeControl::reading(Arc::clone(&vault.vault));
-    let session = control.open_session(OpenSession { pins: vec![manifest.point], writes: false }).await?;
+    let session = control
+        .open_session(OpenSession {
+            pins: vec![manifest.point],
+            writes: false,
+        })
+        .await?;
     let mut shown = Vec::with_capacity(work.len());
     let mut failed = None;
     for work in &work {
-        match one(app, args, &vault, work, &cancel).await.doing(|| {
-            format!("could not restore disk {} of {}", work.disk.name, manifest.item_name)
-        }) {
+        match one(app, args, &vault, work, &cancel)
+            .await
+            .doing(|| format!("could not restore disk {} of {}", work.disk.name, manifest.item_name))
+        {
             Ok(outcome) => shown.push(disk_shown(work, outcome)),
             Err(error) => {
                 failed = Some(error);
@@ -128,7 +135,11 @@ pub(crate) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
     };
     let damaged = tell_damage(app, args, &shown);
     let answer = app.screen.answer(&shown, || text(&shown));
-    Ok(if damaged { answer.with_code(Code::Damage) } else { answer })
+    Ok(if damaged {
+        answer.with_code(Code::Damage)
+    } else {
+        answer
+    })
 }
 
 /// The disks asked for, each once, in the point's order.
@@ -136,12 +147,19 @@ fn choose<'a>(manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a Manife
     for name in names {
         if !manifest.disks.iter().any(|disk| disk.name == *name) {
             let there: Vec<&str> = manifest.disks.iter().map(|disk| disk.name.as_str()).collect();
-            let missing = VaultError::NotThere { what: "disk", name: name.clone() };
+            let missing = VaultError::NotThere {
+                what: "disk",
+                name: name.clone(),
+            };
             let doing = || format!("point {} has the disks {}", manifest.point, there.join(", "));
             return Err(missing).doing(doing);
         }
     }
-    Ok(manifest.disks.iter().filter(|disk| names.is_empty() || names.contains(&disk.name)).collect())
+    Ok(manifest
+        .disks
+        .iter()
+        .filter(|disk| names.is_empty() || names.contains(&disk.name))
+        .collect())
 }
 
 /// Decides where each disk goes, and refuses before anything is touched what cannot be.
@@ -151,7 +169,12 @@ fn plan<'a>(args: &RestoreArgs, disks: Vec<&'a ManifestDisk>) -> Result<Vec<Work
     let targets = plan_targets(&names, &args.to, there, args.format());
     let mut work = Vec::with_capacity(disks.len());
     for (disk, target) in disks.into_iter().zip(targets) {
-        let refuse = |source| Err(CliError::from(WorkerError::Sink { disk: disk.name.clone(), source }));
+        let refuse = |source| {
+            Err(CliError::from(WorkerError::Sink {
+                disk: disk.name.clone(),
+                source,
+            }))
+        };
         let exists = std::fs::symlink_metadata(&target.path).is_ok();
         if exists && !args.overwrite && !args.in_place && !args.dry_run {
             return refuse(SinkError::Exists { path: target.path });
@@ -170,11 +193,19 @@ fn make_folder(args: &RestoreArgs, work: &[Work<'_>]) -> Result<(), CliError> {
     if !goes_inside || args.to.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir(&args.to).map_err(|source| CliError::File { doing: "make folder", path: args.to.clone(), source })
+    std::fs::create_dir(&args.to).map_err(|source| CliError::File {
+        doing: "make folder",
+        path: args.to.clone(),
+        source,
+    })
 }
 
 fn merge_gap(url: &str) -> u64 {
-    if url.starts_with("file:") || url.starts_with("memory:") { MERGE_GAP_LOCAL } else { MERGE_GAP_REMOTE }
+    if url.starts_with("file:") || url.starts_with("memory:") {
+        MERGE_GAP_LOCAL
+    } else {
+        MERGE_GAP_REMOTE
+    }
 }
 
 async fn one(
@@ -190,8 +221,15 @@ async fn one(
         format: Some(work.target.format),
         size: work.disk.root.size,
         overwrite: args.overwrite,
+        durable: true,
     };
-    let opening = async { if args.in_place { sink::open_in_place(&spec).await } else { sink::create(&spec).await } };
+    let opening = async {
+        if args.in_place {
+            sink::open_in_place(&spec).await
+        } else {
+            sink::create(&spec).await
+        }
+    };
     let sink = tokio::select! {
         sink = opening => sink.map_err(|source| WorkerError::Sink { disk: disk.clone(), source })?,
         () = cancel.cancelled() => return Err(CliError::Interrupted),
@@ -215,7 +253,10 @@ async fn one(
 /// What a point needs and is missing or wrong is damage, not a wrong question.
 fn as_damage(error: CliError, manifest: &Manifest) -> CliError {
     if is_lost(&error) {
-        return CliError::Damage { what: format!("point {} of {}", manifest.point, manifest.item_name), source: Box::new(error) };
+        return CliError::Damage {
+            what: format!("point {} of {}", manifest.point, manifest.item_name),
+            source: Box::new(error),
+        };
     }
     error
 }
@@ -231,7 +272,10 @@ fn is_lost(error: &CliError) -> bool {
 }
 
 fn disk_shown(work: &Work<'_>, outcome: RestoreOutcome) -> DiskShown {
-    let damage = outcome.damage.into_iter().map(|Damage { offset, length, why }| DamageShown { offset, length, why });
+    let damage = outcome
+        .damage
+        .into_iter()
+        .map(|Damage { offset, length, why }| DamageShown { offset, length, why });
     DiskShown {
         name: work.disk.name.clone(),
         path: work.target.path.display().to_string(),
@@ -256,18 +300,32 @@ fn tell_damage(app: &App, args: &RestoreArgs, shown: &RestoreShown) -> bool {
             (true, true) => "which are as they were",
         };
         let (name, count) = (human::plain(&disk.name), disk.damage.len());
-        app.screen.say(&format!("error: disk {name} has {count} damaged ranges ({}), {what}:", human::size(bytes)));
+        app.screen.say(&format!(
+            "error: disk {name} has {count} damaged ranges ({}), {what}:",
+            human::size(bytes)
+        ));
         for damage in disk.damage.iter().take(DAMAGE_SHOWN) {
-            app.screen.say(&format!("  {}+{}: {}", damage.offset, damage.length, human::plain(&damage.why)));
+            app.screen.say(&format!(
+                "  {}+{}: {}",
+                damage.offset,
+                damage.length,
+                human::plain(&damage.why)
+            ));
         }
         if count > DAMAGE_SHOWN {
-            app.screen.say(&format!("  and {} more; --json names all", count - DAMAGE_SHOWN));
+            app.screen
+                .say(&format!("  and {} more; --json names all", count - DAMAGE_SHOWN));
         }
     }
     if damaged {
         let vault = &app.settings.vault.value;
-        let more = if args.allow_damage { "" } else { "; --allow-damage restores the rest" };
-        app.screen.say(&format!("hint: tresor vault verify {vault} --level contents{more}"));
+        let more = if args.allow_damage {
+            ""
+        } else {
+            "; --allow-damage restores the rest"
+        };
+        app.screen
+            .say(&format!("hint: tresor vault verify {vault} --level contents{more}"));
     }
     damaged
 }
@@ -275,7 +333,11 @@ fn tell_damage(app: &App, args: &RestoreArgs, shown: &RestoreShown) -> bool {
 fn text(shown: &RestoreShown) -> String {
     let mut text = String::new();
     for disk in &shown.disks {
-        let equal = if disk.bytes_equal > 0 { format!(", {} were there", human::size(disk.bytes_equal)) } else { String::new() };
+        let equal = if disk.bytes_equal > 0 {
+            format!(", {} were there", human::size(disk.bytes_equal))
+        } else {
+            String::new()
+        };
         text.push_str(&format!(
             "{} ({}) to {}: {} written{equal}, {} fetched\n",
             human::plain(&disk.name),
@@ -285,7 +347,12 @@ fn text(shown: &RestoreShown) -> String {
             human::size(disk.bytes_fetched),
         ));
     }
-    text.push_str(&format!("{} of point {} in {}", human::plain(&shown.item), shown.point, human::elapsed(shown.elapsed_ms)));
+    text.push_str(&format!(
+        "{} of point {} in {}",
+        human::plain(&shown.item),
+        shown.point,
+        human::elapsed(shown.elapsed_ms)
+    ));
     text
 }
 
@@ -307,13 +374,21 @@ async fn preview(app: &App, vault: &OpenVault, manifest: &Manifest, work: &[Work
             packs: preview.packs,
         });
     }
-    let shown =
-        PreviewShown { point: manifest.point.to_string(), item: manifest.item_name.clone(), dry_run: true, disks };
+    let shown = PreviewShown {
+        point: manifest.point.to_string(),
+        item: manifest.item_name.clone(),
+        dry_run: true,
+        disks,
+    };
     Ok(app.screen.answer(&shown, || preview_text(&shown, &manifest.time)))
 }
 
 fn preview_text(shown: &PreviewShown, time: &str) -> String {
-    let mut text = format!("would restore {} as of {time} (point {}):", human::plain(&shown.item), shown.point);
+    let mut text = format!(
+        "would restore {} as of {time} (point {}):",
+        human::plain(&shown.item),
+        shown.point
+    );
     for disk in &shown.disks {
         let there = if disk.exists { ", which exists" } else { "" };
         text.push_str(&format!(
@@ -339,14 +414,25 @@ mod tests {
 
     #[test]
     fn a_lost_pack_is_damage_and_an_unreachable_store_is_not() {
-        let lost = CliError::from(BackendError::NotFound { name: String::from("packs/x") });
-        let lost = Err::<(), _>(lost).doing(|| String::from("could not restore")).expect_err("an error stays one");
+        let lost = CliError::from(BackendError::NotFound {
+            name: String::from("packs/x"),
+        });
+        let lost = Err::<(), _>(lost)
+            .doing(|| String::from("could not restore"))
+            .expect_err("an error stays one");
         assert!(is_lost(&lost));
         assert!(is_lost(&CliError::from(FormatError::Checksum { what: "frame" })));
-        let silent = BackendError::Unavailable { operation: "read", name: String::from("packs/x"), source: "timed out".into() };
+        let silent = BackendError::Unavailable {
+            operation: "read",
+            name: String::from("packs/x"),
+            source: "timed out".into(),
+        };
         assert!(!is_lost(&CliError::from(silent)));
         let missing = SinkError::Missing { path: "/t".into() };
-        assert!(!is_lost(&CliError::from(WorkerError::Sink { disk: String::from("vda"), source: missing })));
+        assert!(!is_lost(&CliError::from(WorkerError::Sink {
+            disk: String::from("vda"),
+            source: missing
+        })));
     }
 
     #[test]

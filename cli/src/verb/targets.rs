@@ -29,10 +29,16 @@ const FILE_NAME_MAX: usize = 255;
 pub(crate) fn plan_targets(disks: &[&str], to: &Path, there: There, format: Option<DiskFormat>) -> Vec<Target> {
     let ends_as_folder = to.as_os_str().as_encoded_bytes().ends_with(b"/");
     if disks.len() == 1 && there != There::Folder && !ends_as_folder {
-        return vec![Target { path: to.to_owned(), format: format.unwrap_or_else(|| DiskFormat::of_path(to)) }];
+        return vec![Target {
+            path: to.to_owned(),
+            format: format.unwrap_or_else(|| DiskFormat::of_path(to)),
+        }];
     }
     let format = format.unwrap_or(DiskFormat::Raw);
-    let target = |(at, name): (usize, &&str)| Target { path: to.join(file_name(name, format, at)), format };
+    let target = |(at, name): (usize, &&str)| Target {
+        path: to.join(file_name(name, format, at)),
+        format,
+    };
     disks.iter().enumerate().map(target).collect()
 }
 
@@ -71,23 +77,41 @@ mod tests {
 
     fn paths(disks: &[&str], to: &str, there: There, format: Option<DiskFormat>) -> Vec<(String, DiskFormat)> {
         let targets = plan_targets(disks, Path::new(to), there, format);
-        targets.into_iter().map(|target| (target.path.display().to_string(), target.format)).collect()
+        targets
+            .into_iter()
+            .map(|target| (target.path.display().to_string(), target.format))
+            .collect()
     }
 
     #[test]
     fn one_disk_goes_to_a_file_and_into_a_folder_that_is_there() {
         let to = |path: &str, format| vec![(path.to_owned(), format)];
-        assert_eq!(paths(&["vda"], "/t/x.qcow2", There::Other, None), to("/t/x.qcow2", DiskFormat::Qcow2));
-        assert_eq!(paths(&["vda"], "/t/x.qcow2", There::Other, Some(DiskFormat::Raw)), to("/t/x.qcow2", DiskFormat::Raw));
+        assert_eq!(
+            paths(&["vda"], "/t/x.qcow2", There::Other, None),
+            to("/t/x.qcow2", DiskFormat::Qcow2)
+        );
+        assert_eq!(
+            paths(&["vda"], "/t/x.qcow2", There::Other, Some(DiskFormat::Raw)),
+            to("/t/x.qcow2", DiskFormat::Raw)
+        );
         assert_eq!(paths(&["vda"], "/t/x", There::Other, None), to("/t/x", DiskFormat::Raw));
-        assert_eq!(paths(&["vda"], "/t", There::Folder, None), to("/t/vda.raw", DiskFormat::Raw));
-        assert_eq!(paths(&["vda"], "/t/", There::Other, Some(DiskFormat::Vhdx)), to("/t/vda.vhdx", DiskFormat::Vhdx));
+        assert_eq!(
+            paths(&["vda"], "/t", There::Folder, None),
+            to("/t/vda.raw", DiskFormat::Raw)
+        );
+        assert_eq!(
+            paths(&["vda"], "/t/", There::Other, Some(DiskFormat::Vhdx)),
+            to("/t/vda.vhdx", DiskFormat::Vhdx)
+        );
     }
 
     #[test]
     fn several_disks_go_into_a_folder() {
         let found = paths(&["vda", "vdb"], "/t/x.qcow2", There::Other, None);
-        assert_eq!(found.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["/t/x.qcow2/vda.raw", "/t/x.qcow2/vdb.raw"]);
+        assert_eq!(
+            found.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(),
+            ["/t/x.qcow2/vda.raw", "/t/x.qcow2/vdb.raw"]
+        );
     }
 
     #[test]
@@ -95,12 +119,30 @@ mod tests {
         let long = "ä".repeat(127);
         let other = format!("{}x", &long[..252]);
         let slashes = "/".repeat(255);
-        let names = ["..", ".", "a/b", "a%2Fb", "../../etc/passwd", "/etc/passwd", ".bashrc", "a\\b", "c:d", "", " ", &long, &other, &slashes];
+        let names = [
+            "..",
+            ".",
+            "a/b",
+            "a%2Fb",
+            "../../etc/passwd",
+            "/etc/passwd",
+            ".bashrc",
+            "a\\b",
+            "c:d",
+            "",
+            " ",
+            &long,
+            &other,
+            &slashes,
+        ];
         let found = paths(&names, "/t", There::Folder, None);
         let mut seen = std::collections::BTreeSet::new();
         for (path, _) in &found {
             let rest = path.strip_prefix("/t/").unwrap_or("/");
-            assert!(!rest.contains('/') && !rest.starts_with('.') && rest.len() <= FILE_NAME_MAX && !rest.is_empty(), "{path}");
+            assert!(
+                !rest.contains('/') && !rest.starts_with('.') && rest.len() <= FILE_NAME_MAX && !rest.is_empty(),
+                "{path}"
+            );
             assert!(seen.insert(rest), "{path} twice");
         }
         assert_eq!(found[2].0, "/t/a%2Fb.raw");

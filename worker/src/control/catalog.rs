@@ -35,7 +35,10 @@ pub async fn read_newest(vault: &Vault) -> Result<Found> {
     let mut listings = 0;
     'list: loop {
         listings += 1;
-        let mut found = Found { listed: list(vault).await?, ..Found::default() };
+        let mut found = Found {
+            listed: list(vault).await?,
+            ..Found::default()
+        };
         for &id in &found.listed {
             let name = id.object_name();
             let read = match vault.backend.read(&name, SMALL_OBJECT_MAX).await {
@@ -50,7 +53,11 @@ pub async fn read_newest(vault: &Vault) -> Result<Found> {
                     break;
                 }
                 Err(error) if is_damage(&error) => {
-                    tracing::warn!(object = name, error = error.chain(), "catalogue cannot be read, the one before it is used");
+                    tracing::warn!(
+                        object = name,
+                        error = error.chain(),
+                        "catalogue cannot be read, the one before it is used"
+                    );
                     found.damaged.push((name, error));
                 }
                 Err(error) => return Err(error),
@@ -77,7 +84,11 @@ async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
     let mut listing = vault.backend.list(names::CATALOG);
     while let Some(object) = listing.try_next().await.doing(|| String::from("list the catalogues"))? {
         if catalogs.len() >= NAMES_MAX {
-            return Err(VaultError::TooMany { folder: names::CATALOG, max: NAMES_MAX }.into());
+            return Err(VaultError::TooMany {
+                folder: names::CATALOG,
+                max: NAMES_MAX,
+            }
+            .into());
         }
         let parsed = names::parse_catalog(&object.name);
         catalogs.extend(parsed.map(|(cluster, index)| CatalogId { cluster, index }));
@@ -86,6 +97,11 @@ async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
         return Ok(catalogs);
     }
     // Claims are listed after the catalogues, so the claim of every writer listed is there.
-    let claims: Vec<_> = list_claims(vault.backend.as_ref()).await?.listed.iter().map(|c| (c.number, c.cluster)).collect();
+    let claims: Vec<_> = list_claims(vault.backend.as_ref())
+        .await?
+        .listed
+        .iter()
+        .map(|c| (c.number, c.cluster))
+        .collect();
     Ok(newest_first(catalogs, &claims))
 }

@@ -66,12 +66,26 @@ impl HomeControl {
 
     /// For the one process that holds the vault's lock in its home. `counter` knows the numbers that the vault shows of `ours`.
     pub fn writing(vault: Arc<Vault>, ours: ListedClaim, counter: SessionCounter) -> Self {
-        Self::new(vault, Some(Writing { ours, counter: Arc::new(Mutex::new(counter)) }))
+        Self::new(
+            vault,
+            Some(Writing {
+                ours,
+                counter: Arc::new(Mutex::new(counter)),
+            }),
+        )
     }
 
     fn new(vault: Arc<Vault>, writing: Option<Writing>) -> Self {
-        let sessions = Sessions { next_reader: READERS_FROM, open: BTreeMap::new() };
-        Self { vault, writing, sessions: Mutex::new(sessions), deciding: tokio::sync::Mutex::default() }
+        let sessions = Sessions {
+            next_reader: READERS_FROM,
+            open: BTreeMap::new(),
+        };
+        Self {
+            vault,
+            writing,
+            sessions: Mutex::new(sessions),
+            deciding: tokio::sync::Mutex::default(),
+        }
     }
 
     fn may_write(&self) -> Result<&Writing, ControlError> {
@@ -84,7 +98,9 @@ impl HomeControl {
     /// [`ControlError::Fenced`] with the new holder, [`ControlError::ReadOnly`], those of the store.
     pub async fn check_claim(&self) -> Result<(), ControlError> {
         let writing = self.may_write()?;
-        check_standing(self.vault.backend.as_ref(), self.vault.id, writing.ours).await.map_err(fenced)
+        check_standing(self.vault.backend.as_ref(), self.vault.id, writing.ours)
+            .await
+            .map_err(fenced)
     }
 
     /// Uses up a session number.
@@ -105,7 +121,12 @@ impl HomeControl {
         let now = crate::home::now();
         let removed_at = now.clone();
         let change = move |catalog: &mut Catalog, item| {
-            catalog.hidden.entry(point).or_insert(Hidden { item, removed_at }).removed_at.clone()
+            catalog
+                .hidden
+                .entry(point)
+                .or_insert(Hidden { item, removed_at })
+                .removed_at
+                .clone()
         };
         self.change(point, &now, change).await
     }
@@ -132,9 +153,17 @@ impl HomeControl {
         self.check_claim().await?;
         let items = list_points(&self.vault).await?;
         let Some(&item) = items.get(&point) else {
-            return Err(Error::from(VaultError::NotThere { what: "point", name: point.to_string() }).into());
+            return Err(Error::from(VaultError::NotThere {
+                what: "point",
+                name: point.to_string(),
+            })
+            .into());
         };
-        let Found { catalog: before, listed, .. } = read_newest(&self.vault).await?;
+        let Found {
+            catalog: before,
+            listed,
+            ..
+        } = read_newest(&self.vault).await?;
         let mut catalog = before.clone();
         let answer = change(&mut catalog, item);
         if catalog.hidden == before.hidden {
@@ -145,7 +174,11 @@ impl HomeControl {
         now.clone_into(&mut catalog.written_at);
 
         let writing = self.may_write()?;
-        let highest = listed.iter().filter(|id| id.cluster == writing.ours.cluster).map(|id| id.index).max();
+        let highest = listed
+            .iter()
+            .filter(|id| id.cluster == writing.ours.cluster)
+            .map(|id| id.index)
+            .max();
         locked(&writing.counter).raise(highest.unwrap_or(0));
         let ours = self.put(&catalog, writing.ours.cluster).await?;
         if let Err(error) = self.check_claim().await {
@@ -163,14 +196,24 @@ impl HomeControl {
         let mut tries = 0;
         loop {
             tries += 1;
-            let id = CatalogId { cluster, index: self.use_number().await?.0 };
+            let id = CatalogId {
+                cluster,
+                index: self.use_number().await?.0,
+            };
             let name = id.object_name();
-            let sealed = catalog.seal(&self.vault.keyring, self.vault.id, id).doing(|| format!("seal {name}"))?;
+            let sealed = catalog
+                .seal(&self.vault.keyring, self.vault.id, id)
+                .doing(|| format!("seal {name}"))?;
             match self.vault.backend.create(&name, std::slice::from_ref(&sealed)).await {
                 Ok(()) => return Ok(id),
                 // Ours after an unclear failure, or of a copy of this home.
                 Err(error @ BackendError::Exists { .. }) => {
-                    let there = self.vault.backend.read(&name, SMALL_OBJECT_MAX).await.doing(|| format!("compare {name}"))?;
+                    let there = self
+                        .vault
+                        .backend
+                        .read(&name, SMALL_OBJECT_MAX)
+                        .await
+                        .doing(|| format!("compare {name}"))?;
                     if there == sealed {
                         return Ok(id);
                     }
@@ -186,7 +229,9 @@ impl HomeControl {
     /// Deletes what is older than the newest three. What is left is deleted the next time.
     async fn delete_old(&self, before: &[CatalogId], ours: CatalogId) {
         // All of them rank below the new one, but for what an older state of this home does not know and could not read.
-        let older = before.iter().filter(|id| id.cluster != ours.cluster || id.index < ours.index);
+        let older = before
+            .iter()
+            .filter(|id| id.cluster != ours.cluster || id.index < ours.index);
         for id in older.skip(CATALOGS_KEPT - 1) {
             let name = id.object_name();
             if let Err(error) = self.vault.backend.delete(&name).await {
@@ -197,7 +242,10 @@ impl HomeControl {
 }
 
 fn while_writing(name: &str, error: BackendError) -> Error {
-    Error::While { doing: format!("write {name}"), source: Box::new(error.into()) }
+    Error::While {
+        doing: format!("write {name}"),
+        source: Box::new(error.into()),
+    }
 }
 
 /// Every point that has a manifest, with its item.
@@ -206,7 +254,11 @@ async fn list_points(vault: &Vault) -> Result<HashMap<PointId, ItemId>, Error> {
     let mut listing = vault.backend.list(names::POINTS);
     while let Some(object) = listing.try_next().await.doing(|| String::from("list the points"))? {
         if points.len() >= POINTS_MAX {
-            return Err(VaultError::TooMany { folder: names::POINTS, max: POINTS_MAX }.into());
+            return Err(VaultError::TooMany {
+                folder: names::POINTS,
+                max: POINTS_MAX,
+            }
+            .into());
         }
         if let Some((item, point)) = names::parse_point(&object.name) {
             points.insert(point, item);
@@ -237,8 +289,12 @@ impl Control for HomeControl {
             self.check_claim().await?;
         }
         if !request.pins.is_empty() {
-            let there: HashMap<PointId, bool> =
-                self.points().await?.into_iter().map(|record| (record.point, record.removed_at.is_some())).collect();
+            let there: HashMap<PointId, bool> = self
+                .points()
+                .await?
+                .into_iter()
+                .map(|record| (record.point, record.removed_at.is_some()))
+                .collect();
             for &point in &request.pins {
                 match there.get(&point) {
                     Some(false) => {}
@@ -256,14 +312,27 @@ impl Control for HomeControl {
             SessionId(sessions.next_reader)
         };
         locked(&self.sessions).open.insert(session, request);
-        let cluster = self.writing.as_ref().map_or(ClusterId(0), |writing| writing.ours.cluster);
+        let cluster = self
+            .writing
+            .as_ref()
+            .map_or(ClusterId(0), |writing| writing.ours.cluster);
         // Nothing sweeps a home's vault, so its sweep epoch is its first.
-        Ok(Session { cluster, session, start_epoch: 0 })
+        Ok(Session {
+            cluster,
+            session,
+            start_epoch: 0,
+        })
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), ControlError> {
-        if !locked(&self.sessions).open.get(&commit.session).is_some_and(|session| session.writes) {
-            return Err(ControlError::Closed { session: commit.session });
+        if !locked(&self.sessions)
+            .open
+            .get(&commit.session)
+            .is_some_and(|session| session.writes)
+        {
+            return Err(ControlError::Closed {
+                session: commit.session,
+            });
         }
         // The manifest is put: if a taker's listing missed it, this listing sees the taker.
         self.check_claim().await
@@ -281,7 +350,11 @@ impl Control for HomeControl {
     }
 
     async fn pins(&self) -> Vec<PointId> {
-        let mut pins: Vec<PointId> = locked(&self.sessions).open.values().flat_map(|session| session.pins.clone()).collect();
+        let mut pins: Vec<PointId> = locked(&self.sessions)
+            .open
+            .values()
+            .flat_map(|session| session.pins.clone())
+            .collect();
         pins.sort_unstable();
         pins.dedup();
         pins

@@ -29,8 +29,15 @@ impl Identity {
     /// # Errors
     /// When the folder is not there.
     pub fn here(home: &Path) -> Result<Self, ControlError> {
-        let folder = home.canonicalize().map_err(|e| files::trouble("could not find", home, e))?;
-        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().chars().take(64).collect();
+        let folder = home
+            .canonicalize()
+            .map_err(|e| files::trouble("could not find", home, e))?;
+        let machine = std::fs::read_to_string("/etc/machine-id")
+            .unwrap_or_default()
+            .trim()
+            .chars()
+            .take(64)
+            .collect();
         Ok(Self { machine, folder })
     }
 }
@@ -67,11 +74,17 @@ impl HomeClaim {
     /// # Errors
     /// [`ControlError::Damaged`] when the file is none of a claim on this vault; others by cause.
     pub fn load(path: &Path, vault: VaultId) -> Result<Option<Self>, ControlError> {
-        let Some(text) = files::read(path)? else { return Ok(None) };
+        let Some(text) = files::read(path)? else {
+            return Ok(None);
+        };
         let wrong = |why: String| files::damaged(path, why);
-        let stored: Stored = serde_json::from_str(&text).map_err(|e| wrong(format!("not the file of a claim ({e})")))?;
+        let stored: Stored =
+            serde_json::from_str(&text).map_err(|e| wrong(format!("not the file of a claim ({e})")))?;
         if stored.version != VERSION {
-            return Err(wrong(format!("claim file version {} is not known to this version", stored.version)));
+            return Err(wrong(format!(
+                "claim file version {} is not known to this version",
+                stored.version
+            )));
         }
         if stored.vault != vault.to_string() {
             return Err(wrong(format!("is of vault {}", stored.vault)));
@@ -79,8 +92,14 @@ impl HomeClaim {
         let cluster: ClusterId = stored.cluster.parse().map_err(|e| wrong(format!("{e}")))?;
         Ok(Some(Self {
             vault,
-            listed: ListedClaim { number: stored.number, cluster },
-            identity: Identity { machine: stored.machine, folder: stored.folder },
+            listed: ListedClaim {
+                number: stored.number,
+                cluster,
+            },
+            identity: Identity {
+                machine: stored.machine,
+                folder: stored.folder,
+            },
             since: stored.since,
         }))
     }
@@ -117,7 +136,10 @@ impl HomeClaim {
         } else {
             format!("{} on another machine", self.identity.folder.display())
         };
-        Err(ControlError::Copied { home: here.folder.display().to_string(), was })
+        Err(ControlError::Copied {
+            home: here.folder.display().to_string(),
+            was,
+        })
     }
 }
 
@@ -131,8 +153,14 @@ mod tests {
     fn claim(folder: &Path) -> HomeClaim {
         HomeClaim {
             vault: VAULT,
-            listed: ListedClaim { number: 3, cluster: ClusterId(u64::MAX) },
-            identity: Identity { machine: "0123".into(), folder: folder.into() },
+            listed: ListedClaim {
+                number: 3,
+                cluster: ClusterId(u64::MAX),
+            },
+            identity: Identity {
+                machine: "0123".into(),
+                folder: folder.into(),
+            },
             since: "2026-11-22T03:00:00Z".into(),
         }
     }
@@ -153,19 +181,44 @@ mod tests {
         let path = dir.path().join("claim");
         claim(dir.path()).store(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        for damaged in ["", "{}", &text[..text.len() / 2], &text.replace("\"version\": 1", "\"version\": 9")] {
+        for damaged in [
+            "",
+            "{}",
+            &text[..text.len() / 2],
+            &text.replace("\"version\": 1", "\"version\": 9"),
+        ] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(HomeClaim::load(&path, VAULT), Err(ControlError::Damaged { .. })), "{damaged}");
+            assert!(
+                matches!(HomeClaim::load(&path, VAULT), Err(ControlError::Damaged { .. })),
+                "{damaged}"
+            );
         }
     }
 
     #[test]
     fn a_home_elsewhere_is_refused_and_told_where_it_was() {
         let claim = claim(Path::new("/a"));
-        assert!(claim.check_place(&Identity { machine: "0123".into(), folder: "/a".into() }).is_ok());
-        let moved = claim.check_place(&Identity { machine: "0123".into(), folder: "/b".into() }).unwrap_err();
+        assert!(
+            claim
+                .check_place(&Identity {
+                    machine: "0123".into(),
+                    folder: "/a".into()
+                })
+                .is_ok()
+        );
+        let moved = claim
+            .check_place(&Identity {
+                machine: "0123".into(),
+                folder: "/b".into(),
+            })
+            .unwrap_err();
         assert!(moved.to_string().contains("/a"), "{moved}");
-        let copied = claim.check_place(&Identity { machine: "4567".into(), folder: "/a".into() }).unwrap_err();
+        let copied = claim
+            .check_place(&Identity {
+                machine: "4567".into(),
+                folder: "/a".into(),
+            })
+            .unwrap_err();
         assert!(copied.to_string().contains("another machine"), "{copied}");
     }
 }

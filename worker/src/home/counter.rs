@@ -40,7 +40,11 @@ impl SessionCounter {
         if last.is_none() && text.is_some() {
             tracing::warn!(path = %path.display(), "session counter is damaged and starts from what the vault shows");
         }
-        Ok(Self { path: path.to_owned(), last: last.unwrap_or(0), was_kept: last.is_some() })
+        Ok(Self {
+            path: path.to_owned(),
+            last: last.unwrap_or(0),
+            was_kept: last.is_some(),
+        })
     }
 
     /// The last number used up, 0 for none.
@@ -63,7 +67,10 @@ impl SessionCounter {
     /// # Errors
     /// When the file cannot be written; the number is then not given.
     pub fn next(&mut self) -> Result<SessionId, ControlError> {
-        let next = self.last.checked_add(1).ok_or_else(|| files::damaged(&self.path, "session numbers are used up"))?;
+        let next = self
+            .last
+            .checked_add(1)
+            .ok_or_else(|| files::damaged(&self.path, "session numbers are used up"))?;
         files::replace(&self.path, render(next).as_bytes())?;
         self.last = next;
         Ok(SessionId(next))
@@ -82,7 +89,10 @@ fn parse(text: &str) -> Option<u64> {
 
 /// A digit lost or flipped must not look like a number; this guards against accidents only.
 fn check(number: u64) -> String {
-    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = number
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hex(&mixed.to_be_bytes()[..4])
 }
 

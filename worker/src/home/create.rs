@@ -4,6 +4,7 @@
 //! that has a name is half made. A vault `main` that was made and not yet named is found by its key and taken over, so the first use can
 //! be repeated after any cut; of any other place a person says so.
 
+use tresor_storage::Error;
 use tresor_storage::backend::{Abilities, OpenStore};
 use tresor_storage::chunk::Profile;
 use tresor_storage::ids::VaultId;
@@ -13,7 +14,6 @@ use tresor_storage::vault::claim::{self, ListedClaim, SETTLING};
 use tresor_storage::vault::create::{Created, NewVault, Prepared, open_header};
 use tresor_storage::vault::header::{Header, Redundancy};
 use tresor_storage::vault::naming::check_vault_name;
-use tresor_storage::Error;
 use zeroize::Zeroizing;
 
 use super::claim::{HomeClaim, Identity};
@@ -45,7 +45,12 @@ pub struct CreateOptions {
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { profile: Profile::default(), region: String::new(), key_file: true, passphrase: None }
+        Self {
+            profile: Profile::default(),
+            region: String::new(),
+            key_file: true,
+            passphrase: None,
+        }
     }
 }
 
@@ -120,7 +125,13 @@ async fn create_locked(
     // A store that holds a vault must not cost a key file at every try; who makes one meanwhile is found by publishing.
     match open_header(backend.as_ref(), &url).await {
         Err(Error::Vault(VaultError::NoVault { .. })) => {}
-        Ok((header, _)) => return Err(VaultError::VaultExists { url, vault: header.vault.to_string() }.into()),
+        Ok((header, _)) => {
+            return Err(VaultError::VaultExists {
+                url,
+                vault: header.vault.to_string(),
+            }
+            .into());
+        }
         Err(error) => return Err(error.into()),
     }
     if options.key_file {
@@ -129,15 +140,36 @@ async fn create_locked(
     if let Some(passphrase) = options.passphrase {
         prepared.add_passphrase(PASSPHRASE_SLOT, passphrase, PassphraseCost::default());
     }
-    let Created { header, keys, claim, abilities, .. } = Box::pin(prepared.publish(backend.as_ref())).await?;
+    let Created {
+        header,
+        keys,
+        claim,
+        abilities,
+        ..
+    } = Box::pin(prepared.publish(backend.as_ref())).await?;
     keep_claim(home, id, claim)?;
-    let entry = VaultEntry { name: name.to_owned(), id, url, added_at: now() };
+    let entry = VaultEntry {
+        name: name.to_owned(),
+        id,
+        url,
+        added_at: now(),
+    };
     home.add_locked(&entry)?;
-    Ok(CreatedVault { entry, header, keys, abilities })
+    Ok(CreatedVault {
+        entry,
+        header,
+        keys,
+        abilities,
+    })
 }
 
 fn keep_claim(home: &Home, vault: VaultId, listed: ListedClaim) -> Result<(), ControlError> {
-    let claim = HomeClaim { vault, listed, identity: Identity::here(home.root())?, since: now() };
+    let claim = HomeClaim {
+        vault,
+        listed,
+        identity: Identity::here(home.root())?,
+        since: now(),
+    };
     claim.store(&home.writer_folder(vault)?.join("claim"))
 }
 
@@ -162,13 +194,21 @@ pub async fn ensure_main(home: &Home, stores: &dyn Stores) -> Result<(VaultEntry
     match open_header(store.backend.as_ref(), &url).await {
         // Made, and cut before it had a name: its key is here, so nobody else's it can be.
         Ok((header, _)) if home.has_key(header.vault) => {
-            let entry = VaultEntry { name: MAIN.to_owned(), id: header.vault, url: store.url.clone(), added_at: now() };
+            let entry = VaultEntry {
+                name: MAIN.to_owned(),
+                id: header.vault,
+                url: store.url.clone(),
+                added_at: now(),
+            };
             claim_vault(home, &store, &header).await?;
             home.add_locked(&entry)?;
             Ok((entry, true))
         }
         Ok((header, _)) => {
-            let why = format!("there is a vault ({}) without a name and without a key in the home", header.vault);
+            let why = format!(
+                "there is a vault ({}) without a name and without a key in the home",
+                header.vault
+            );
             Err(super::files::damaged(&home.store_folder(MAIN), why).into())
         }
         Err(Error::Vault(VaultError::NoVault { .. })) => {
@@ -219,19 +259,34 @@ pub async fn take_over(
     let entry = match known {
         Some(entry) => entry,
         None => {
-            let entry = VaultEntry { name: name.to_owned(), id, url: store.url, added_at: now() };
+            let entry = VaultEntry {
+                name: name.to_owned(),
+                id,
+                url: store.url,
+                added_at: now(),
+            };
             home.add_locked(&entry)?;
             entry
         }
     };
-    let from = from.and_then(|(_, claim)| claim).map(|claim| (claim.holder, claim.claimed_at));
-    Ok(TakenOver { entry, claim: listed, from })
+    let from = from
+        .and_then(|(_, claim)| claim)
+        .map(|claim| (claim.holder, claim.claimed_at));
+    Ok(TakenOver {
+        entry,
+        claim: listed,
+        from,
+    })
 }
 
 /// What the former holder did until now is listed at the next opening for writing, after this claim: it reads all points and makes the index anew.
 async fn claim_vault(home: &Home, store: &OpenStore, header: &Header) -> Result<ListedClaim, HomeError> {
     let create_only = header.stores.iter().all(|store| store.abilities.create_only);
-    let settle = if create_only { std::time::Duration::ZERO } else { SETTLING };
+    let settle = if create_only {
+        std::time::Duration::ZERO
+    } else {
+        SETTLING
+    };
     let listed = claim::take_over(store.backend.as_ref(), &super::claimant(header.vault), settle).await?;
     keep_claim(home, header.vault, listed)?;
     Ok(listed)

@@ -56,7 +56,11 @@ pub(super) fn list(home: &Path) -> Result<Vec<VaultEntry>, ControlError> {
     for file in files {
         let file = file.map_err(|e| files::trouble("could not list", &folder, e))?;
         let name = file.file_name();
-        let Some(name) = name.to_str().and_then(|n| n.strip_suffix(".toml")).filter(|n| check_vault_name(n).is_ok()) else {
+        let Some(name) = name
+            .to_str()
+            .and_then(|n| n.strip_suffix(".toml"))
+            .filter(|n| check_vault_name(n).is_ok())
+        else {
             continue;
         };
         // It may have been removed since it was listed.
@@ -69,15 +73,29 @@ pub(super) fn list(home: &Path) -> Result<Vec<VaultEntry>, ControlError> {
 /// One entry; `None` when there is none of that name.
 pub(super) fn load(home: &Path, name: &str) -> Result<Option<VaultEntry>, ControlError> {
     let path = path(home, name);
-    let Some(text) = files::read(&path)? else { return Ok(None) };
-    let stored: Stored =
-        toml::from_str(&text).map_err(|e| files::damaged(&path, format!("not an entry of a vault: {}", e.message())))?;
+    let Some(text) = files::read(&path)? else {
+        return Ok(None);
+    };
+    let stored: Stored = toml::from_str(&text)
+        .map_err(|e| files::damaged(&path, format!("not an entry of a vault: {}", e.message())))?;
     if stored.version != VERSION {
-        return Err(files::damaged(&path, format!("version {} is not known to this version", stored.version)));
+        return Err(files::damaged(
+            &path,
+            format!("version {} is not known to this version", stored.version),
+        ));
     }
-    let url = if stored.store.contains("://") { stored.store } else { folder_url(&home.join(&stored.store))? };
+    let url = if stored.store.contains("://") {
+        stored.store
+    } else {
+        folder_url(&home.join(&stored.store))?
+    };
     let id = stored.id.parse().map_err(|e| files::damaged(&path, format!("{e}")))?;
-    Ok(Some(VaultEntry { name: name.to_owned(), id, url, added_at: stored.added_at }))
+    Ok(Some(VaultEntry {
+        name: name.to_owned(),
+        id,
+        url,
+        added_at: stored.added_at,
+    }))
 }
 
 /// Writes an entry durably, over another of that name.
@@ -85,14 +103,18 @@ pub(super) fn store(home: &Path, entry: &VaultEntry) -> Result<(), ControlError>
     let below = format!("{}/", folder_url(home)?);
     let path = path(home, &entry.name);
     // Only plain names: an escaped one would not be the folder's.
-    let relative = entry.url.strip_prefix(&below).filter(|rest| !rest.contains('%') && !rest.contains(".."));
+    let relative = entry
+        .url
+        .strip_prefix(&below)
+        .filter(|rest| !rest.contains('%') && !rest.contains(".."));
     let stored = Stored {
         version: VERSION,
         id: entry.id.to_string(),
         store: relative.unwrap_or(&entry.url).to_owned(),
         added_at: entry.added_at.clone(),
     };
-    let text = toml::to_string(&stored).map_err(|e| files::trouble("could not write", &path, std::io::Error::other(e)))?;
+    let text =
+        toml::to_string(&stored).map_err(|e| files::trouble("could not write", &path, std::io::Error::other(e)))?;
     files::replace(&path, text.as_bytes())
 }
 
@@ -108,7 +130,12 @@ mod tests {
     }
 
     fn entry(name: &str, url: &str) -> VaultEntry {
-        VaultEntry { name: name.into(), id: VaultId([7; 16]), url: url.into(), added_at: "2026-11-22T03:00:00Z".into() }
+        VaultEntry {
+            name: name.into(),
+            id: VaultId([7; 16]),
+            url: url.into(),
+            added_at: "2026-11-22T03:00:00Z".into(),
+        }
     }
 
     #[test]
@@ -141,7 +168,13 @@ mod tests {
         store(home.path(), &entry("main", "s3://bucket")).unwrap();
         let path = path(home.path(), "main");
         let text = std::fs::read_to_string(&path).unwrap();
-        for damaged in ["", "version = 1", &text.replace("version = 1", "version = 2"), &text.replace("07", "x"), &format!("{text}more = 1\n")] {
+        for damaged in [
+            "",
+            "version = 1",
+            &text.replace("version = 1", "version = 2"),
+            &text.replace("07", "x"),
+            &format!("{text}more = 1\n"),
+        ] {
             std::fs::write(&path, damaged).unwrap();
             let error = load(home.path(), "main").unwrap_err();
             assert!(error.to_string().contains("main.toml"), "{error}");

@@ -88,17 +88,24 @@ impl HomeError {
     /// What to do about it, where one thing can be named.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotWritable { vault, source: ControlError::Copied { .. } } => Some(format!(
+            Self::NotWritable {
+                vault,
+                source: ControlError::Copied { .. },
+            } => Some(format!(
                 "if the home at the old place is not used any more: tresor vault take-over {vault}; reading needs nothing"
             )),
-            Self::NotWritable { vault, source: ControlError::Fenced { .. } } | Self::NotClaimed { vault, .. } => Some(format!(
+            Self::NotWritable {
+                vault,
+                source: ControlError::Fenced { .. },
+            }
+            | Self::NotClaimed { vault, .. } => Some(format!(
                 "reading needs nothing; to write from here and stop the other: tresor vault take-over {vault}"
             )),
             Self::NoVault { known, .. } if known.is_empty() => Some(String::from("tresor vault create NAME")),
             Self::NoVault { known, .. } => Some(format!("there are: {}", known.join(", "))),
             Self::NoKey { .. } => Some(String::from("give a key file, the recovery kit or the passphrase")),
             Self::Storage(tresor_storage::Error::Vault(VaultError::VaultExists { .. })) => {
-                Some(String::from("to use that vault: tresor vault take-over NAME --url URL"))
+                Some(String::from("to use that vault: tresor vault take-over NAME --store URL"))
             }
             _ => None,
         }
@@ -114,4 +121,10 @@ macro_rules! from_storage {
         }
     )*};
 }
-from_storage!(BackendError, KeyError, VaultError, tresor_storage::FormatError, tresor_storage::index::IndexError);
+from_storage!(
+    BackendError,
+    KeyError,
+    VaultError,
+    tresor_storage::FormatError,
+    tresor_storage::index::IndexError
+);

@@ -12,12 +12,19 @@ const LENGTH_MAX: u64 = 64 << 10;
 
 /// Names the file and what was tried with it.
 pub(crate) fn trouble(what: &'static str, path: &Path, source: io::Error) -> ControlError {
-    ControlError::Home { what, path: path.display().to_string(), source }
+    ControlError::Home {
+        what,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 /// A file that is not what was written there.
 pub(crate) fn damaged(path: &Path, why: impl Into<String>) -> ControlError {
-    ControlError::Damaged { path: path.display().to_string(), why: why.into() }
+    ControlError::Damaged {
+        path: path.display().to_string(),
+        why: why.into(),
+    }
 }
 
 /// Makes a folder that only its owner may enter, durably, with what is missing above it.
@@ -43,7 +50,12 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ControlError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.new"));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&beside, path)
@@ -60,11 +72,15 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, ControlError> {
         Err(e) => return Err(trouble("could not read", path, e)),
     };
     let mut bytes = Vec::new();
-    file.take(LENGTH_MAX + 1).read_to_end(&mut bytes).map_err(|e| trouble("could not read", path, e))?;
+    file.take(LENGTH_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| trouble("could not read", path, e))?;
     if bytes.len() as u64 > LENGTH_MAX {
         return Err(damaged(path, "too long for what it should be"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| damaged(path, "not a text"))
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| damaged(path, "not a text"))
 }
 
 /// Removes a file durably; one that is not there is removed already.
@@ -78,8 +94,13 @@ pub(crate) fn remove(path: &Path) -> Result<(), ControlError> {
 
 /// Makes a name in a folder durable.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), ControlError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| trouble("could not sync the folder of", path, e))
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| trouble("could not sync the folder of", path, e))
 }
 
 #[cfg(test)]
@@ -99,7 +120,11 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(&dir.path().join("a")), 0o700);
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(read(&path).unwrap(), None);

@@ -57,7 +57,9 @@ pub struct HomeIndex {
 
 impl std::fmt::Debug for HomeIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HomeIndex").field("doubtful", &self.doubtful).finish_non_exhaustive()
+        f.debug_struct("HomeIndex")
+            .field("doubtful", &self.doubtful)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,7 +123,14 @@ pub(super) async fn open(
         None => match keep(path, stamp, vault).await? {
             Ok((index, witnesses)) => {
                 let witnesses = Mutex::new(witnesses);
-                return Ok((HomeIndex { index, doubtful, witnesses }, IndexState::Kept));
+                return Ok((
+                    HomeIndex {
+                        index,
+                        doubtful,
+                        witnesses,
+                    },
+                    IndexState::Kept,
+                ));
             }
             Err(why) => why,
         },
@@ -130,7 +139,10 @@ pub(super) async fn open(
     let doing = || String::from("make the index anew from the vault");
     RocksIndex::destroy(path).await.doing(doing)?;
     let load = RocksIndex::load(path, stamp).await.doing(doing)?;
-    let recording = Recording { load, last: Mutex::default() };
+    let recording = Recording {
+        load,
+        last: Mutex::default(),
+    };
     let mut report = rebuild(vault, &recording, progress).await.doing(doing)?;
     let Recording { load, last } = recording;
     let mut witnesses = last.into_inner();
@@ -138,11 +150,24 @@ pub(super) async fn open(
         witnesses.add(segment);
     }
     let text = witnesses.text();
-    let index = load.finish(Some(text.as_str()).filter(|text| !text.is_empty())).await.doing(doing)?;
+    let index = load
+        .finish(Some(text.as_str()).filter(|text| !text.is_empty()))
+        .await
+        .doing(doing)?;
     // Last: until here whoever opens it makes it anew.
     files::remove(&doubtful)?;
-    let index = HomeIndex { index, doubtful, witnesses: Mutex::new(witnesses) };
-    Ok((index, IndexState::Rebuilt { why, report: Box::new(report) }))
+    let index = HomeIndex {
+        index,
+        doubtful,
+        witnesses: Mutex::new(witnesses),
+    };
+    Ok((
+        index,
+        IndexState::Rebuilt {
+            why,
+            report: Box::new(report),
+        },
+    ))
 }
 
 /// Opens what is there, or says why it must be made anew.
@@ -166,7 +191,9 @@ async fn keep(path: &Path, stamp: Stamp, vault: &Arc<Vault>) -> Result<Result<(R
         match vault.backend.length(name).await {
             Ok(_) => {}
             Err(BackendError::NotFound { .. }) => {
-                return Ok(Err(format!("it has seen {name}, which the store does not have: an older copy of the store?")));
+                return Ok(Err(format!(
+                    "it has seen {name}, which the store does not have: an older copy of the store?"
+                )));
             }
             Err(error) => return Err(error).doing(|| format!("look for {name}, which the index has seen")),
         }

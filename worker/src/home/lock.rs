@@ -36,11 +36,18 @@ pub struct Holder {
 impl Holder {
     /// This process.
     pub fn this(command: &str) -> Self {
-        Self { pid: std::process::id(), command: command.to_owned(), host: super::host_name(), since: super::now() }
+        Self {
+            pid: std::process::id(),
+            command: command.to_owned(),
+            host: super::host_name(),
+            since: super::now(),
+        }
     }
 
     fn is_gone(&self) -> bool {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) else { return true };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) else {
+            return true;
+        };
         self.host == super::host_name()
             && matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
     }
@@ -48,7 +55,12 @@ impl Holder {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pid, command, host, since } = self;
+        let Self {
+            pid,
+            command,
+            host,
+            since,
+        } = self;
         write!(f, "process {pid} (`tresor {command}`) on {host} since {since}")
     }
 }
@@ -82,7 +94,10 @@ impl Lock {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(trouble("could not lock", path, io::Error::from(e))),
             }
-            let holder = read(path).ok().flatten().and_then(|text| serde_json::from_str::<Holder>(&text).ok());
+            let holder = read(path)
+                .ok()
+                .flatten()
+                .and_then(|text| serde_json::from_str::<Holder>(&text).ok());
             // The holder was locked out of nothing yet, but may not have said who it is.
             let known = holder.filter(|h| !h.is_gone());
             let waited = begin.elapsed();
@@ -100,7 +115,10 @@ impl Lock {
         };
         // Not synced: after a loss of power nobody holds the lock, whatever the file says.
         write(&mut file).map_err(|e| trouble("could not write", path, e))?;
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
     }
 
     /// Its file.
@@ -133,7 +151,10 @@ mod tests {
         let first = Lock::take(&path, &holder("backup"), Duration::ZERO).unwrap();
         let refused = Lock::take(&path, &holder("vault"), Duration::ZERO).unwrap_err();
         let text = refused.to_string();
-        assert!(text.contains(&format!("process {} (`tresor backup`)", std::process::id())), "{text}");
+        assert!(
+            text.contains(&format!("process {} (`tresor backup`)", std::process::id())),
+            "{text}"
+        );
         assert!(text.contains(&super::super::host_name()), "{text}");
         drop(first);
         Lock::take(&path, &holder("vault"), Duration::ZERO).unwrap();
@@ -143,7 +164,11 @@ mod tests {
     fn what_a_killed_holder_left_behind_stops_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        std::fs::write(&path, r#"{"pid":1,"command":"backup","host":"h","since":"2026-11-22T03:00:00Z"}"#).unwrap();
+        std::fs::write(
+            &path,
+            r#"{"pid":1,"command":"backup","host":"h","since":"2026-11-22T03:00:00Z"}"#,
+        )
+        .unwrap();
         Lock::take(&path, &holder("backup"), Duration::ZERO).unwrap();
     }
 

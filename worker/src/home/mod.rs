@@ -31,6 +31,9 @@ pub mod open;
 pub mod points;
 pub mod resolve;
 pub mod stores;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;
 pub mod unlock;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -48,7 +51,7 @@ pub use create::{CreateOptions, CreatedVault, TakenOver, create_vault, ensure_ma
 pub use entry::VaultEntry;
 pub use error::HomeError;
 pub use index::IndexState;
-pub use open::{OpenVault, Place, WritableVault, open_for_reading, open_for_writing};
+pub use open::{OpenVault, Place, WritableVault, open_and_rebuild, open_for_reading, open_for_writing};
 pub use points::{DamagedObject, KnownPoint, Points, load_points};
 pub use resolve::{find_item, newest_of, resolve_point};
 pub use stores::{StoreConfigs, Stores};
@@ -73,16 +76,24 @@ impl Home {
     /// [`ControlError::Home`] when the folder cannot be made or entered.
     pub fn open(root: &Path, command: &str) -> Result<Self, HomeError> {
         files::make_folder(root)?;
-        let root = root.canonicalize().map_err(|e| files::trouble("could not find", root, e))?;
+        let root = root
+            .canonicalize()
+            .map_err(|e| files::trouble("could not find", root, e))?;
         for folder in ["stores", "vaults", "keys", "index", "writers"] {
             files::make_folder(&root.join(folder))?;
         }
         let keys = root.join("keys");
-        let mode = std::fs::metadata(&keys).map_err(|e| files::trouble("could not look at", &keys, e))?.permissions().mode();
+        let mode = std::fs::metadata(&keys)
+            .map_err(|e| files::trouble("could not look at", &keys, e))?
+            .permissions()
+            .mode();
         if mode & 0o077 != 0 {
             tracing::warn!(folder = %keys.display(), mode = format!("{:o}", mode & 0o777), "others may enter the folder of keys");
         }
-        Ok(Self { root, command: command.to_owned() })
+        Ok(Self {
+            root,
+            command: command.to_owned(),
+        })
     }
 
     /// Its folder, symbolic links resolved.
@@ -112,7 +123,11 @@ impl Home {
 
     pub(crate) fn no_vault(&self, name: &str) -> Result<HomeError, ControlError> {
         let known = entry::list(&self.root)?.into_iter().map(|entry| entry.name).collect();
-        Ok(HomeError::NoVault { name: name.to_owned(), home: self.root.display().to_string(), known })
+        Ok(HomeError::NoVault {
+            name: name.to_owned(),
+            home: self.root.display().to_string(),
+            known,
+        })
     }
 
     /// The vault that is meant when none is named: `main`, else the only one there is.
@@ -142,7 +157,9 @@ impl Home {
     /// As [`Self::add_vault`], by who holds the lock.
     pub(crate) fn add_locked(&self, entry: &VaultEntry) -> Result<(), HomeError> {
         match entry::load(&self.root, &entry.name)? {
-            Some(_) => Err(HomeError::NameTaken { name: entry.name.clone() }),
+            Some(_) => Err(HomeError::NameTaken {
+                name: entry.name.clone(),
+            }),
             None => Ok(entry::store(&self.root, entry)?),
         }
     }
@@ -155,7 +172,10 @@ impl Home {
         check_vault_name(to)?;
         let _lock = self.lock_vaults(ADDING_PATIENCE)?;
         let entry = self.vault(from)?;
-        self.add_locked(&VaultEntry { name: to.to_owned(), ..entry })?;
+        self.add_locked(&VaultEntry {
+            name: to.to_owned(),
+            ..entry
+        })?;
         Ok(files::remove(&entry::path(&self.root, from))?)
     }
 
@@ -209,7 +229,11 @@ impl Home {
 
     /// Locks a vault for writing from this home.
     pub(crate) fn lock_writer(&self, vault: VaultId) -> Result<Lock, ControlError> {
-        Lock::take(&self.writer_folder(vault)?.join("lock"), &Holder::this(&self.command), Duration::ZERO)
+        Lock::take(
+            &self.writer_folder(vault)?.join("lock"),
+            &Holder::this(&self.command),
+            Duration::ZERO,
+        )
     }
 
     /// Locks the list of vaults.
@@ -220,7 +244,13 @@ impl Home {
 
 /// This host's name.
 pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(255).collect()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(255)
+        .collect()
 }
 
 /// The program and its version, as it signs what it makes.
@@ -233,5 +263,10 @@ pub fn now() -> String {
 }
 
 pub(crate) fn claimant(vault: VaultId) -> Claimant {
-    Claimant { vault, holder: host_name(), now: now(), program: PROGRAM.to_owned() }
+    Claimant {
+        vault,
+        holder: host_name(),
+        now: now(),
+        program: PROGRAM.to_owned(),
+    }
 }

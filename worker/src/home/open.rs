@@ -36,7 +36,6 @@ pub enum Place<'a> {
 }
 
 /// A vault open for reading.
-#[derive(Debug)]
 pub struct OpenVault {
     /// Its name in the home; its id where it has none.
     pub name: String,
@@ -56,6 +55,17 @@ pub struct OpenVault {
     pub reader: Arc<VaultReader>,
     /// What its store was asked so far.
     pub counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for OpenVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, url, vault, .. } = self;
+        f.debug_struct("OpenVault")
+            .field("name", name)
+            .field("url", url)
+            .field("vault", vault)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OpenVault {
@@ -87,7 +97,10 @@ pub struct WritableVault {
 
 impl std::fmt::Debug for WritableVault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WritableVault").field("open", &self.open).field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("WritableVault")
+            .field("open", &self.open)
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,8 +111,16 @@ impl WritableVault {
     /// When no number can be used up.
     pub async fn key_stamp(&self) -> Result<keys::Stamp, ControlError> {
         let session = self.control.use_number().await?;
-        let writer = Writer { cluster: self.claim.cluster, session, part: PartId::random() };
-        Ok(keys::Stamp { writer, claim: self.claim.number, now: super::now() })
+        let writer = Writer {
+            cluster: self.claim.cluster,
+            session,
+            part: PartId::random(),
+        };
+        Ok(keys::Stamp {
+            writer,
+            claim: self.claim.number,
+            now: super::now(),
+        })
     }
 }
 
@@ -121,7 +142,11 @@ pub async fn open_for_reading(
             (Some(entry), url)
         }
         (Place::Named(name), None) => {
-            return Err(HomeError::NoVault { name: name.to_owned(), home: String::from("(none is used)"), known: Vec::new() });
+            return Err(HomeError::NoVault {
+                name: name.to_owned(),
+                home: String::from("(none is used)"),
+                known: Vec::new(),
+            });
         }
     };
     let store = stores.open(&url, false)?;
@@ -147,7 +172,17 @@ pub(super) async fn open_at(
     let (keys, unlock) = unlock(home, backend.as_ref(), (header.vault, &name), &header_hash, source).await?;
     let vault = Arc::new(Vault::new(header.vault, profile, backend, keys.keyring.clone()));
     let reader = Arc::new(VaultReader::new(vault.clone(), None));
-    Ok(OpenVault { name, url, header, header_hash, keys, unlock, vault, reader, counters })
+    Ok(OpenVault {
+        name,
+        url,
+        header,
+        header_hash,
+        keys,
+        unlock,
+        vault,
+        reader,
+        counters,
+    })
 }
 
 fn check_vault(entry: Option<&VaultEntry>, header: &Header, url: &str) -> Result<(), HomeError> {
@@ -165,7 +200,10 @@ fn check_vault(entry: Option<&VaultEntry>, header: &Header, url: &str) -> Result
 /// Its name in a home; its id where it has none. Only for messages, so an entry that cannot be read stops nobody.
 fn name_of(home: &Home, vault: VaultId) -> String {
     let entries = home.vaults().unwrap_or_default();
-    entries.into_iter().find(|entry| entry.id == vault).map_or_else(|| vault.to_string(), |entry| entry.name)
+    entries
+        .into_iter()
+        .find(|entry| entry.id == vault)
+        .map_or_else(|| vault.to_string(), |entry| entry.name)
 }
 
 /// Opens a vault for writing: alone in its home, under the home's claim, with its index, made anew if it cannot be believed.
@@ -206,7 +244,10 @@ async fn open_writable(
     progress: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<WritableVault, HomeError> {
     let entry = home.vault(name)?;
-    let not_writable = |source| HomeError::NotWritable { vault: name.to_owned(), source };
+    let not_writable = |source| HomeError::NotWritable {
+        vault: name.to_owned(),
+        source,
+    };
     let (lock, folder) = {
         let (home, id) = (home.clone(), entry.id);
         blocking(move || Ok::<_, ControlError>((home.lock_writer(id)?, home.writer_folder(id)?))).await?
@@ -222,7 +263,10 @@ async fn open_writable(
             Some((listed, None)) => format!("the holder of {}", listed.object_name()),
             None => String::from("nobody yet"),
         };
-        return Err(HomeError::NotClaimed { vault: name.to_owned(), holder });
+        return Err(HomeError::NotClaimed {
+            vault: name.to_owned(),
+            holder,
+        });
     };
     let mut open = open_at(Some(home), Some(&entry), store, source).await?;
     // Who may only read learns it now, not after the first disk.
@@ -235,17 +279,43 @@ async fn open_writable(
     if counter.raise(shown) && rebuild.is_none() {
         // A home that lost its counter only, one rolled back to a snapshot, or one of which a copy writes. None of them can harm the vault; but
         // what the index of an older home knows may be gone.
-        tracing::warn!(was, shown, "the vault shows later sessions of this home than the home knows: an older copy of the home?");
-        rebuild = Some(String::from("the vault shows later sessions of this home than the home knows"));
+        tracing::warn!(
+            was,
+            shown,
+            "the vault shows later sessions of this home than the home knows: an older copy of the home?"
+        );
+        rebuild = Some(String::from(
+            "the vault shows later sessions of this home than the home knows",
+        ));
     }
     let control = Arc::new(HomeControl::writing(open.vault.clone(), claim, counter));
     control.check_claim().await.map_err(not_writable)?;
 
-    let stamp = Stamp { vault: entry.id, cluster: claim.cluster, claim: claim.number };
+    let stamp = Stamp {
+        vault: entry.id,
+        cluster: claim.cluster,
+        claim: claim.number,
+    };
     let (index, index_state) = index::open(&home.index_path(entry.id), stamp, &open.vault, rebuild, progress).await?;
     let index = Arc::new(index);
-    open.reader = Arc::new(VaultReader::new(open.vault.clone(), Some(index.clone() as Arc<dyn ChunkIndex>)));
-    let engine =
-        Engine { vault: open.vault.clone(), reader: open.reader.clone(), index: index.clone(), control: control.clone() };
-    Ok(WritableVault { open, engine, control, index, index_state, points, claim, _lock: lock })
+    open.reader = Arc::new(VaultReader::new(
+        open.vault.clone(),
+        Some(index.clone() as Arc<dyn ChunkIndex>),
+    ));
+    let engine = Engine {
+        vault: open.vault.clone(),
+        reader: open.reader.clone(),
+        index: index.clone(),
+        control: control.clone(),
+    };
+    Ok(WritableVault {
+        open,
+        engine,
+        control,
+        index,
+        index_state,
+        points,
+        claim,
+        _lock: lock,
+    })
 }

@@ -91,7 +91,11 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
     let mut listing = vault.backend.list(names::POINTS);
     while let Some(object) = listing.try_next().await.doing(|| String::from("list the points"))? {
         if manifests.len() >= POINTS_MAX {
-            return Err(VaultError::TooMany { folder: names::POINTS, max: POINTS_MAX }.into());
+            return Err(VaultError::TooMany {
+                folder: names::POINTS,
+                max: POINTS_MAX,
+            }
+            .into());
         }
         manifests.push(object.name);
     }
@@ -111,7 +115,9 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
         }
     }
     // After the manifests: a point removed meanwhile is marked.
-    let Found { id, catalog, damaged, .. } = read_newest(vault).await?;
+    let Found {
+        id, catalog, damaged, ..
+    } = read_newest(vault).await?;
     for (name, error) in damaged {
         found.note_damage(name, error);
     }
@@ -120,7 +126,10 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
     }
     for manifest in points {
         found.note_session(manifest.writer.cluster, manifest.writer.session.0);
-        let removed_at = catalog.hidden.get(&manifest.point).map(|hidden| hidden.removed_at.clone());
+        let removed_at = catalog
+            .hidden
+            .get(&manifest.point)
+            .map(|hidden| hidden.removed_at.clone());
         found.points.push(KnownPoint { manifest, removed_at });
     }
     found.points.sort_by_cached_key(|point| std::cmp::Reverse(point.age()));

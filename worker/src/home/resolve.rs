@@ -24,7 +24,9 @@ pub fn newest_of(points: &[KnownPoint], item: ItemId) -> Option<&KnownPoint> {
 }
 
 fn of_item(points: &[KnownPoint], item: ItemId) -> impl Iterator<Item = &KnownPoint> {
-    points.iter().filter(move |point| point.manifest.item == item && point.removed_at.is_none())
+    points
+        .iter()
+        .filter(move |point| point.manifest.item == item && point.removed_at.is_none())
 }
 
 /// The item of that name or id; none when there is none. An item whose points were all removed is none.
@@ -34,13 +36,17 @@ fn of_item(points: &[KnownPoint], item: ItemId) -> impl Iterator<Item = &KnownPo
 pub fn find_item(points: &[KnownPoint], text: &str) -> Result<Option<ItemId>, VaultError> {
     // An item is named as its newest visible point says.
     let mut seen = HashSet::new();
-    let newest = points.iter().filter(|point| point.removed_at.is_none() && seen.insert(point.manifest.item));
+    let newest = points
+        .iter()
+        .filter(|point| point.removed_at.is_none() && seen.insert(point.manifest.item));
     let named: Vec<&KnownPoint> = newest.filter(|point| point.manifest.item_name == text).collect();
     match named.as_slice() {
         [] => {}
         [only] => return Ok(Some(only.manifest.item)),
         several => {
-            let shown = several.iter().map(|p| format!("item {} (newest {})", p.manifest.item, p.manifest.time));
+            let shown = several
+                .iter()
+                .map(|p| format!("item {} (newest {})", p.manifest.item, p.manifest.time));
             return Err(ambiguous("item", text, shown));
         }
     }
@@ -53,13 +59,19 @@ pub fn find_item(points: &[KnownPoint], text: &str) -> Result<Option<ItemId>, Va
 /// # Errors
 /// [`VaultError::NotThere`], or [`VaultError::Ambiguous`] with what answers.
 pub fn resolve_point<'a>(points: &'a [KnownPoint], text: &str, zone: &TimeZone) -> Result<&'a KnownPoint, VaultError> {
-    let missing = || VaultError::NotThere { what: "point", name: text.chars().take(300).collect() };
+    let missing = || VaultError::NotThere {
+        what: "point",
+        name: text.chars().take(300).collect(),
+    };
     // An item's id is never a point's: both are 128 random bits.
     if let Some(item) = find_item(points, text)? {
         return newest_of(points, item).ok_or_else(missing);
     }
     if let Ok(id) = text.parse::<PointId>() {
-        return points.iter().find(|point| point.manifest.point == id).ok_or_else(missing);
+        return points
+            .iter()
+            .find(|point| point.manifest.point == id)
+            .ok_or_else(missing);
     }
     // The last @, since names may have one, too.
     if let Some((name, time)) = text.rsplit_once('@') {
@@ -70,14 +82,21 @@ pub fn resolve_point<'a>(points: &'a [KnownPoint], text: &str, zone: &TimeZone) 
                 rule: "RFC 3339, or a date with or without a time: 2026-11-22, 2026-11-22 03:00",
             });
         };
-        let item = find_item(points, name)?
-            .ok_or_else(|| VaultError::NotThere { what: "item", name: name.chars().take(300).collect() })?;
-        return of_item(points, item).find(|point| point.time() <= latest).ok_or_else(missing);
+        let item = find_item(points, name)?.ok_or_else(|| VaultError::NotThere {
+            what: "item",
+            name: name.chars().take(300).collect(),
+        })?;
+        return of_item(points, item)
+            .find(|point| point.time() <= latest)
+            .ok_or_else(missing);
     }
     if text.len() < PREFIX_MIN || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(missing());
     }
-    let found: Vec<&KnownPoint> = points.iter().filter(|point| point.manifest.point.to_string().starts_with(text)).collect();
+    let found: Vec<&KnownPoint> = points
+        .iter()
+        .filter(|point| point.manifest.point.to_string().starts_with(text))
+        .collect();
     match found.as_slice() {
         [] => Err(missing()),
         [only] => Ok(only),
@@ -96,7 +115,11 @@ fn ambiguous(what: &'static str, name: &str, shown: impl ExactSizeIterator<Item 
     if count > NAMED_MAX {
         found.push(format!("and {} more", count - NAMED_MAX));
     }
-    VaultError::Ambiguous { what, name: name.chars().take(300).collect(), found: found.join(", ") }
+    VaultError::Ambiguous {
+        what,
+        name: name.chars().take(300).collect(),
+        found: found.join(", "),
+    }
 }
 
 /// The last moment that a time means: a date is meant whole, a minute too.
@@ -119,7 +142,9 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
             Ok(minute) => minute.date().at(minute.hour(), minute.minute(), 59, 999_999_999),
             Err(_) => {
                 let second = civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", &spaced).ok()?;
-                second.date().at(second.hour(), second.minute(), second.second(), 999_999_999)
+                second
+                    .date()
+                    .at(second.hour(), second.minute(), second.second(), 999_999_999)
             }
         }
     };
@@ -140,7 +165,11 @@ mod tests {
             item: ItemId([item; 16]),
             item_name: name.into(),
             point: id.parse().unwrap(),
-            writer: Writer { cluster: ClusterId(1), session: SessionId(1), part: PartId(1) },
+            writer: Writer {
+                cluster: ClusterId(1),
+                session: SessionId(1),
+                part: PartId(1),
+            },
             parent: None,
             time: time.into(),
             keep_until: None,
@@ -152,7 +181,10 @@ mod tests {
             bytes_new: 0,
             bytes_stored: 0,
         };
-        KnownPoint { manifest, removed_at: None }
+        KnownPoint {
+            manifest,
+            removed_at: None,
+        }
     }
 
     /// Newest first, as they are loaded.
@@ -178,7 +210,10 @@ mod tests {
         assert_eq!(resolved(&points, "web").unwrap(), "aaaa1");
         assert_eq!(resolved(&points, "a@b").unwrap(), "cccc");
         assert_eq!(resolved(&points, &ItemId([2; 16]).to_string()).unwrap(), "aaaa2");
-        assert!(matches!(resolved(&points, "old-web"), Err(VaultError::NotThere { .. })), "a name that the item has no more");
+        assert!(
+            matches!(resolved(&points, "old-web"), Err(VaultError::NotThere { .. })),
+            "a name that the item has no more"
+        );
         assert!(matches!(resolved(&points, ""), Err(VaultError::NotThere { .. })));
     }
 
@@ -192,10 +227,18 @@ mod tests {
         let points = points();
         assert_eq!(resolved(&points, "cccc").unwrap(), "cccc");
         assert_eq!(resolved(&points, "aaaa2").unwrap(), "aaaa2");
-        assert!(matches!(resolved(&points, "ccc"), Err(VaultError::NotThere { .. })), "too short");
+        assert!(
+            matches!(resolved(&points, "ccc"), Err(VaultError::NotThere { .. })),
+            "too short"
+        );
         assert!(matches!(resolved(&points, "ffff"), Err(VaultError::NotThere { .. })));
-        let Err(VaultError::Ambiguous { found, .. }) = resolved(&points, "aaaa") else { panic!("two answer") };
-        assert!(found.contains("web at 2026-11-23") && found.contains("db at 2026-11-22"), "{found}");
+        let Err(VaultError::Ambiguous { found, .. }) = resolved(&points, "aaaa") else {
+            panic!("two answer")
+        };
+        assert!(
+            found.contains("web at 2026-11-23") && found.contains("db at 2026-11-22"),
+            "{found}"
+        );
     }
 
     #[test]
@@ -215,9 +258,18 @@ mod tests {
             assert_eq!(resolved(&points, text).unwrap(), expected, "{text}");
         }
         // In the zone of the caller this was on the 23rd.
-        assert!(matches!(resolved(&points, "db@2026-11-22"), Err(VaultError::NotThere { .. })));
-        assert!(matches!(resolved(&points, "web@2026-11-19"), Err(VaultError::NotThere { .. })));
-        assert!(matches!(resolved(&points, "mail@2026-11-22"), Err(VaultError::NotThere { what: "item", .. })));
+        assert!(matches!(
+            resolved(&points, "db@2026-11-22"),
+            Err(VaultError::NotThere { .. })
+        ));
+        assert!(matches!(
+            resolved(&points, "web@2026-11-19"),
+            Err(VaultError::NotThere { .. })
+        ));
+        assert!(matches!(
+            resolved(&points, "mail@2026-11-22"),
+            Err(VaultError::NotThere { what: "item", .. })
+        ));
         for bad in ["web@", "web@yesterday", "web@2026-13-01", "web@2026-11-22 25:00"] {
             assert!(matches!(resolved(&points, bad), Err(VaultError::Name { .. })), "{bad}");
         }
@@ -227,7 +279,10 @@ mod tests {
     fn where_clocks_are_set_back_the_later_moment_is_meant() {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let moment = parse_time("2026-10-25 02:30:00", &zone).unwrap();
-        assert_eq!(moment.round(jiff::Unit::Second).unwrap().to_string(), "2026-10-25T01:30:01Z");
+        assert_eq!(
+            moment.round(jiff::Unit::Second).unwrap().to_string(),
+            "2026-10-25T01:30:01Z"
+        );
     }
 
     #[test]
@@ -237,7 +292,10 @@ mod tests {
         assert_eq!(resolved(&points, "web").unwrap(), "bbbb");
         assert_eq!(resolved(&points, "web@2030-01-01").unwrap(), "bbbb");
         assert_eq!(resolved(&points, "aaaa1").unwrap(), "aaaa1");
-        assert_eq!(resolved(&points, &points[0].manifest.point.to_string()).unwrap(), "aaaa1");
+        assert_eq!(
+            resolved(&points, &points[0].manifest.point.to_string()).unwrap(),
+            "aaaa1"
+        );
         points[1].removed_at = Some("2026-11-23T05:00:00Z".into());
         assert_eq!(find_item(&points, "db").unwrap(), None);
     }
@@ -246,16 +304,31 @@ mod tests {
     fn two_items_of_one_name_are_told_apart_by_their_ids() {
         let mut points = points();
         points[1].manifest.item_name = "web".into();
-        let Err(VaultError::Ambiguous { found, .. }) = resolved(&points, "web") else { panic!("two answer") };
-        assert!(found.contains(&ItemId([1; 16]).to_string()) && found.contains(&ItemId([2; 16]).to_string()), "{found}");
-        assert_eq!(find_item(&points, &ItemId([2; 16]).to_string()).unwrap(), Some(ItemId([2; 16])));
-        assert_eq!(resolved(&points, &format!("{}@2026-11-23", ItemId([2; 16]))).unwrap(), "aaaa2");
+        let Err(VaultError::Ambiguous { found, .. }) = resolved(&points, "web") else {
+            panic!("two answer")
+        };
+        assert!(
+            found.contains(&ItemId([1; 16]).to_string()) && found.contains(&ItemId([2; 16]).to_string()),
+            "{found}"
+        );
+        assert_eq!(
+            find_item(&points, &ItemId([2; 16]).to_string()).unwrap(),
+            Some(ItemId([2; 16]))
+        );
+        assert_eq!(
+            resolved(&points, &format!("{}@2026-11-23", ItemId([2; 16]))).unwrap(),
+            "aaaa2"
+        );
     }
 
     #[test]
     fn ambiguity_names_a_bounded_number_of_answers() {
-        let many: Vec<KnownPoint> = (0..20).map(|n| point(n, "web", &format!("abcd{n:x}f"), "2026-11-22T02:00:00Z")).collect();
-        let Err(VaultError::Ambiguous { found, .. }) = resolved(&many, "abcd") else { panic!("twenty answer") };
+        let many: Vec<KnownPoint> = (0..20)
+            .map(|n| point(n, "web", &format!("abcd{n:x}f"), "2026-11-22T02:00:00Z"))
+            .collect();
+        let Err(VaultError::Ambiguous { found, .. }) = resolved(&many, "abcd") else {
+            panic!("twenty answer")
+        };
         assert!(found.ends_with("and 12 more"), "{found}");
     }
 }

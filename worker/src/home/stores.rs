@@ -26,8 +26,15 @@ impl StoreConfigs {
     /// What is said of a store.
     pub fn of(&self, url: &str) -> &StoreConfig {
         let url = url.trim_end_matches('/');
-        let fits = |prefix: &str| url.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let best = self.by_url.iter().filter(|(prefix, _)| fits(prefix)).max_by_key(|(prefix, _)| prefix.trim_end_matches('/').len());
+        let fits = |prefix: &str| {
+            url.strip_prefix(prefix.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let best = self
+            .by_url
+            .iter()
+            .filter(|(prefix, _)| fits(prefix))
+            .max_by_key(|(prefix, _)| prefix.trim_end_matches('/').len());
         best.map_or(&self.default, |(_, config)| config)
     }
 }
@@ -46,11 +53,17 @@ mod tests {
 
     #[test]
     fn the_longest_beginning_of_the_url_wins() {
-        let config = |region: &str| StoreConfig { region: Some(region.into()), ..StoreConfig::default() };
+        let config = |region: &str| StoreConfig {
+            region: Some(region.into()),
+            ..StoreConfig::default()
+        };
         let by_url = [("s3://a", "one"), ("s3://a/b/", "two"), ("s3://a/b/c", "three")];
         let configs = StoreConfigs {
             default: config("default"),
-            by_url: by_url.into_iter().map(|(url, region)| (url.to_owned(), config(region))).collect(),
+            by_url: by_url
+                .into_iter()
+                .map(|(url, region)| (url.to_owned(), config(region)))
+                .collect(),
         };
         let region = |url| configs.of(url).region.as_deref();
         assert_eq!(region("s3://a"), Some("one"));

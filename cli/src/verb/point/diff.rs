@@ -52,7 +52,11 @@ pub(super) async fn run(app: &App, args: &PointDiffArgs) -> Result<Answer, CliEr
     if let Some(name) = &args.disk {
         pairs.retain(|(a, b)| [a, b].into_iter().flatten().any(|disk| disk.name == *name));
         if pairs.is_empty() {
-            return Err(VaultError::NotThere { what: "disk", name: name.clone() }.into());
+            return Err(VaultError::NotThere {
+                what: "disk",
+                name: name.clone(),
+            }
+            .into());
         }
     }
     let mut disks = Vec::with_capacity(pairs.len());
@@ -60,7 +64,12 @@ pub(super) async fn run(app: &App, args: &PointDiffArgs) -> Result<Answer, CliEr
         disks.push(Box::pin(compare(&vault, pair)).await?);
     }
     let equal = disks.iter().all(|disk| disk.equal);
-    let shown = PointDiff { from: from.point.to_string(), to: to.point.to_string(), equal, disks };
+    let shown = PointDiff {
+        from: from.point.to_string(),
+        to: to.point.to_string(),
+        equal,
+        disks,
+    };
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
@@ -72,7 +81,10 @@ fn pair<'a>(from: &'a Manifest, to: &'a Manifest) -> Vec<Pair<'a>> {
         return vec![(Some(a), Some(b))];
     }
     let in_to = |name: &str| to.disks.iter().find(|disk| disk.name == name);
-    let only_to = to.disks.iter().filter(|disk| !from.disks.iter().any(|other| other.name == disk.name));
+    let only_to = to
+        .disks
+        .iter()
+        .filter(|disk| !from.disks.iter().any(|other| other.name == disk.name));
     let pairs = from.disks.iter().map(|disk| (Some(disk), in_to(&disk.name)));
     pairs.chain(only_to.map(|disk| (None, Some(disk)))).collect()
 }
@@ -84,15 +96,27 @@ async fn compare(vault: &OpenVault, (from, to): Pair<'_>) -> Result<DiskDiff, Cl
         (Some(from), Some(to)) => {
             let source: Arc<dyn NodeSource> = Arc::clone(&vault.reader) as _;
             let tree = |disk: &ManifestDisk| Tree::new(disk.root, vault.vault.ids.clone(), Arc::clone(&source));
-            diff(&tree(from), &tree(to)).await.doing(|| format!("could not compare disk {name}"))?
+            diff(&tree(from), &tree(to))
+                .await
+                .doing(|| format!("could not compare disk {name}"))?
         }
         (Some(only), None) | (None, Some(only)) => vec![(0, only.root.size)],
         (None, None) => Vec::new(),
     };
     let bytes_differing = ranges.iter().map(|(_, length)| length).sum();
     let equal = ranges.is_empty();
-    let ranges = ranges.into_iter().map(|(offset, length)| Range { offset, length }).collect();
-    Ok(DiskDiff { name, from_size, to_size, equal, bytes_differing, ranges })
+    let ranges = ranges
+        .into_iter()
+        .map(|(offset, length)| Range { offset, length })
+        .collect();
+    Ok(DiskDiff {
+        name,
+        from_size,
+        to_size,
+        equal,
+        bytes_differing,
+        ranges,
+    })
 }
 
 fn text(shown: &PointDiff) -> String {
@@ -105,10 +129,22 @@ fn text(shown: &PointDiff) -> String {
             _ if disk.equal => lines.push(format!("{name}: equal")),
             _ => {
                 let count = disk.ranges.len() as u64;
-                lines.push(format!("{name}: {} differ in {} ranges", human::size(disk.bytes_differing), human::count(count)));
-                lines.extend(disk.ranges.iter().take(RANGES_SHOWN).map(|range| format!("  {}+{}", range.offset, range.length)));
+                lines.push(format!(
+                    "{name}: {} differ in {} ranges",
+                    human::size(disk.bytes_differing),
+                    human::count(count)
+                ));
+                lines.extend(
+                    disk.ranges
+                        .iter()
+                        .take(RANGES_SHOWN)
+                        .map(|range| format!("  {}+{}", range.offset, range.length)),
+                );
                 if disk.ranges.len() > RANGES_SHOWN {
-                    lines.push(format!("  and {} more; --json names all", disk.ranges.len() - RANGES_SHOWN));
+                    lines.push(format!(
+                        "  and {} more; --json names all",
+                        disk.ranges.len() - RANGES_SHOWN
+                    ));
                 }
             }
         }

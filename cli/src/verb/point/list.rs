@@ -33,13 +33,24 @@ pub(super) async fn run(app: &App, args: &PointListArgs) -> Result<Answer, CliEr
             None if args.all && points.points.iter().any(|point| point.manifest.item_name == *text) => {
                 Box::new(move |point| point.manifest.item_name == *text)
             }
-            None => return Err(VaultError::NotThere { what: "item", name: text.clone() }.into()),
+            None => {
+                return Err(VaultError::NotThere {
+                    what: "item",
+                    name: text.clone(),
+                }
+                .into());
+            }
         },
     };
-    let name = app.shown_name(&vault);
-    let chosen = points.points.iter().filter(|point| (args.all || point.removed_at.is_none()) && of_item(point));
-    let chosen: Vec<PointShown<'_>> = chosen.map(|point| PointShown::new(&name, point)).collect();
-    let shown = Points { points: chosen, damaged: points.damaged_total };
+    let chosen = points
+        .points
+        .iter()
+        .filter(|point| (args.all || point.removed_at.is_none()) && of_item(point));
+    let chosen: Vec<PointShown<'_>> = chosen.map(|point| PointShown::new(&vault.name, point)).collect();
+    let shown = Points {
+        points: chosen,
+        damaged: points.damaged_total,
+    };
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 

@@ -26,10 +26,9 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
     let home = app.home(if hide { "point remove" } else { "point undelete" })?;
     let name = app.vault_name(&home, None)?;
     let vault = app.open_for_writing(&home, &name).await?;
-    let points = app.points(&vault.open).await?;
     let mut chosen: Vec<(PointId, Changed)> = Vec::with_capacity(texts.len());
     for text in texts {
-        let point = app.resolve(&points, text)?;
+        let point = app.resolve(&vault.points, text)?;
         let manifest = &point.manifest;
         if chosen.iter().any(|(id, _)| *id == manifest.point) {
             continue;
@@ -42,13 +41,25 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
         };
         chosen.push((manifest.point, changed));
     }
-    let mut shown = ChangedPoints { points: Vec::with_capacity(chosen.len()) };
+    let mut shown = ChangedPoints {
+        points: Vec::with_capacity(chosen.len()),
+    };
     for (id, mut changed) in chosen {
         // What is so already stays so: repeating the command is no fault.
         if hide && changed.removed_at.is_none() {
-            changed.removed_at = Some(vault.control.remove(id).await.doing(|| format!("could not remove point {id}"))?);
+            changed.removed_at = Some(
+                vault
+                    .control
+                    .remove(id)
+                    .await
+                    .doing(|| format!("could not remove point {id}"))?,
+            );
         } else if !hide && changed.removed_at.is_some() {
-            vault.control.undelete(id).await.doing(|| format!("could not undelete point {id}"))?;
+            vault
+                .control
+                .undelete(id)
+                .await
+                .doing(|| format!("could not undelete point {id}"))?;
             changed.removed_at = None;
         }
         shown.points.push(changed);
@@ -58,8 +69,17 @@ pub(super) async fn run(app: &App, texts: &[String], hide: bool) -> Result<Answe
 
 fn text(shown: &ChangedPoints, hide: bool) -> String {
     let line = |point: &Changed| {
-        let end = if hide { "is removed; tresor point undelete brings it back" } else { "is visible" };
-        format!("{} of {}, point {}, {end}", human::plain(&point.item), point.time, point.point)
+        let end = if hide {
+            "is removed; tresor point undelete brings it back"
+        } else {
+            "is visible"
+        };
+        format!(
+            "{} of {}, point {}, {end}",
+            human::plain(&point.item),
+            point.time,
+            point.point
+        )
     };
     shown.points.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -11,8 +11,7 @@ pub(super) async fn run(app: &App, text_of_point: &str) -> Result<Answer, CliErr
     let vault = app.open_for_reading("point show", None).await?;
     let points = app.points(&vault).await?;
     let point = app.resolve(&points, text_of_point)?;
-    let name = app.shown_name(&vault);
-    let shown = PointShown::new(&name, point);
+    let shown = PointShown::new(&vault.name, point);
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
@@ -24,10 +23,16 @@ fn text(shown: &PointShown<'_>) -> String {
         ("time", shown.time.to_owned()),
         ("keep until", shown.keep_until.unwrap_or("(no date)").to_owned()),
         ("parent", shown.parent.clone().unwrap_or_else(|| String::from("(none)"))),
-        ("consistency", format!("{} ({})", shown.consistency, human::plain(shown.consistency_reason))),
+        (
+            "consistency",
+            format!("{} ({})", shown.consistency, human::plain(shown.consistency_reason)),
+        ),
     ];
     if shown.live {
-        lines.push(("live", String::from("disks were in use or changed while they were read")));
+        lines.push((
+            "live",
+            String::from("disks were in use or changed while they were read"),
+        ));
     }
     if let Some(at) = shown.removed_at {
         lines.push(("removed", format!("{at}; tresor point undelete brings it back")));
@@ -42,7 +47,13 @@ fn text(shown: &PointShown<'_>) -> String {
     let mut table = Table::new(&["disk", ">size", "from", "format", "root"]);
     for disk in &shown.disks {
         let root = disk.root.chars().take(16).collect();
-        table.row([disk.name.to_owned(), human::size(disk.size), disk.source_kind.to_owned(), disk.source_format.to_owned(), root]);
+        table.row([
+            disk.name.to_owned(),
+            human::size(disk.size),
+            disk.source_kind.to_owned(),
+            disk.source_format.to_owned(),
+            root,
+        ]);
     }
     format!("{text}\n{}", table.render())
 }

@@ -25,7 +25,10 @@ pub(super) async fn run(app: &App, args: &VaultCreateArgs) -> Result<Answer, Cli
     let name = &args.name;
     let home = app.home("vault create")?;
     let passphrase = if args.passphrase {
-        Some(app.secrets.new_passphrase(app.secrets.passphrase_file(), &format!("vault {name}"))?)
+        Some(
+            app.secrets
+                .new_passphrase(app.secrets.passphrase_file(), &format!("vault {name}"))?,
+        )
     } else {
         None
     };
@@ -36,7 +39,9 @@ pub(super) async fn run(app: &App, args: &VaultCreateArgs) -> Result<Answer, Cli
         passphrase,
     };
     let making = home::create_vault(&home, name, app.store(), options, &app.stores);
-    let made = Box::pin(making).await.doing(|| format!("could not make vault {name}"))?;
+    let made = Box::pin(making)
+        .await
+        .doing(|| format!("could not make vault {name}"))?;
     let shown = Created {
         vault: made.entry.name,
         id: made.entry.id.to_string(),

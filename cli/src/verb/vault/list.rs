@@ -31,7 +31,9 @@ pub(super) fn run(app: &App) -> Result<Answer, CliError> {
         url: entry.url,
         added_at: entry.added_at,
     });
-    let shown = Vaults { vaults: vaults.collect() };
+    let shown = Vaults {
+        vaults: vaults.collect(),
+    };
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
@@ -42,7 +44,12 @@ fn text(shown: &Vaults) -> String {
     let mut table = Table::new(&["vault", "store", "key", "since"]);
     for vault in &shown.vaults {
         let key = if vault.key_file { "in this home" } else { "elsewhere" };
-        table.row([vault.vault.clone(), vault.url.clone(), key.to_owned(), vault.added_at.clone()]);
+        table.row([
+            vault.vault.clone(),
+            vault.url.clone(),
+            key.to_owned(),
+            vault.added_at.clone(),
+        ]);
     }
     table.render()
 }

@@ -1,38 +1,100 @@
 //! `tresor vault rebuild`.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use tresor_storage::index::ChunkIndex as _;
-use tresor_worker::home::{IndexState, open::open_and_rebuild};
+use tresor_storage::index::rebuild::{Finding, Report};
+use tresor_worker::home::IndexState;
+use tresor_worker::home::open::open_and_rebuild;
 
 use crate::app::App;
 use crate::error::{CliError, Doing as _};
+use crate::exit::Code;
 use crate::human;
 use crate::screen::Answer;
+
+/// Findings that are named to people; `--json` has more.
+const FINDINGS_SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct FindingShown {
+    object: String,
+    what: String,
+}
 
 #[derive(Serialize)]
 struct Rebuilt {
     vault: String,
     entries: u64,
-    segments: u64,
-    footers: u64,
-    scanned: u64,
-    findings: Vec<String>,
+    packs: u64,
+    segments_read: u64,
+    footers_read: u64,
+    packs_scanned: u64,
+    findings: Vec<FindingShown>,
+    findings_total: u64,
     elapsed_ms: u64,
 }
 
-/// Builds the index anew.
+/// Builds the index anew. What cannot be read is named; the exit code is then that of damage.
 pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliError> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let home = app.home("vault rebuild")?;
     let name = app.vault_name(&home, name)?;
-    let mut ignore = |_: &_| {};
+    app.refuse_store(&name)?;
+    let mut ignore = |_: &Report| {};
     let opening = open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut ignore);
-    let vault = Box::pin(opening).await.doing(|| format!("could not rebuild the index of vault {name}"))?;
+    let vault = Box::pin(opening)
+        .await
+        .doing(|| format!("could not rebuild the index of vault {name}"))?;
     let entries = vault.index.len().await.map_err(tresor_storage::Error::from)?;
-    let IndexState::Rebuilt { report, .. } = &vault.index_state else {
-        return Err(CliError::usage("the index was kept"));
+    let nothing = Report::default();
+    let report = match &vault.index_state {
+        IndexState::Rebuilt { report, .. } => report,
+        IndexState::Kept => &nothing,
     };
-    let shown = Rebuilt { vault: name, entries, segments: 0, footers: 0, scanned: 0, findings: Vec::new(), elapsed_ms: 0 };
-    let _ = (report, begun);
-    Ok(app.screen.answer(&shown, || format!("{}", human::count(shown.entries))))
+    let finding = |finding: &Finding| FindingShown {
+        object: finding.object.clone(),
+        what: finding.error.chain(),
+    };
+    let shown = Rebuilt {
+        vault: name,
+        entries,
+        packs: report.packs_listed,
+        segments_read: report.segments_read,
+        footers_read: report.footers_read,
+        packs_scanned: report.packs_scanned,
+        findings: report.findings.iter().map(finding).collect(),
+        findings_total: report.findings_total,
+        elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    let answer = app.screen.answer(&shown, || text(&shown));
+    Ok(if shown.findings_total > 0 {
+        answer.with_code(Code::Damage)
+    } else {
+        answer
+    })
+}
+
+fn text(shown: &Rebuilt) -> String {
+    let mut text = format!(
+        "the index of vault {} has {} entries of {} packs, read from {} segments, {} footers and {} packs in {}",
+        shown.vault,
+        human::count(shown.entries),
+        human::count(shown.packs),
+        human::count(shown.segments_read),
+        human::count(shown.footers_read),
+        human::count(shown.packs_scanned),
+        human::elapsed(shown.elapsed_ms),
+    );
+    for finding in shown.findings.iter().take(FINDINGS_SHOWN) {
+        text.push_str(&format!("\n{}: {}", finding.object, human::plain(&finding.what)));
+    }
+    if shown.findings_total > FINDINGS_SHOWN as u64 {
+        text.push_str(&format!(
+            "\nand {} more",
+            human::count(shown.findings_total - FINDINGS_SHOWN as u64)
+        ));
+    }
+    text
 }

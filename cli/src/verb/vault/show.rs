@@ -64,10 +64,17 @@ struct VaultShown {
 pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliError> {
     let vault = app.open_for_reading("vault show", name).await?;
     let points = app.points(&vault).await?;
-    let held = holder(vault.vault.backend.as_ref(), vault.vault.id).await.doing(|| String::from("could not read the claims"))?;
+    let held = holder(vault.vault.backend.as_ref(), vault.vault.id)
+        .await
+        .doing(|| String::from("could not read the claims"))?;
     let held = held.map(|(listed, claim)| {
         let (host, since) = claim.map(|claim| (claim.holder, claim.claimed_at)).unzip();
-        HolderShown { number: listed.number, cluster: listed.cluster.to_string(), host, since }
+        HolderShown {
+            number: listed.number,
+            cluster: listed.cluster.to_string(),
+            host,
+            since,
+        }
     });
     let visible: Vec<_> = points.visible().collect();
     let items: BTreeSet<_> = visible.iter().map(|point| point.manifest.item).collect();
@@ -96,7 +103,12 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
             created_at: vault.keys.revision.created_at().to_owned(),
             opened_with: vault.keys.slot.clone(),
             slots: SlotShown::of(&vault.keys),
-            ignored: vault.keys.ignored.iter().map(|ignored| format!("{}: {}", ignored.name, ignored.why)).collect(),
+            ignored: vault
+                .keys
+                .ignored
+                .iter()
+                .map(|ignored| format!("{}: {}", ignored.name, ignored.why))
+                .collect(),
         },
         items: items.len(),
         points: visible.len(),
@@ -109,19 +121,39 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
 fn text(shown: &VaultShown) -> String {
     let held = match &shown.holder {
         None => String::from("nobody"),
-        Some(HolderShown { host: Some(host), since: Some(since), .. }) => format!("{} since {since}", human::plain(host)),
+        Some(HolderShown {
+            host: Some(host),
+            since: Some(since),
+            ..
+        }) => format!("{} since {since}", human::plain(host)),
         Some(holder) => format!("claim {} of {}", holder.number, holder.cluster),
     };
-    let removed = if shown.points_removed > 0 { format!(" ({} removed)", shown.points_removed) } else { String::new() };
+    let removed = if shown.points_removed > 0 {
+        format!(" ({} removed)", shown.points_removed)
+    } else {
+        String::new()
+    };
     let lines = [
         ("vault", format!("{} ({})", shown.vault, shown.id)),
         ("store", shown.url.clone()),
-        ("made", format!("{} by {}", shown.created_at, human::plain(&shown.created_by))),
+        (
+            "made",
+            format!("{} by {}", shown.created_at, human::plain(&shown.created_by)),
+        ),
         ("profile", shown.profile.clone()),
         ("redundancy", shown.redundancy.to_owned()),
         ("written by", held),
-        ("holds", format!("{} points of {} items{removed}", shown.points, shown.items)),
-        ("keys", format!("revision {} of {}, opened with slot {:?}", shown.keys.revision, shown.keys.created_at, shown.keys.opened_with)),
+        (
+            "holds",
+            format!("{} points of {} items{removed}", shown.points, shown.items),
+        ),
+        (
+            "keys",
+            format!(
+                "revision {} of {}, opened with slot {:?}",
+                shown.keys.revision, shown.keys.created_at, shown.keys.opened_with
+            ),
+        ),
     ];
     let mut text = String::new();
     for (name, value) in lines {
@@ -132,7 +164,12 @@ fn text(shown: &VaultShown) -> String {
     }
     let mut table = Table::new(&["slot", "kind", "allows", "made"]);
     for slot in &shown.keys.slots {
-        table.row([slot.slot.clone(), slot.kind.to_owned(), slot.grant.to_owned(), slot.created_at.clone()]);
+        table.row([
+            slot.slot.clone(),
+            slot.kind.to_owned(),
+            slot.grant.to_owned(),
+            slot.created_at.clone(),
+        ]);
     }
     format!("{text}\n{}", table.render())
 }
