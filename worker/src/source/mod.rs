@@ -25,6 +25,12 @@ pub use image::ImageSource;
 pub(crate) use image::examine;
 pub use raw::RawSource;
 
+/// Gives bytes to the parsers of all image formats. For fuzzing; no part of the interface.
+#[doc(hidden)]
+pub fn parse_foreign(bytes: &[u8]) {
+    header::parse_foreign(bytes);
+}
+
 /// What a disk is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceKind {
