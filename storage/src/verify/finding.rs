@@ -86,6 +86,8 @@ pub enum Spot {
     Frame(PackId, u32),
     /// Frames of a pack that start in that range (from, to before), when no footer says where they are.
     Range(PackId, u32, u32),
+    /// A place in the frame that starts at that offset, where not what a recipe expects lies. The rest of the frame is as it must be.
+    Place(PackId, u32, u32),
     /// Footer or trailer of a pack: what the frames hold can be read, but is listed only by an index segment.
     Footer(PackId),
 }
@@ -95,7 +97,7 @@ impl Spot {
     pub fn pack(&self) -> Option<PackId> {
         match self {
             Self::Object(_) => None,
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => Some(*pack),
+            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Place(pack, ..) | Self::Footer(pack) => Some(*pack),
         }
     }
 
@@ -103,7 +105,7 @@ impl Spot {
     pub fn object(&self) -> String {
         match self {
             Self::Object(name) => name.clone(),
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => names::pack(*pack),
+            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Place(pack, ..) | Self::Footer(pack) => names::pack(*pack),
         }
     }
 }
@@ -202,6 +204,7 @@ impl Drafts {
             let what = match &spot {
                 Spot::Frame(_, offset) => format!("frame at {offset}: {}", draft.what),
                 Spot::Range(_, start, _) => format!("frames from {start} on: {}", draft.what),
+                Spot::Place(_, offset, _) => format!("frame at {offset}: {}", draft.what),
                 Spot::Footer(_) => format!("footer: {}", draft.what),
                 _ => draft.what,
             };
@@ -241,7 +244,7 @@ struct DamagedPack {
 impl Damaged {
     pub(super) fn add(&mut self, spot: &Spot) {
         match spot {
-            Spot::Object(_) | Spot::Footer(_) => {}
+            Spot::Object(_) | Spot::Footer(_) | Spot::Place(..) => {}
             Spot::Pack(pack) => self.packs.entry(*pack).or_default().whole = true,
             Spot::Frame(pack, offset) => {
                 self.packs.entry(*pack).or_default().frames.insert(*offset);

@@ -50,7 +50,13 @@ impl Marks {
 /// What the store did not give for other reasons than damage, and what a newer version wrote, is not marked.
 pub fn plan_marks(findings: &[Finding], footers: &BTreeMap<PackId, Footer>, references: &BTreeSet<(ChunkId, Location)>) -> Marks {
     let mut damage = BTreeSet::new();
+    let mut places = BTreeSet::new();
     for finding in findings {
+        // The rest of such a frame is good, but nothing new is to be inherited from leaves that expect what is not there.
+        places.extend(finding.spots.iter().filter_map(|spot| match spot {
+            Spot::Place(pack, offset, place) => Some((*pack, *offset, *place)),
+            _ => None,
+        }));
         if matches!(finding.kind, FindingKind::Unsupported | FindingKind::Unreadable) {
             continue;
         }
@@ -62,25 +68,25 @@ pub fn plan_marks(findings: &[Finding], footers: &BTreeMap<PackId, Footer>, refe
                 Spot::Range(pack, ..) => damage.insert((*pack, None)),
                 Spot::Footer(pack) if !footers.contains_key(pack) => damage.insert((*pack, None)),
                 // Pieces are read without footers.
-                Spot::Footer(_) | Spot::Object(_) => false,
+                Spot::Footer(_) | Spot::Object(_) | Spot::Place(..) => false,
             };
         }
     }
     let is_in = |at: &Location| damage.contains(&(at.pack, None)) || damage.contains(&(at.pack, Some(at.frame_offset)));
+    let is_at = |at: &Location| places.contains(&(at.pack, at.frame_offset, at.place));
     let packs: BTreeSet<PackId> = damage.iter().map(|(pack, _)| *pack).collect();
     let listed = packs.iter().filter_map(|pack| footers.get(pack).map(|footer| footer.entries(*pack))).flatten();
     let mut lost = BTreeSet::new();
     let mut is_cut = false;
-    for (id, at) in listed.chain(references.iter().copied()) {
-        if !is_in(&at) {
-            continue;
-        }
+    let referred = references.iter().copied().filter(|(_, at)| is_in(at) || is_at(at));
+    for (id, at) in listed.filter(|(_, at)| is_in(at)).chain(referred) {
         if lost.len() >= LOST_MAX {
             is_cut = true;
             break;
         }
         lost.insert((id, at));
     }
+    damage.extend(places.into_iter().map(|(pack, offset, _)| (pack, Some(offset))));
     Marks { lost: lost.into_iter().collect(), damage: damage.into_iter().collect(), is_cut }
 }
 
@@ -131,6 +137,16 @@ mod tests {
         let references = BTreeSet::from([(ChunkId([7; 32]), at(0)), (ChunkId([8; 32]), at(1))]);
         let marks = plan_marks(&[finding(FindingKind::Missing, Spot::Pack(pack(0)))], &BTreeMap::new(), &references);
         assert_eq!(marks.lost, [(ChunkId([7; 32]), at(0))]);
+    }
+
+    #[test]
+    fn of_a_place_where_something_else_lies_only_what_was_expected_is_lost() {
+        let at = |place| Location { pack: pack(0), frame_offset: 96, frame_length: 100, place };
+        let references = BTreeSet::from([(ChunkId([7; 32]), at(0)), (ChunkId([8; 32]), at(1))]);
+        let footers = BTreeMap::from([(pack(0), footer())]);
+        let marks = plan_marks(&[finding(FindingKind::Dangling, Spot::Place(pack(0), 96, 1))], &footers, &references);
+        assert_eq!(marks.lost, [(ChunkId([8; 32]), at(1))]);
+        assert_eq!(marks.damage, [(pack(0), Some(96))], "no leaf that expects it is inherited");
     }
 
     #[test]

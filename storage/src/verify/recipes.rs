@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use super::finding::{Damaged, Fault, FindingKind, Spot};
+use super::finding::{Damaged, FINDINGS_MAX, Fault, FindingKind, Spot};
 use super::marks::LOST_MAX;
 use super::names::Names;
 use super::progress::Progress;
@@ -91,6 +91,8 @@ pub(super) struct Walk<'a> {
     resolves: bool,
     only: Option<PackId>,
     damaged: Damaged,
+    /// Packs whose footers cannot be read.
+    footless: BTreeSet<PackId>,
     patience: Patience,
     found: Found,
 }
@@ -108,6 +110,7 @@ impl<'a> Walk<'a> {
             resolves: false,
             only: None,
             damaged,
+            footless: BTreeSet::new(),
             patience: Patience::default(),
             found: Found::default(),
         }
@@ -262,7 +265,9 @@ impl<'a> Walk<'a> {
                     doubtful.push((reference, fault));
                 }
             }
-            if let Footing::Frames(fault) = footing.as_ref() {
+            if let Footing::Frames(fault) = footing.as_ref()
+                && self.footless.insert(pack)
+            {
                 self.found.faults.push(fault.clone());
             }
         }
@@ -310,7 +315,7 @@ impl<'a> Walk<'a> {
             }
             _ => format!("chunk {id} does not lie at {} where the recipe says", at.place),
         };
-        Ok(Some(Fault { spot: Spot::Frame(at.pack, at.frame_offset), kind: FindingKind::Dangling, what }))
+        Ok(Some(Fault { spot: Spot::Place(at.pack, at.frame_offset, at.place), kind: FindingKind::Dangling, what }))
     }
 
     /// Whether the index has each of these elsewhere, and it lies there.
@@ -390,6 +395,9 @@ impl<'a> Walk<'a> {
     }
 
     fn note(&mut self, fault: Fault) -> Result<()> {
+        if self.found.harms.contains_key(&fault.spot) || self.found.faults.len() > FINDINGS_MAX {
+            return Ok(());
+        }
         self.patience.met(&fault)?;
         if fault.kind.is_damage() {
             self.damaged.add(&fault.spot);
