@@ -87,7 +87,12 @@ impl Catalog {
         let hidden = self.hidden.iter().map(|(point, hidden)| stored::HiddenPoint {
             item_id: hidden.item.0.to_vec().into(),
             point_id: point.0.to_vec().into(),
-            removed_at: hidden.removed_at.chars().take(TIME_MAX / 4).collect(),
+            removed_at: hidden
+                .removed_at
+                .chars()
+                .filter(char::is_ascii)
+                .take(TIME_MAX)
+                .collect(),
         });
         let message = stored::Catalog {
             format_version: VERSION,

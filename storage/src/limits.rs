@@ -85,6 +85,9 @@ const _: () = {
     // Offsets in a pack fit 32 bits.
     assert!(PACK_MAX < u32::MAX as usize);
     // A key revision holds every slot with every generation (K_meta and K_data), its text and what it contains.
-    assert!(KEY_SLOTS_MAX * (KEY_GENERATIONS_MAX * 2 + 2) * 80 + KEY_SLOTS_MAX * 512 + KEY_REVISIONS_MAX * 34 + 4096 <= KEY_REVISION_MAX);
+    assert!(
+        KEY_SLOTS_MAX * (KEY_GENERATIONS_MAX * 2 + 2) * 80 + KEY_SLOTS_MAX * 512 + KEY_REVISIONS_MAX * 34 + 4096
+            <= KEY_REVISION_MAX
+    );
     assert!(PACK_CHUNKS_MAX * 40 + PACK_FRAMES_MAX * 32 <= FOOTER_PLAIN_MAX);
 };

@@ -192,7 +192,7 @@ async fn a_disk_that_changes_while_it_is_read_is_told() {
                 .open(path)
                 .unwrap()
                 .write_all_at(b"x", 5)
-                .unwrap()
+                .unwrap();
         }),
         ("grown", |path| {
             File::options()
@@ -200,7 +200,7 @@ async fn a_disk_that_changes_while_it_is_read_is_told() {
                 .open(path)
                 .unwrap()
                 .write_all(b"x")
-                .unwrap()
+                .unwrap();
         }),
         ("replaced", |path| {
             fs::copy(path, path.with_extension("new")).unwrap();
@@ -213,7 +213,7 @@ async fn a_disk_that_changes_while_it_is_read_is_told() {
                 .open(path)
                 .unwrap()
                 .set_len(100_000)
-                .unwrap()
+                .unwrap();
         }),
     ];
     for (name, change) in changes {
@@ -243,7 +243,7 @@ async fn every_format_reads_as_qemu_reads_it() {
         ("small.qcow2", "qcow2", "cluster_size=4k"),
         ("old.qcow2", "qcow2", "compat=0.10"),
         ("l2.qcow2", "qcow2", "extended_l2=on"),
-        ("a.vhdx", "vhdx", "subformat=dynamic"),
+        ("a.vhdx", "vhdx", "subformat=dynamic,block_size=1M"),
         ("fixed.vhdx", "vhdx", "subformat=fixed"),
         ("a.vhd", "vpc", "force_size=on"),
         ("fixed.vpc", "vpc", "force_size=on,subformat=fixed"),

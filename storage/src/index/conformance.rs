@@ -8,6 +8,7 @@ use super::{Answer, ChunkIndex, IndexSession};
 use crate::ids::{ChunkId, ClusterId, Location, PackId, PartId, SessionId, Writer};
 
 /// Makes one test of each check, for the index that the closure returns, beside what must outlive it.
+#[cfg(test)]
 macro_rules! suite {
     ($fresh:expr) => {
         $crate::index::conformance::suite!($fresh;
@@ -35,6 +36,7 @@ macro_rules! suite {
         )*
     };
 }
+#[cfg(test)]
 pub(crate) use suite;
 
 /// A session of the cluster that all checks use.

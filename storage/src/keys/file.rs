@@ -56,9 +56,10 @@ impl KeyFile {
     pub fn load(path: &Path, vault: Option<VaultId>) -> Result<Self, KeyError> {
         let shown = || path.display().to_string();
         let file = File::open(path).map_err(|e| match (e.kind(), vault) {
-            (io::ErrorKind::NotFound, Some(vault)) => {
-                KeyError::None { vault: vault.to_string(), why: format!("there is no key file {}", shown()) }
-            }
+            (io::ErrorKind::NotFound, Some(vault)) => KeyError::None {
+                vault: vault.to_string(),
+                why: format!("there is no key file {}", shown()),
+            },
             _ => io_error("read", path, e),
         })?;
         Self::read(&file, path, vault)
@@ -70,7 +71,9 @@ impl KeyFile {
     /// As [`load`](Self::load).
     pub fn load_durable(path: &Path, vault: Option<VaultId>) -> Result<Self, KeyError> {
         let read = Self::load(path, vault)?;
-        File::open(path).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", path, e))?;
+        File::open(path)
+            .and_then(|f| f.sync_all())
+            .map_err(|e| io_error("sync", path, e))?;
         sync_folder_of(path).map_err(|e| io_error("sync the folder of", path, e))?;
         Ok(read)
     }
@@ -87,15 +90,20 @@ impl KeyFile {
 
     fn read(file: &File, path: &Path, vault: Option<VaultId>) -> Result<Self, KeyError> {
         let metadata = file.metadata().map_err(|e| io_error("read", path, e))?;
-        let refuse = |why: &str| KeyError::File { path: path.display().to_string(), why: why.to_owned() };
+        let refuse = |why: &str| KeyError::File {
+            path: path.display().to_string(),
+            why: why.to_owned(),
+        };
         if !metadata.is_file() {
             return Err(refuse("not a regular file"));
         }
         let mut text = Zeroizing::new(String::with_capacity(1024));
-        file.take(LENGTH_MAX + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
-            io::ErrorKind::InvalidData => refuse("not a key file"),
-            _ => io_error("read", path, e),
-        })?;
+        file.take(LENGTH_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidData => refuse("not a key file"),
+                _ => io_error("read", path, e),
+            })?;
         if text.len() as u64 > LENGTH_MAX {
             return Err(refuse("too long for a key file"));
         }
@@ -106,7 +114,11 @@ impl KeyFile {
                 vault: vault.to_string(),
             });
         }
-        Ok(Self { vault: of, key, open_to_others: metadata.mode() & 0o077 != 0 })
+        Ok(Self {
+            vault: of,
+            key,
+            open_to_others: metadata.mode() & 0o077 != 0,
+        })
     }
 }
 
@@ -126,7 +138,10 @@ fn encode(vault: VaultId, key: &Key) -> Zeroizing<String> {
 }
 
 fn decode(text: &str) -> Result<(VaultId, Key), &'static str> {
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     match lines.next() {
         Some(FIRST_LINE) => {}
         Some(line) if line.starts_with("tresor-key ") => return Err("a key file of a version that is not known"),
@@ -134,11 +149,22 @@ fn decode(text: &str) -> Result<(VaultId, Key), &'static str> {
     }
     let mut field = |name: &str, missing: &'static str| {
         let line = lines.next().ok_or(missing)?;
-        line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')).ok_or(missing)
+        line.strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix(' '))
+            .ok_or(missing)
     };
-    let vault = field("vault", "the line \"vault\" is missing: the key file is cut short or damaged")?;
-    let key = field("key", "the line \"key\" is missing: the key file is cut short or damaged")?;
-    let check = field("check", "the line \"check\" is missing: the key file is cut short or damaged")?;
+    let vault = field(
+        "vault",
+        "the line \"vault\" is missing: the key file is cut short or damaged",
+    )?;
+    let key = field(
+        "key",
+        "the line \"key\" is missing: the key file is cut short or damaged",
+    )?;
+    let check = field(
+        "check",
+        "the line \"check\" is missing: the key file is cut short or damaged",
+    )?;
     let vault: VaultId = vault.parse().map_err(|_| "the vault id is damaged")?;
     let key = Zeroizing::new(unhex::<32>(key).ok_or("the key is damaged: not 64 hexadecimal digits")?);
     let key = Key::from_bytes(*key);
@@ -159,14 +185,24 @@ pub fn create_secret(path: &Path, text: &str) -> Result<(), KeyError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         create_folder(folder).map_err(|e| io_error("create the folder of", path, e))?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-        if e.kind() == io::ErrorKind::AlreadyExists {
-            KeyError::Exists { path: path.display().to_string() }
-        } else {
-            io_error("create", path, e)
-        }
-    })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| {
+            if e.kind() == io::ErrorKind::AlreadyExists {
+                KeyError::Exists {
+                    path: path.display().to_string(),
+                }
+            } else {
+                io_error("create", path, e)
+            }
+        })?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_folder_of(path));
     written.map_err(|e| {
         // Ours: created above, and of no use to anybody.
         let _ = std::fs::remove_file(path);
@@ -189,12 +225,19 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> KeyError {
-    KeyError::Io { doing, path: path.display().to_string(), source }
+    KeyError::Io {
+        doing,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -230,9 +273,18 @@ mod tests {
         let path = home.path().join("one");
         KeyFile::create(&path, VAULT, &Key::random()).unwrap();
         let error = KeyFile::load(&path, Some(VaultId([1; 16]))).unwrap_err();
-        assert!(matches!(&error, KeyError::Wrong { what, .. } if what.contains("abababab")), "{error}");
-        assert!(matches!(KeyFile::load(&home.path().join("two"), Some(VAULT)), Err(KeyError::None { .. })));
-        assert!(matches!(KeyFile::load(home.path(), Some(VAULT)), Err(KeyError::File { .. })));
+        assert!(
+            matches!(&error, KeyError::Wrong { what, .. } if what.contains("abababab")),
+            "{error}"
+        );
+        assert!(matches!(
+            KeyFile::load(&home.path().join("two"), Some(VAULT)),
+            Err(KeyError::None { .. })
+        ));
+        assert!(matches!(
+            KeyFile::load(home.path(), Some(VAULT)),
+            Err(KeyError::File { .. })
+        ));
     }
 
     #[test]
@@ -251,7 +303,10 @@ mod tests {
             assert!(decode(&text[..length]).is_err(), "cut at {length}");
         }
         assert!(decode(&text.replace('\n', "\r\n")).is_ok(), "copied by a mail program");
-        assert_eq!(decode("tresor-key 2\n"), Err("a key file of a version that is not known"));
+        assert_eq!(
+            decode("tresor-key 2\n"),
+            Err("a key file of a version that is not known")
+        );
     }
 
     #[test]

@@ -122,6 +122,12 @@ pub fn first_revision(
     draft(vault, header_hash, 1, stamp, keyring, &slots, BTreeSet::new())
 }
 
+/// Whether any readable revision names a slot of this kind. Not proven by any key: only to know what a person can be asked for.
+pub fn names_slot_kind(vault: VaultId, objects: &[RevisionObject], kind: super::SlotKind) -> bool {
+    let mut readable = objects.iter().take(KEY_REVISIONS_MAX).filter_map(|o| Decoded::read(vault, &o.name, &o.bytes).ok());
+    readable.any(|decoded| decoded.revision.slots().any(|slot| slot.kind == kind))
+}
+
 /// Finds the keys that `unlock` gives. Costs Argon2id for each passphrase slot, with a bound over all; run it where blocking is allowed.
 ///
 /// `header_hash` is that of the vault's header where it is at hand.
@@ -140,7 +146,10 @@ pub fn open_revisions(
     for object in objects.iter().take(KEY_REVISIONS_MAX) {
         match Decoded::read(vault, &object.name, &object.bytes) {
             Ok(revision) => decoded.push(revision),
-            Err(why) => ignored.push(Ignored { name: object.name.clone(), why }),
+            Err(why) => ignored.push(Ignored {
+                name: object.name.clone(),
+                why,
+            }),
         }
     }
     decoded.sort_by_key(|d| std::cmp::Reverse(d.revision.rank()));
@@ -153,14 +162,22 @@ pub fn open_revisions(
             Ok(Some((ring, slot))) => {
                 // One secret opens one vault's keys: the anchors say so. Two passphrase slots have secrets of their own.
                 if opened.first().is_some_and(|(_, best, _)| best.id != ring.id) {
-                    let why = FormatError::Authentication { what: "anchor of the key slot" };
-                    ignored.push(Ignored { name: decoded.revision.object_name(), why });
+                    let why = FormatError::Authentication {
+                        what: "anchor of the key slot",
+                    };
+                    ignored.push(Ignored {
+                        name: decoded.revision.object_name(),
+                        why,
+                    });
                 } else {
                     opened.push((decoded, ring, slot));
                 }
             }
             Ok(None) => unfit.push(decoded),
-            Err(why) => ignored.push(Ignored { name: decoded.revision.object_name(), why }),
+            Err(why) => ignored.push(Ignored {
+                name: decoded.revision.object_name(),
+                why,
+            }),
         }
     }
 
@@ -191,11 +208,16 @@ pub fn open_revisions(
                     revision: other.revision.number,
                 });
             }
-            Err(why) => ignored.push(Ignored { name: other.revision.object_name(), why }),
+            Err(why) => ignored.push(Ignored {
+                name: other.revision.object_name(),
+                why,
+            }),
         }
     }
     if header_hash.is_some_and(|hash| *hash != best.revision.header_hash) {
-        return Err(KeyError::Header { vault: vault.to_string() });
+        return Err(KeyError::Header {
+            vault: vault.to_string(),
+        });
     }
     Ok(Opened {
         keyring,
@@ -225,7 +247,11 @@ impl Opened {
         if ring.cut.is_none() || ring.generations.values().any(|g| g.data.is_none()) {
             return Err(KeyError::NotAllowed { what: "change keys" });
         }
-        if let Some(newer) = self.ignored.iter().find(|i| matches!(i.why, FormatError::Unsupported { .. })) {
+        if let Some(newer) = self
+            .ignored
+            .iter()
+            .find(|i| matches!(i.why, FormatError::Unsupported { .. }))
+        {
             return Err(KeyError::Revisions {
                 vault: self.revision.vault.to_string(),
                 object: newer.name.clone(),
@@ -235,9 +261,13 @@ impl Opened {
         let vault = self.revision.vault;
         let mut slots: Vec<Slot> = self.revision.slots.iter().map(|s| s.slot.clone()).collect();
         let at = |name: &str| {
-            self.revision.slots.iter().position(|s| s.slot.name == name).ok_or_else(|| KeyError::Slot {
-                why: format!("there is no key slot {name:?}"),
-            })
+            self.revision
+                .slots
+                .iter()
+                .position(|s| s.slot.name == name)
+                .ok_or_else(|| KeyError::Slot {
+                    why: format!("there is no key slot {name:?}"),
+                })
         };
         let mut renew = false;
         match change {
@@ -246,7 +276,12 @@ impl Opened {
                 drop(slots.remove(at(slot)?));
                 renew = *compromised;
             }
-            Change::Replace { slot, unlock, cost, compromised } => {
+            Change::Replace {
+                slot,
+                unlock,
+                cost,
+                compromised,
+            } => {
                 let at = at(slot)?;
                 let new = NewSlot {
                     name: slot.clone(),
@@ -265,7 +300,15 @@ impl Opened {
         let number = self.revision.number.checked_add(1).ok_or_else(|| KeyError::Slot {
             why: String::from("the vault has no number left for another key revision"),
         })?;
-        draft(vault, self.revision.header_hash, number, stamp, ring, &slots, self.taken.clone())
+        draft(
+            vault,
+            self.revision.header_hash,
+            number,
+            stamp,
+            ring,
+            &slots,
+            self.taken.clone(),
+        )
     }
 
     /// Names of the objects that the revision that counts contains: they may be deleted. Nothing else in `keys/` may.
@@ -284,7 +327,10 @@ impl Draft {
     /// # Errors
     /// What [`open_revisions`] says, and [`KeyError::Slot`] when other keys come out or `unlock` is not for a slot of this revision.
     pub fn check_read_back(&self, bytes: &Bytes, unlock: &Unlock) -> Result<Opened, KeyError> {
-        let object = RevisionObject { name: self.object.name.clone(), bytes: bytes.clone() };
+        let object = RevisionObject {
+            name: self.object.name.clone(),
+            bytes: bytes.clone(),
+        };
         let opened = open_revisions(self.revision.vault, Some(&self.revision.header_hash), &[object], unlock)?;
         let same = opened.keyring.id == self.keyring.id
             && (opened.keyring.cut.is_none() || opened.keyring.cut == self.keyring.cut)
@@ -294,7 +340,9 @@ impl Draft {
                 keys.meta == meant.meta && (keys.data.is_none() || keys.data == meant.data)
             });
         if !same || bytes != &self.object.bytes {
-            return Err(KeyError::Slot { why: format!("{} reads back with other keys", self.object.name) });
+            return Err(KeyError::Slot {
+                why: format!("{} reads back with other keys", self.object.name),
+            });
         }
         Ok(opened)
     }
@@ -328,7 +376,10 @@ fn nothing_opened(vault: VaultId, unlock: &Unlock, none_unfit: bool, ignored: &[
             vault: vault.to_string(),
             why: String::from("the vault holds no key revision of its own"),
         },
-        _ => KeyError::Wrong { what: unlock.describe().to_owned(), vault: vault.to_string() },
+        _ => KeyError::Wrong {
+            what: unlock.describe().to_owned(),
+            vault: vault.to_string(),
+        },
     }
 }
 
@@ -372,7 +423,10 @@ fn draft(
     if !slots.iter().any(|slot| slot.grant == Grant::Full) {
         return refuse(String::from("the last key slot that gives all keys cannot be removed"));
     }
-    let sealed = slots.iter().map(|slot| slot.seal(vault, &keyring)).collect::<Result<Vec<SealedSlot>, _>>()?;
+    let sealed = slots
+        .iter()
+        .map(|slot| slot.seal(vault, &keyring))
+        .collect::<Result<Vec<SealedSlot>, _>>()?;
     let revision = Revision {
         vault,
         number,
@@ -384,8 +438,15 @@ fn draft(
         contains,
         created_at: stamp.now.clone(),
     };
-    let object = RevisionObject { name: revision.object_name(), bytes: revision.encode(&keyring) };
-    Ok(Draft { object, revision, keyring })
+    let object = RevisionObject {
+        name: revision.object_name(),
+        bytes: revision.encode(&keyring),
+    };
+    Ok(Draft {
+        object,
+        revision,
+        keyring,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -12,11 +12,23 @@ use crate::stored::{self, key_slot};
 
 const VAULT: VaultId = VaultId([1; 16]);
 const HEADER: ObjectHash = [7; 32];
-const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+const CHEAP: PassphraseCost = PassphraseCost {
+    memory_kib: 64,
+    passes: 1,
+    lanes: 1,
+};
 
 fn stamp(claim: u64, cluster: u64) -> Stamp {
-    let writer = Writer { cluster: ClusterId(cluster), session: SessionId(1), part: PartId(claim) };
-    Stamp { writer, claim, now: String::from("2026-11-22T05:00:00Z") }
+    let writer = Writer {
+        cluster: ClusterId(cluster),
+        session: SessionId(1),
+        part: PartId(claim),
+    };
+    Stamp {
+        writer,
+        claim,
+        now: String::from("2026-11-22T05:00:00Z"),
+    }
 }
 
 fn file() -> Unlock {
@@ -28,7 +40,10 @@ fn passphrase(text: &str) -> Unlock {
 }
 
 fn slot(name: &str, unlock: &Unlock) -> NewSlot {
-    NewSlot { cost: CHEAP, ..NewSlot::full(name, unlock.clone()) }
+    NewSlot {
+        cost: CHEAP,
+        ..NewSlot::full(name, unlock.clone())
+    }
 }
 
 fn first(slots: &[NewSlot]) -> Draft {
@@ -41,7 +56,10 @@ fn open(objects: &[&Draft], unlock: &Unlock) -> Result<Opened, KeyError> {
 }
 
 fn content(ring: &Keyring) -> Vec<(u32, Key, Option<Key>)> {
-    ring.generations.iter().map(|(g, k)| (g.0, k.meta.clone(), k.data.clone())).collect()
+    ring.generations
+        .iter()
+        .map(|(g, k)| (g.0, k.meta.clone(), k.data.clone()))
+        .collect()
 }
 
 fn assert_same(a: &Keyring, b: &Keyring) {
@@ -49,7 +67,22 @@ fn assert_same(a: &Keyring, b: &Keyring) {
 }
 
 fn replace(name: &str, unlock: &Unlock, compromised: bool) -> Change {
-    Change::Replace { slot: name.to_owned(), unlock: unlock.clone(), cost: CHEAP, compromised }
+    Change::Replace {
+        slot: name.to_owned(),
+        unlock: unlock.clone(),
+        cost: CHEAP,
+        compromised,
+    }
+}
+
+#[test]
+fn kinds_of_slots_are_seen_without_a_key() {
+    let draft = first(&[slot("home", &file())]);
+    let objects = [draft.object.clone()];
+    assert!(names_slot_kind(VAULT, &objects, SlotKind::File));
+    assert!(!names_slot_kind(VAULT, &objects, SlotKind::Passphrase));
+    let draft = first(&[slot("typed", &passphrase("correct horse"))]);
+    assert!(names_slot_kind(VAULT, &[draft.object], SlotKind::Passphrase));
 }
 
 /// Takes an object apart, lets `edit` at it and puts it together with a right checksum, as one who holds no key can.
@@ -68,13 +101,20 @@ fn forge(object: &RevisionObject, edit: impl FnOnce(&mut stored::KeyRevisionBody
         part: PartId(writer.part),
     };
     let name = crate::vault::names::key_revision(body.revision, writer);
-    RevisionObject { name, bytes: outer.encode_to_vec().into() }
+    RevisionObject {
+        name,
+        bytes: outer.encode_to_vec().into(),
+    }
 }
 
 #[test]
 fn every_kind_of_slot_opens_all_keys() {
     let unlocks = [file(), passphrase("correct horse"), Unlock::Kit(Key::random())];
-    let slots = [slot("host", &unlocks[0]), slot("ops", &unlocks[1]), slot("safe", &unlocks[2])];
+    let slots = [
+        slot("host", &unlocks[0]),
+        slot("ops", &unlocks[1]),
+        slot("safe", &unlocks[2]),
+    ];
     let draft = first(&slots);
     for (unlock, name) in unlocks.iter().zip(["host", "ops", "safe"]) {
         let opened = open(&[&draft], unlock).unwrap();
@@ -92,7 +132,10 @@ fn what_fits_no_slot_is_wrong_and_says_what_it_is() {
     let draft = first(&[slot("host", &file()), slot("ops", &passphrase("correct horse"))]);
     for unlock in [file(), passphrase("wrong horse"), Unlock::Kit(Key::random())] {
         let error = open(&[&draft], &unlock).unwrap_err();
-        assert!(matches!(&error, KeyError::Wrong { what, .. } if what == unlock.describe()), "{error}");
+        assert!(
+            matches!(&error, KeyError::Wrong { what, .. } if what == unlock.describe()),
+            "{error}"
+        );
         assert_eq!(error.kind(), crate::Kind::Denied);
     }
 }
@@ -101,7 +144,10 @@ fn what_fits_no_slot_is_wrong_and_says_what_it_is() {
 fn the_bytes_of_a_key_file_open_no_kit_slot() {
     let key = Key::random();
     let draft = first(&[slot("safe", &Unlock::Kit(key.clone()))]);
-    assert!(matches!(open(&[&draft], &Unlock::File(key)), Err(KeyError::Wrong { .. })));
+    assert!(matches!(
+        open(&[&draft], &Unlock::File(key)),
+        Err(KeyError::Wrong { .. })
+    ));
 }
 
 #[test]
@@ -132,16 +178,25 @@ fn replacing_one_slot_keeps_every_other_working_without_its_secret() {
     }
     assert!(matches!(open(&[&two], &host), Err(KeyError::Wrong { .. })));
     let opened = open(&[&two, &one], &ops).unwrap();
-    assert_eq!(opened.superseded(&[one.object.clone(), two.object.clone()]), [one.object.name]);
+    assert_eq!(
+        opened.superseded(&[one.object.clone(), two.object.clone()]),
+        [one.object.name]
+    );
 }
 
 #[test]
 fn the_former_secret_is_refused_while_the_former_revision_is_still_there() {
     let (host, new_host) = (file(), file());
     let one = first(&[slot("host", &host)]);
-    let two = open(&[&one], &host).unwrap().change(&stamp(1, 5), &replace("host", &new_host, true)).unwrap();
+    let two = open(&[&one], &host)
+        .unwrap()
+        .change(&stamp(1, 5), &replace("host", &new_host, true))
+        .unwrap();
     let error = open(&[&one, &two], &host).unwrap_err();
-    assert!(matches!(&error, KeyError::Removed { slot, revision: 2, .. } if slot == "host"), "{error}");
+    assert!(
+        matches!(&error, KeyError::Removed { slot, revision: 2, .. } if slot == "host"),
+        "{error}"
+    );
     assert_eq!(open(&[&one, &two], &new_host).unwrap().keyring.generations.len(), 2);
 }
 
@@ -150,7 +205,9 @@ fn a_rotation_for_compromise_adds_a_generation_and_keeps_the_old_ones() {
     let (host, ops) = (file(), passphrase("correct horse"));
     let one = first(&[slot("host", &host), slot("ops", &ops)]);
     let opened = open(&[&one], &host).unwrap();
-    let two = opened.change(&stamp(1, 5), &replace("ops", &passphrase("battery staple"), true)).unwrap();
+    let two = opened
+        .change(&stamp(1, 5), &replace("ops", &passphrase("battery staple"), true))
+        .unwrap();
     let ring = open(&[&one, &two], &host).unwrap().keyring;
     assert_eq!(ring.newest(), Generation(2));
     assert!(ring.id == one.keyring.id && ring.cut == one.keyring.cut);
@@ -164,20 +221,35 @@ fn slots_are_added_and_removed_by_name_within_the_rules() {
     let one = first(&[slot("host", &host)]);
     let opened = open(&[&one], &host).unwrap();
     let change = |opened: &Opened, change: Change| opened.change(&stamp(1, 5), &change);
-    let remove = |name: &str| Change::Remove { slot: name.to_owned(), compromised: false };
+    let remove = |name: &str| Change::Remove {
+        slot: name.to_owned(),
+        compromised: false,
+    };
 
     for bad in ["", "a\nb", &"x".repeat(51), "host"] {
         let error = change(&opened, Change::Add(slot(bad, &ops))).unwrap_err();
         assert!(matches!(error, KeyError::Slot { .. }), "{bad:?}: {error}");
     }
-    assert!(matches!(change(&opened, Change::Add(slot("ops", &passphrase("short")))), Err(KeyError::Slot { .. })));
-    assert!(matches!(change(&opened, remove("host")), Err(KeyError::Slot { .. })), "the last slot");
+    assert!(matches!(
+        change(&opened, Change::Add(slot("ops", &passphrase("short")))),
+        Err(KeyError::Slot { .. })
+    ));
+    assert!(
+        matches!(change(&opened, remove("host")), Err(KeyError::Slot { .. })),
+        "the last slot"
+    );
     assert!(matches!(change(&opened, remove("nobody")), Err(KeyError::Slot { .. })));
 
-    let sweeper = NewSlot { grant: Grant::Sweep, ..slot("sweeper", &file()) };
+    let sweeper = NewSlot {
+        grant: Grant::Sweep,
+        ..slot("sweeper", &file())
+    };
     let two = change(&opened, Change::Add(sweeper)).unwrap();
     let opened = open(&[&two], &host).unwrap();
-    assert!(matches!(change(&opened, remove("host")), Err(KeyError::Slot { .. })), "the last with all keys");
+    assert!(
+        matches!(change(&opened, remove("host")), Err(KeyError::Slot { .. })),
+        "the last with all keys"
+    );
 
     let three = change(&opened, Change::Add(slot("ops", &ops))).unwrap();
     let opened = open(&[&three], &ops).unwrap();
@@ -195,8 +267,14 @@ fn a_holder_gets_what_it_was_granted_and_cannot_grant_more() {
     let (host, reader, sweeper) = (file(), file(), file());
     let draft = first(&[
         slot("host", &host),
-        NewSlot { grant: Grant::Read, ..slot("reader", &reader) },
-        NewSlot { grant: Grant::Sweep, ..slot("sweeper", &sweeper) },
+        NewSlot {
+            grant: Grant::Read,
+            ..slot("reader", &reader)
+        },
+        NewSlot {
+            grant: Grant::Sweep,
+            ..slot("sweeper", &sweeper)
+        },
     ]);
     let opened = open(&[&draft], &reader).unwrap();
     assert!(opened.keyring.cut.is_none());
@@ -210,7 +288,10 @@ fn a_holder_gets_what_it_was_granted_and_cannot_grant_more() {
     assert!(keys.data.is_none() && keys.meta == draft.keyring.generations[&Generation(1)].meta);
     assert!(opened.change(&stamp(1, 5), &Change::NewGeneration).is_err());
 
-    let two = open(&[&draft], &host).unwrap().change(&stamp(1, 5), &Change::NewGeneration).unwrap();
+    let two = open(&[&draft], &host)
+        .unwrap()
+        .change(&stamp(1, 5), &Change::NewGeneration)
+        .unwrap();
     assert_eq!(open(&[&two], &sweeper).unwrap().keyring.generations.len(), 2);
 }
 
@@ -230,11 +311,18 @@ fn of_two_revisions_of_one_number_the_higher_claim_counts_and_no_generation_is_l
         assert_eq!(next.revision.number(), 3);
         let opened = open(&[&late, &taker, &next], &host).unwrap();
         let kept = opened.superseded(&[late.object.clone(), taker.object.clone(), next.object.clone()]);
-        assert_eq!(kept, [taker.object.name.clone()], "the revision that lost has keys that no other has");
+        assert_eq!(
+            kept,
+            [taker.object.name.clone()],
+            "the revision that lost has keys that no other has"
+        );
     }
     // One number, one claim: the lowest writer.
     let low = opened.change(&stamp(1, 3), &Change::NewGeneration).unwrap();
-    assert_eq!(open(&[&late, &low], &host).unwrap().revision.object_name(), low.object.name);
+    assert_eq!(
+        open(&[&late, &low], &host).unwrap().revision.object_name(),
+        low.object.name
+    );
 }
 
 #[test]
@@ -245,29 +333,56 @@ fn a_generation_of_an_older_revision_that_the_newest_lacks_is_kept() {
     let renewed = opened.change(&stamp(1, 5), &Change::NewGeneration).unwrap();
     // Written by one who had not seen it, as number 2 and then 3.
     let blind = opened.change(&stamp(1, 6), &Change::Add(slot("ops", &ops))).unwrap();
-    let blind = open(&[&blind], &host).unwrap().change(&stamp(1, 6), &Change::Add(slot("more", &file()))).unwrap();
+    let blind = open(&[&blind], &host)
+        .unwrap()
+        .change(&stamp(1, 6), &Change::Add(slot("more", &file())))
+        .unwrap();
     let both = open(&[&renewed, &blind], &host).unwrap();
     assert_eq!(both.revision.number(), 3);
     assert!(content(&both.keyring) == content(&renewed.keyring));
     assert!(both.superseded(std::slice::from_ref(&renewed.object)).is_empty());
-    let next = both.change(&stamp(1, 6), &Change::Remove { slot: String::from("more"), compromised: false }).unwrap();
+    let next = both
+        .change(
+            &stamp(1, 6),
+            &Change::Remove {
+                slot: String::from("more"),
+                compromised: false,
+            },
+        )
+        .unwrap();
     assert!(content(&open(&[&next], &ops).unwrap().keyring) == content(&renewed.keyring));
-    assert!(next.revision.contains().contains(blake3::hash(&renewed.object.bytes).as_bytes()));
+    assert!(
+        next.revision
+            .contains()
+            .contains(blake3::hash(&renewed.object.bytes).as_bytes())
+    );
 }
 
 #[test]
 fn an_old_body_under_a_new_number_is_ignored() {
     let host = file();
     let one = first(&[slot("host", &host)]);
-    let two = open(&[&one], &host).unwrap().change(&stamp(1, 5), &Change::NewGeneration).unwrap();
+    let two = open(&[&one], &host)
+        .unwrap()
+        .change(&stamp(1, 5), &Change::NewGeneration)
+        .unwrap();
     let replayed = forge(&one.object, |body| body.revision = 3);
-    let renamed = RevisionObject { name: one.object.name.replace("00000001-", "00000004-"), ..one.object.clone() };
+    let renamed = RevisionObject {
+        name: one.object.name.replace("00000001-", "00000004-"),
+        ..one.object.clone()
+    };
     let objects = [replayed, renamed, two.object.clone(), one.object.clone()];
     let opened = open_revisions(VAULT, Some(&HEADER), &objects, &host).unwrap();
     assert_eq!(opened.revision.number(), 2);
     let why: Vec<&FormatError> = opened.ignored.iter().map(|i| &i.why).collect();
     assert!(
-        matches!(why[..], [FormatError::Mismatch { .. }, FormatError::Authentication { what: "key revision" }]),
+        matches!(
+            why[..],
+            [
+                FormatError::Mismatch { .. },
+                FormatError::Authentication { what: "key revision" }
+            ]
+        ),
         "{why:?}"
     );
 }
@@ -278,11 +393,25 @@ fn keys_that_a_stranger_seals_to_our_public_keys_are_ignored() {
     let ours = first(&[slot("host", &host)]);
     // The stranger knows what is in clear: slot id, public key and anchor. He draws keys and seals them to us, with MACs of his own.
     let mut slots: Vec<Slot> = ours.revision.slots.iter().map(|s| s.slot.clone()).collect();
-    let his = draft(VAULT, HEADER, 2, &stamp(9, 1), Keyring::generate(), &slots, BTreeSet::new()).unwrap();
+    let his = draft(
+        VAULT,
+        HEADER,
+        2,
+        &stamp(9, 1),
+        Keyring::generate(),
+        &slots,
+        BTreeSet::new(),
+    )
+    .unwrap();
     let opened = open(&[&ours, &his], &host).unwrap();
     assert_same(&opened.keyring, &ours.keyring);
     assert_eq!(opened.ignored.len(), 1);
-    assert_eq!(opened.ignored[0].why, FormatError::Authentication { what: "anchor of the key slot" });
+    assert_eq!(
+        opened.ignored[0].why,
+        FormatError::Authentication {
+            what: "anchor of the key slot"
+        }
+    );
     let error = open(&[&his], &host).unwrap_err();
     assert!(matches!(error, KeyError::Revisions { .. }), "{error}");
     // Nor does a revision count that has no slot of ours and his MACs.
@@ -291,33 +420,63 @@ fn keys_that_a_stranger_seals_to_our_public_keys_are_ignored() {
     let his = draft(VAULT, HEADER, 3, &stamp(9, 1), his.keyring, &slots, BTreeSet::new()).unwrap();
     let opened = open(&[&ours, &his], &host).unwrap();
     assert_same(&opened.keyring, &ours.keyring);
-    assert_eq!(opened.ignored[0].why, FormatError::Authentication { what: "key revision" });
+    assert_eq!(
+        opened.ignored[0].why,
+        FormatError::Authentication { what: "key revision" }
+    );
 }
 
 #[test]
 fn who_may_only_sweep_cannot_write_a_revision_that_writers_follow() {
     let (host, sweeper) = (file(), file());
-    let ours = first(&[slot("host", &host), NewSlot { grant: Grant::Sweep, ..slot("sweeper", &sweeper) }]);
+    let ours = first(&[
+        slot("host", &host),
+        NewSlot {
+            grant: Grant::Sweep,
+            ..slot("sweeper", &sweeper)
+        },
+    ]);
     // He has K_id and K_meta, and draws K_cut and K_data that he knows.
     let mut ring = open(&[&ours], &sweeper).unwrap().keyring;
     ring.cut = Some(Key::random());
     for keys in ring.generations.values_mut() {
         keys.data = Some(Key::random());
     }
-    ring.generations.insert(Generation(2), GenerationKeys { meta: Key::random(), data: Some(Key::random()) });
+    ring.generations.insert(
+        Generation(2),
+        GenerationKeys {
+            meta: Key::random(),
+            data: Some(Key::random()),
+        },
+    );
     let slots: Vec<Slot> = ours.revision.slots.iter().map(|s| s.slot.clone()).collect();
     let his = draft(VAULT, HEADER, 2, &stamp(1, 5), ring.clone(), &slots, BTreeSet::new()).unwrap();
     let opened = open(&[&ours, &his], &host).unwrap();
     assert_same(&opened.keyring, &ours.keyring);
     assert_eq!(opened.ignored.len(), 1);
-    let without_us = draft(VAULT, HEADER, 2, &stamp(1, 5), ring, &slots[1..], BTreeSet::new());
-    assert!(without_us.is_err(), "not by our own code");
+
+    // Nor one that has no slot of ours, which would lock us out: its second MAC is not under our K_cut.
+    let his_own = Slot::make(VAULT, &slot("his", &file()), "", &ring).unwrap();
+    let slots = [slots[1].clone(), his_own];
+    let his = draft(VAULT, HEADER, 2, &stamp(1, 5), ring, &slots, BTreeSet::new()).unwrap();
+    let opened = open(&[&ours, &his], &host).unwrap();
+    assert_same(&opened.keyring, &ours.keyring);
+    assert_eq!(
+        opened.ignored[0].why,
+        FormatError::Authentication { what: "key revision" }
+    );
 }
 
 #[test]
 fn a_slot_of_another_vault_with_the_same_secret_is_foreign() {
     let host = file();
-    let other = first_revision(VaultId([2; 16]), HEADER, &stamp(9, 1), Keyring::generate(), &[slot("host", &host)]);
+    let other = first_revision(
+        VaultId([2; 16]),
+        HEADER,
+        &stamp(9, 1),
+        Keyring::generate(),
+        &[slot("host", &host)],
+    );
     let (ours, other) = (first(&[slot("host", &host)]), other.unwrap());
     let opened = open(&[&other, &ours], &host).unwrap();
     assert_same(&opened.keyring, &ours.keyring);
@@ -336,19 +495,37 @@ fn no_flipped_bit_and_no_cut_goes_unnoticed() {
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let object = RevisionObject { bytes: damaged.into(), ..draft.object.clone() };
+        let object = RevisionObject {
+            bytes: damaged.into(),
+            ..draft.object.clone()
+        };
         let error = open_revisions(VAULT, Some(&HEADER), &[object], &unlocks[0]).unwrap_err();
         assert!(matches!(error, KeyError::Revisions { .. }), "bit {bit}: {error}");
         assert_eq!(error.kind(), crate::Kind::Corrupt, "bit {bit}: {error}");
     }
     for length in 0..bytes.len() {
-        let object = RevisionObject { bytes: bytes.slice(..length), ..draft.object.clone() };
+        let object = RevisionObject {
+            bytes: bytes.slice(..length),
+            ..draft.object.clone()
+        };
         let error = open_revisions(VAULT, Some(&HEADER), &[object], &unlocks[1]).unwrap_err();
         assert!(matches!(error, KeyError::Revisions { .. }), "cut at {length}: {error}");
     }
-    let long = RevisionObject { bytes: vec![0; KEY_REVISION_MAX + 1].into(), ..draft.object.clone() };
+    let long = RevisionObject {
+        bytes: vec![0; KEY_REVISION_MAX + 1].into(),
+        ..draft.object.clone()
+    };
     let error = open_revisions(VAULT, Some(&HEADER), &[long], &unlocks[0]).unwrap_err();
-    assert!(matches!(error, KeyError::Revisions { source: FormatError::TooLarge { .. }, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            KeyError::Revisions {
+                source: FormatError::TooLarge { .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -362,10 +539,22 @@ fn no_flipped_bit_in_a_body_with_a_right_checksum_gives_other_keys() {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&body).update(&outer.mac).update(&outer.full_mac);
         let checksum = hasher.finalize().as_bytes().to_vec().into();
-        let bytes = stored::KeyRevision { body: body.into(), checksum, ..outer.clone() }.encode_to_vec().into();
-        let object = RevisionObject { bytes, ..draft.object.clone() };
+        let bytes = stored::KeyRevision {
+            body: body.into(),
+            checksum,
+            ..outer.clone()
+        }
+        .encode_to_vec()
+        .into();
+        let object = RevisionObject {
+            bytes,
+            ..draft.object.clone()
+        };
         let error = open_revisions(VAULT, Some(&HEADER), &[object], &host).unwrap_err();
-        let named = matches!(error, KeyError::Revisions { .. } | KeyError::Wrong { .. } | KeyError::None { .. });
+        let named = matches!(
+            error,
+            KeyError::Revisions { .. } | KeyError::Wrong { .. } | KeyError::None { .. }
+        );
         assert!(named, "bit {bit}: {error}");
     }
 }
@@ -376,13 +565,29 @@ fn a_slot_that_asks_for_absurd_work_is_refused_without_doing_it() {
     let draft = first(&[slot("ops", &ops)]);
     let absurd = |memory_kib, passes, lanes| {
         forge(&draft.object, |body| {
-            let Some(key_slot::Unlock::Passphrase(p)) = &mut body.slots[0].unlock else { panic!("a passphrase slot") };
+            let Some(key_slot::Unlock::Passphrase(p)) = &mut body.slots[0].unlock else {
+                panic!("a passphrase slot")
+            };
             (p.memory_kib, p.passes, p.lanes) = (memory_kib, passes, lanes);
         })
     };
-    for object in [absurd(u32::MAX, 1, 1), absurd(64, u32::MAX, 1), absurd(64, 1, u32::MAX), absurd(1 << 20, 64, 1)] {
+    for object in [
+        absurd(u32::MAX, 1, 1),
+        absurd(64, u32::MAX, 1),
+        absurd(64, 1, u32::MAX),
+        absurd(1 << 20, 64, 1),
+    ] {
         let error = open_revisions(VAULT, Some(&HEADER), &[object], &ops).unwrap_err();
-        assert!(matches!(error, KeyError::Revisions { source: FormatError::TooLarge { .. }, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                KeyError::Revisions {
+                    source: FormatError::TooLarge { .. },
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }
 
@@ -396,7 +601,9 @@ fn bodies_over_the_bounds_are_refused() {
         ("number", |b| b.revision = 0),
         ("no slots", |b| b.slots.clear()),
         ("many slots", |b| b.slots = vec![b.slots[0].clone(); KEY_SLOTS_MAX + 1]),
-        ("a million empty slots", |b| b.slots = vec![stored::KeySlot::default(); 500_000]),
+        ("a million empty slots", |b| {
+            b.slots = vec![stored::KeySlot::default(); 500_000]
+        }),
         ("equal names", |b| b.slots.push(b.slots[0].clone())),
         ("no generations", |b| b.generations.clear()),
         ("many generations", |b| b.generations = (1..1000).collect()),
@@ -417,7 +624,10 @@ fn bodies_over_the_bounds_are_refused() {
         let mut body = stored::KeyRevisionBody::decode(outer.body).unwrap();
         body.writer = None;
         outer.body = body.encode_to_vec().into();
-        RevisionObject { bytes: outer.encode_to_vec().into(), ..draft.object.clone() }
+        RevisionObject {
+            bytes: outer.encode_to_vec().into(),
+            ..draft.object.clone()
+        }
     };
     assert!(open_revisions(VAULT, Some(&HEADER), &[no_writer], &host).is_err());
 }
@@ -445,11 +655,20 @@ fn the_largest_revision_fits_its_bound() {
     }
     let slots: Vec<NewSlot> = (0..KEY_SLOTS_MAX).map(|n| slot(&format!("{n:050}"), &host)).collect();
     let mut draft = first_revision(VAULT, HEADER, &stamp(u64::MAX, u64::MAX), ring, &slots).unwrap();
-    draft.revision.contains = (0..KEY_REVISIONS_MAX).map(|n| [n as u8; 32].map(|b| b ^ (n >> 3) as u8)).collect();
+    draft.revision.contains = (0..KEY_REVISIONS_MAX)
+        .map(|n| [n as u8; 32].map(|b| b ^ (n >> 3) as u8))
+        .collect();
     draft.object.bytes = draft.revision.encode(&draft.keyring);
-    assert!(draft.object.bytes.len() <= KEY_REVISION_MAX, "{}", draft.object.bytes.len());
+    assert!(
+        draft.object.bytes.len() <= KEY_REVISION_MAX,
+        "{}",
+        draft.object.bytes.len()
+    );
     assert_same(&open(&[&draft], &host).unwrap().keyring, &draft.keyring);
-    let error = open(&[&draft], &host).unwrap().change(&stamp(1, 5), &Change::NewGeneration).unwrap_err();
+    let error = open(&[&draft], &host)
+        .unwrap()
+        .change(&stamp(1, 5), &Change::NewGeneration)
+        .unwrap_err();
     assert!(matches!(error, KeyError::Slot { .. }), "{error}");
 }
 

@@ -59,7 +59,9 @@ pub(super) fn kek_for(context: Context, recipient: &Public) -> Result<(Key, Publ
 }
 
 fn public_of(private: &PrivateKey) -> Public {
-    let public = private.compute_public_key().expect("every X25519 private key has a public key");
+    let public = private
+        .compute_public_key()
+        .expect("every X25519 private key has a public key");
     public.as_ref().try_into().expect("X25519 public keys have 32 bytes")
 }
 
@@ -70,7 +72,10 @@ fn shared(
     recipient: &Public,
     ephemeral: &Public,
 ) -> Result<Key, FormatError> {
-    let unusable = FormatError::Malformed { what: "key slot", why: "public key is not usable" };
+    let unusable = FormatError::Malformed {
+        what: "key slot",
+        why: "public key is not usable",
+    };
     agree(private, UnparsedPublicKey::new(&X25519, peer), unusable, |secret| {
         let mut kek = Zeroizing::new([0; 32]);
         Salt::new(HKDF_SHA256, b"tresor v1 key slot")
@@ -87,7 +92,10 @@ fn shared(
 mod tests {
     use super::*;
 
-    const CONTEXT: Context = Context { vault: VaultId([1; 16]), slot: [2; 16] };
+    const CONTEXT: Context = Context {
+        vault: VaultId([1; 16]),
+        slot: [2; 16],
+    };
 
     #[test]
     fn both_sides_get_one_key_and_each_sealing_another() {
@@ -103,8 +111,28 @@ mod tests {
         let pair = Pair::from_secret(&Key::random());
         let (kek, ephemeral) = kek_for(CONTEXT, &pair.public).unwrap();
         assert!(Pair::from_secret(&Key::random()).kek(CONTEXT, &ephemeral).unwrap() != kek);
-        assert!(pair.kek(Context { slot: [3; 16], ..CONTEXT }, &ephemeral).unwrap() != kek);
-        assert!(pair.kek(Context { vault: VaultId([3; 16]), ..CONTEXT }, &ephemeral).unwrap() != kek);
+        assert!(
+            pair.kek(
+                Context {
+                    slot: [3; 16],
+                    ..CONTEXT
+                },
+                &ephemeral
+            )
+            .unwrap()
+                != kek
+        );
+        assert!(
+            pair.kek(
+                Context {
+                    vault: VaultId([3; 16]),
+                    ..CONTEXT
+                },
+                &ephemeral
+            )
+            .unwrap()
+                != kek
+        );
     }
 
     #[test]

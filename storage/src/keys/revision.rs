@@ -161,7 +161,13 @@ impl Decoded {
                 found: name.chars().take(120).collect(),
             });
         }
-        Ok(Self { revision, hash: *blake3::hash(bytes).as_bytes(), body: outer.body, mac, full_mac })
+        Ok(Self {
+            revision,
+            hash: *blake3::hash(bytes).as_bytes(),
+            body: outer.body,
+            mac,
+            full_mac,
+        })
     }
 
     /// Whether the holders of these keys wrote it.
@@ -176,7 +182,11 @@ impl Decoded {
             .cut
             .as_ref()
             .is_none_or(|cut| mac_full(cut, vault, &self.body) == blake3::Hash::from(self.full_mac));
-        if right && full { Ok(()) } else { Err(FormatError::Authentication { what: WHAT }) }
+        if right && full {
+            Ok(())
+        } else {
+            Err(FormatError::Authentication { what: WHAT })
+        }
     }
 }
 
@@ -205,14 +215,26 @@ impl Revision {
         }
         let bounded = |what, value: usize, max: usize| {
             if value > max {
-                return Err(FormatError::TooLarge { what, value: value as u64, max: max as u64 });
+                return Err(FormatError::TooLarge {
+                    what,
+                    value: value as u64,
+                    max: max as u64,
+                });
             }
             Ok(())
         };
         bounded("number of key slots", body.slots.len(), KEY_SLOTS_MAX)?;
         bounded("number of key generations", body.generations.len(), KEY_GENERATIONS_MAX)?;
-        bounded("number of contained key revisions", body.contains.len(), KEY_REVISIONS_MAX)?;
-        bounded("time of the key revision (bytes)", body.created_at.len(), SHORT_TEXT_MAX)?;
+        bounded(
+            "number of contained key revisions",
+            body.contains.len(),
+            KEY_REVISIONS_MAX,
+        )?;
+        bounded(
+            "time of the key revision (bytes)",
+            body.created_at.len(),
+            SHORT_TEXT_MAX,
+        )?;
         if body.revision == 0 {
             return Err(malformed("revisions are numbered from 1"));
         }
@@ -231,9 +253,8 @@ impl Revision {
             return Err(malformed("slots are missing or share a name"));
         }
         let writer = body.writer.ok_or(malformed("it names no writer"))?;
-        let hash = |bytes: &Bytes| {
-            ObjectHash::try_from(bytes.as_ref()).map_err(|_| malformed("a hash is not 32 bytes"))
-        };
+        let hash =
+            |bytes: &Bytes| ObjectHash::try_from(bytes.as_ref()).map_err(|_| malformed("a hash is not 32 bytes"));
         Ok(Self {
             vault,
             number: body.revision,
@@ -261,7 +282,12 @@ fn mac_full(cut: &Key, vault: VaultId, body: &[u8]) -> blake3::Hash {
 }
 
 fn checksum(body: &[u8], mac: &[u8; 32], full_mac: &[u8; 32]) -> [u8; 32] {
-    *blake3::Hasher::new().update(body).update(mac).update(full_mac).finalize().as_bytes()
+    *blake3::Hasher::new()
+        .update(body)
+        .update(mac)
+        .update(full_mac)
+        .finalize()
+        .as_bytes()
 }
 
 /// Whether bytes are protocol buffer fields of the outermost level, and not more than `max`.
@@ -271,7 +297,9 @@ fn has_fields_at_most(mut bytes: &[u8], max: usize) -> bool {
         if bytes.is_empty() {
             return true;
         }
-        let Ok((tag, wire)) = decode_key(&mut bytes) else { return false };
+        let Ok((tag, wire)) = decode_key(&mut bytes) else {
+            return false;
+        };
         if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
             return false;
         }

@@ -48,16 +48,25 @@ impl Grant {
             1 => Ok(Self::Full),
             2 => Ok(Self::Read),
             3 => Ok(Self::Sweep),
-            other => Err(FormatError::Unsupported { what: "grant of a key slot", value: other.into() }),
+            other => Err(FormatError::Unsupported {
+                what: "grant of a key slot",
+                value: other.into(),
+            }),
         }
     }
 
     /// The keys of such a slot, in the order in which they are stored.
     fn keys(self, generations: &[Generation]) -> impl Iterator<Item = (Purpose, Option<Generation>)> {
-        let lasting = [Some((Purpose::Id, None)), (self == Self::Full).then_some((Purpose::Cut, None))];
+        let lasting = [
+            Some((Purpose::Id, None)),
+            (self == Self::Full).then_some((Purpose::Cut, None)),
+        ];
         let data = self != Self::Sweep;
         let content = generations.iter().flat_map(move |&generation| {
-            [Some((Purpose::Meta, Some(generation))), data.then_some((Purpose::Data, Some(generation)))]
+            [
+                Some((Purpose::Meta, Some(generation))),
+                data.then_some((Purpose::Data, Some(generation))),
+            ]
         });
         lasting.into_iter().chain(content).flatten()
     }
@@ -101,7 +110,12 @@ pub struct NewSlot {
 impl NewSlot {
     /// A slot with all keys, at the default cost.
     pub fn full(name: &str, unlock: Unlock) -> Self {
-        Self { name: name.to_owned(), unlock, grant: Grant::Full, cost: PassphraseCost::default() }
+        Self {
+            name: name.to_owned(),
+            unlock,
+            grant: Grant::Full,
+            cost: PassphraseCost::default(),
+        }
     }
 }
 
@@ -147,7 +161,9 @@ pub(super) fn check_slot_name(name: &str) -> Result<(), KeyError> {
         return Ok(());
     }
     Err(KeyError::Slot {
-        why: format!("{name:?} cannot name a key slot: 1 to {SLOT_NAME_MAX} characters, none of them a control character"),
+        why: format!(
+            "{name:?} cannot name a key slot: 1 to {SLOT_NAME_MAX} characters, none of them a control character"
+        ),
     })
 }
 
@@ -168,7 +184,10 @@ impl Slot {
             Unlock::Passphrase(text) => {
                 check_passphrase(text)?;
                 let cost = new.cost.check().map_err(|e| KeyError::Slot { why: e.to_string() })?;
-                Opener::Passphrase { salt: random_bytes(), cost }
+                Opener::Passphrase {
+                    salt: random_bytes(),
+                    cost,
+                }
             }
         };
         let secret = Secrets::new(&new.unlock)
@@ -182,8 +201,9 @@ impl Slot {
             opener,
             grant: new.grant,
             recipient: pair(vault, &id, &secret).public,
-            anchor: anchor(vault, &id, &secret, new.grant, ring)
-                .ok_or(KeyError::NotAllowed { what: "give keys to others" })?,
+            anchor: anchor(vault, &id, &secret, new.grant, ring).ok_or(KeyError::NotAllowed {
+                what: "give keys to others",
+            })?,
             created_at: created_at.to_owned(),
         })
     }
@@ -195,7 +215,12 @@ impl Slot {
             Opener::Passphrase { .. } => SlotKind::Passphrase,
             Opener::Kit => SlotKind::Kit,
         };
-        SlotInfo { name: self.name.clone(), kind, grant: self.grant, created_at: self.created_at.clone() }
+        SlotInfo {
+            name: self.name.clone(),
+            kind,
+            grant: self.grant,
+            created_at: self.created_at.clone(),
+        }
     }
 
     /// Seals what the slot is granted of `ring`.
@@ -204,14 +229,28 @@ impl Slot {
     /// [`KeyError::NotAllowed`] when `ring` is not whole; [`KeyError::Slot`] when the slot's public key is not usable.
     pub(super) fn seal(&self, vault: VaultId, ring: &Keyring) -> Result<SealedSlot, KeyError> {
         let context = Context { vault, slot: self.id };
-        let (kek, ephemeral) = kek_for(context, &self.recipient)
-            .map_err(|e| KeyError::Slot { why: format!("key slot {:?}: {e}", self.name) })?;
+        let (kek, ephemeral) = kek_for(context, &self.recipient).map_err(|e| KeyError::Slot {
+            why: format!("key slot {:?}: {e}", self.name),
+        })?;
         let generations: Vec<Generation> = ring.generations.keys().copied().collect();
         let keys = self.grant.keys(&generations).map(|(purpose, generation)| {
             let key = of(ring, purpose, generation).ok_or(KeyError::NotAllowed { what: "change keys" })?;
-            Ok(wrap(&kek, Place { vault, slot: self.id, purpose, generation }, key))
+            Ok(wrap(
+                &kek,
+                Place {
+                    vault,
+                    slot: self.id,
+                    purpose,
+                    generation,
+                },
+                key,
+            ))
         });
-        Ok(SealedSlot { slot: self.clone(), ephemeral, keys: keys.collect::<Result<_, KeyError>>()? })
+        Ok(SealedSlot {
+            slot: self.clone(),
+            ephemeral,
+            keys: keys.collect::<Result<_, KeyError>>()?,
+        })
     }
 }
 
@@ -221,7 +260,9 @@ impl SealedSlot {
     /// # Errors
     /// When the slots tried so far have used up what one opening may cost.
     pub(super) fn fits(&self, vault: VaultId, secrets: &mut Secrets<'_>) -> Result<Option<Key>, FormatError> {
-        let Some(secret) = secrets.secret(&self.slot.opener)? else { return Ok(None) };
+        let Some(secret) = secrets.secret(&self.slot.opener)? else {
+            return Ok(None);
+        };
         let fits = pair(vault, &self.slot.id, &secret).public == self.slot.recipient;
         Ok(fits.then_some(secret))
     }
@@ -236,8 +277,12 @@ impl SealedSlot {
         let (mut id, mut cut) = (None, None);
         let (mut meta, mut data) = (BTreeMap::new(), BTreeMap::new());
         for wrapped in &self.keys {
-            let place =
-                Place { vault, slot: slot.id, purpose: wrapped.purpose, generation: wrapped.generation };
+            let place = Place {
+                vault,
+                slot: slot.id,
+                purpose: wrapped.purpose,
+                generation: wrapped.generation,
+            };
             let key = unwrap(&kek, place, wrapped)?;
             match (wrapped.purpose, wrapped.generation) {
                 (Purpose::Id, _) => id = Some(key),
@@ -245,18 +290,36 @@ impl SealedSlot {
                 (Purpose::Meta, Some(generation)) => drop(meta.insert(generation, key)),
                 (Purpose::Data, Some(generation)) => drop(data.insert(generation, key)),
                 (Purpose::Meta | Purpose::Data, None) => {
-                    return Err(FormatError::Malformed { what: "wrapped key", why: "has no generation" });
+                    return Err(FormatError::Malformed {
+                        what: "wrapped key",
+                        why: "has no generation",
+                    });
                 }
             }
         }
-        let generations =
-            meta.into_iter().map(|(g, meta)| (g, GenerationKeys { meta, data: data.remove(&g) })).collect();
-        let id = id.ok_or(FormatError::Malformed { what: "key slot", why: "K_id is not in it" })?;
+        let generations = meta
+            .into_iter()
+            .map(|(g, meta)| {
+                (
+                    g,
+                    GenerationKeys {
+                        meta,
+                        data: data.remove(&g),
+                    },
+                )
+            })
+            .collect();
+        let id = id.ok_or(FormatError::Malformed {
+            what: "key slot",
+            why: "K_id is not in it",
+        })?;
         let ring = Keyring { id, cut, generations };
         let made = anchor(vault, &slot.id, secret, slot.grant, &ring);
         // As blake3's hash, so that the comparison takes the same time whatever differs.
         if made.map(blake3::Hash::from) != Some(blake3::Hash::from(slot.anchor)) {
-            return Err(FormatError::Authentication { what: "anchor of the key slot" });
+            return Err(FormatError::Authentication {
+                what: "anchor of the key slot",
+            });
         }
         Ok(ring)
     }
@@ -302,22 +365,45 @@ impl SealedSlot {
             Some(key_slot::Unlock::File(_)) => Opener::File,
             Some(key_slot::Unlock::Kit(_)) => Opener::Kit,
             Some(key_slot::Unlock::Passphrase(p)) => Opener::Passphrase {
-                salt: p.salt.as_ref().try_into().map_err(|_| malformed("salt is not 16 bytes"))?,
-                cost: PassphraseCost { memory_kib: p.memory_kib, passes: p.passes, lanes: p.lanes }.check()?,
+                salt: p
+                    .salt
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| malformed("salt is not 16 bytes"))?,
+                cost: PassphraseCost {
+                    memory_kib: p.memory_kib,
+                    passes: p.passes,
+                    lanes: p.lanes,
+                }
+                .check()?,
             },
             // A kind of a later version: the others of the revision would do, but what we rewrite we would lose.
-            None => return Err(FormatError::Unsupported { what: "kind of a key slot", value: 0 }),
+            None => {
+                return Err(FormatError::Unsupported {
+                    what: "kind of a key slot",
+                    value: 0,
+                });
+            }
         };
         let grant = Grant::from_code(stored.grant)?;
         let keys: Vec<Wrapped> = stored.keys.iter().map(Wrapped::from_stored).collect::<Result<_, _>>()?;
-        if !grant.keys(generations).eq(keys.iter().map(|k| (k.purpose, k.generation))) {
-            return Err(malformed("its keys are not those of its grant and the revision's generations"));
+        if !grant
+            .keys(generations)
+            .eq(keys.iter().map(|k| (k.purpose, k.generation)))
+        {
+            return Err(malformed(
+                "its keys are not those of its grant and the revision's generations",
+            ));
         }
         let bytes32 = |bytes: &[u8], why| bytes.try_into().map_err(|_| malformed(why));
         Ok(Self {
             slot: Slot {
                 name: stored.name.clone(),
-                id: stored.slot_id.as_ref().try_into().map_err(|_| malformed("slot id is not 16 bytes"))?,
+                id: stored
+                    .slot_id
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| malformed("slot id is not 16 bytes"))?,
                 opener,
                 grant,
                 recipient: bytes32(&stored.recipient, "public key is not 32 bytes")?,

@@ -68,7 +68,11 @@ impl Default for PassphraseCost {
     /// 64 MiB and three passes, the second recommendation of RFC 9106 (section 4): the first, 2 GiB, is more than a worker may use
     /// in all. About 0.2 s once for each opening.
     fn default() -> Self {
-        Self { memory_kib: 64 << 10, passes: 3, lanes: 1 }
+        Self {
+            memory_kib: 64 << 10,
+            passes: 3,
+            lanes: 1,
+        }
     }
 }
 
@@ -79,14 +83,25 @@ impl PassphraseCost {
     /// [`FormatError::TooLarge`] or [`FormatError::Malformed`].
     pub(super) fn check(self) -> Result<Self, FormatError> {
         let at_most = |what, value: u64, max: u64| {
-            if value > max { Err(FormatError::TooLarge { what, value, max }) } else { Ok(()) }
+            if value > max {
+                Err(FormatError::TooLarge { what, value, max })
+            } else {
+                Ok(())
+            }
         };
-        at_most("memory of a passphrase slot (KiB)", self.memory_kib.into(), MEMORY_KIB_MAX.into())?;
+        at_most(
+            "memory of a passphrase slot (KiB)",
+            self.memory_kib.into(),
+            MEMORY_KIB_MAX.into(),
+        )?;
         at_most("passes of a passphrase slot", self.passes.into(), PASSES_MAX.into())?;
         at_most("lanes of a passphrase slot", self.lanes.into(), LANES_MAX.into())?;
         at_most("work of a passphrase slot (KiB times passes)", self.work(), WORK_MAX)?;
         if self.passes == 0 || self.lanes == 0 || self.memory_kib < 8 * self.lanes {
-            return Err(FormatError::Malformed { what: "passphrase slot", why: "its cost is below what Argon2 allows" });
+            return Err(FormatError::Malformed {
+                what: "passphrase slot",
+                why: "its cost is below what Argon2 allows",
+            });
         }
         Ok(self)
     }
@@ -113,7 +128,11 @@ pub(super) struct Secrets<'a> {
 
 impl<'a> Secrets<'a> {
     pub(super) fn new(unlock: &'a Unlock) -> Self {
-        Self { unlock, derived: HashMap::new(), work_left: WORK_TOTAL_MAX }
+        Self {
+            unlock,
+            derived: HashMap::new(),
+            work_left: WORK_TOTAL_MAX,
+        }
     }
 
     /// The secret for a slot of this kind; `None` when the unlock is of another kind. Costs Argon2id for a passphrase.
@@ -158,7 +177,10 @@ pub(super) fn check_passphrase(text: &str) -> Result<(), KeyError> {
 
 fn argon2id(text: &str, salt: &[u8; 16], cost: PassphraseCost) -> Result<Key, FormatError> {
     let cost = cost.check()?;
-    let impossible = |_| FormatError::Malformed { what: "passphrase slot", why: "Argon2 refuses its cost" };
+    let impossible = |_| FormatError::Malformed {
+        what: "passphrase slot",
+        why: "Argon2 refuses its cost",
+    };
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(impossible)?;
     let mut out = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
@@ -172,15 +194,32 @@ fn argon2id(text: &str, salt: &[u8; 16], cost: PassphraseCost) -> Result<Key, Fo
 mod tests {
     use super::*;
 
-    pub(crate) const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+    pub(crate) const CHEAP: PassphraseCost = PassphraseCost {
+        memory_kib: 64,
+        passes: 1,
+        lanes: 1,
+    };
 
     #[test]
     fn absurd_costs_are_refused_before_any_memory_is_taken() {
         let absurd = [
-            PassphraseCost { memory_kib: u32::MAX, ..CHEAP },
-            PassphraseCost { passes: u32::MAX, ..CHEAP },
-            PassphraseCost { lanes: u32::MAX, ..CHEAP },
-            PassphraseCost { memory_kib: MEMORY_KIB_MAX, passes: PASSES_MAX, lanes: 1 },
+            PassphraseCost {
+                memory_kib: u32::MAX,
+                ..CHEAP
+            },
+            PassphraseCost {
+                passes: u32::MAX,
+                ..CHEAP
+            },
+            PassphraseCost {
+                lanes: u32::MAX,
+                ..CHEAP
+            },
+            PassphraseCost {
+                memory_kib: MEMORY_KIB_MAX,
+                passes: PASSES_MAX,
+                lanes: 1,
+            },
             PassphraseCost { passes: 0, ..CHEAP },
             PassphraseCost { lanes: 0, ..CHEAP },
             PassphraseCost { memory_kib: 0, ..CHEAP },
@@ -197,16 +236,44 @@ mod tests {
         let mut secrets = Secrets::new(&unlock);
         secrets.work_left = 3 * CHEAP.work();
         for slot in 0..3 {
-            assert!(secrets.secret(&Opener::Passphrase { salt: [slot; 16], cost: CHEAP }).unwrap().is_some());
+            assert!(
+                secrets
+                    .secret(&Opener::Passphrase {
+                        salt: [slot; 16],
+                        cost: CHEAP
+                    })
+                    .unwrap()
+                    .is_some()
+            );
         }
-        assert!(secrets.secret(&Opener::Passphrase { salt: [9; 16], cost: CHEAP }).is_err());
-        assert!(secrets.secret(&Opener::Passphrase { salt: [0; 16], cost: CHEAP }).unwrap().is_some(), "made once");
+        assert!(
+            secrets
+                .secret(&Opener::Passphrase {
+                    salt: [9; 16],
+                    cost: CHEAP
+                })
+                .is_err()
+        );
+        assert!(
+            secrets
+                .secret(&Opener::Passphrase {
+                    salt: [0; 16],
+                    cost: CHEAP
+                })
+                .unwrap()
+                .is_some(),
+            "made once"
+        );
     }
 
     #[test]
     fn argon2id_agrees_with_the_reference_implementation() {
         // The reference implementation's argon2id_hash_raw, version 0x13, with these parameters.
-        let cost = PassphraseCost { memory_kib: 64, passes: 3, lanes: 1 };
+        let cost = PassphraseCost {
+            memory_kib: 64,
+            passes: 3,
+            lanes: 1,
+        };
         let key = argon2id("correct horse", b"somesaltsomesalt", cost).unwrap();
         assert_eq!(
             crate::ids::hex(key.expose()),

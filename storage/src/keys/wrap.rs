@@ -43,7 +43,10 @@ impl Purpose {
             2 => Ok(Self::Cut),
             3 => Ok(Self::Meta),
             4 => Ok(Self::Data),
-            other => Err(FormatError::Unsupported { what: "purpose of a wrapped key", value: other.into() }),
+            other => Err(FormatError::Unsupported {
+                what: "purpose of a wrapped key",
+                value: other.into(),
+            }),
         }
     }
 }
@@ -90,7 +93,10 @@ impl Wrapped {
     /// # Errors
     /// By what is wrong with its shape.
     pub(super) fn from_stored(stored: &stored::WrappedKey) -> Result<Self, FormatError> {
-        let malformed = |why| FormatError::Malformed { what: "wrapped key", why };
+        let malformed = |why| FormatError::Malformed {
+            what: "wrapped key",
+            why,
+        };
         let purpose = Purpose::from_code(stored.purpose)?;
         let generation = match (purpose, stored.generation) {
             (Purpose::Id | Purpose::Cut, 0) => None,
@@ -100,8 +106,16 @@ impl Wrapped {
         Ok(Self {
             purpose,
             generation,
-            nonce: stored.nonce.as_ref().try_into().map_err(|_| malformed("nonce is not 12 bytes"))?,
-            sealed: stored.sealed.as_ref().try_into().map_err(|_| malformed("sealed key is not 48 bytes"))?,
+            nonce: stored
+                .nonce
+                .as_ref()
+                .try_into()
+                .map_err(|_| malformed("nonce is not 12 bytes"))?,
+            sealed: stored
+                .sealed
+                .as_ref()
+                .try_into()
+                .map_err(|_| malformed("sealed key is not 48 bytes"))?,
         })
     }
 
@@ -134,7 +148,12 @@ pub(super) fn wrap(kek: &Key, place: Place, key: &Key) -> Wrapped {
         )
         .expect("32 bytes are within AES-GCM's bounds");
     tag_place.copy_from_slice(tag.as_ref());
-    Wrapped { purpose: place.purpose, generation: place.generation, nonce, sealed }
+    Wrapped {
+        purpose: place.purpose,
+        generation: place.generation,
+        nonce,
+        sealed,
+    }
 }
 
 /// Opens what was sealed for exactly this place.
@@ -162,7 +181,12 @@ mod tests {
     use super::*;
 
     fn place() -> Place {
-        Place { vault: VaultId([1; 16]), slot: [2; 16], purpose: Purpose::Data, generation: Some(Generation(3)) }
+        Place {
+            vault: VaultId([1; 16]),
+            slot: [2; 16],
+            purpose: Purpose::Data,
+            generation: Some(Generation(3)),
+        }
     }
 
     #[test]
@@ -171,11 +195,26 @@ mod tests {
         let wrapped = wrap(&kek, place(), &key);
         assert!(unwrap(&kek, place(), &wrapped).unwrap() == key);
         let others = [
-            Place { vault: VaultId([9; 16]), ..place() },
-            Place { slot: [9; 16], ..place() },
-            Place { purpose: Purpose::Meta, ..place() },
-            Place { generation: Some(Generation(4)), ..place() },
-            Place { generation: None, ..place() },
+            Place {
+                vault: VaultId([9; 16]),
+                ..place()
+            },
+            Place {
+                slot: [9; 16],
+                ..place()
+            },
+            Place {
+                purpose: Purpose::Meta,
+                ..place()
+            },
+            Place {
+                generation: Some(Generation(4)),
+                ..place()
+            },
+            Place {
+                generation: None,
+                ..place()
+            },
         ];
         for other in others {
             assert!(unwrap(&kek, other, &wrapped).is_err(), "{other:?}");
@@ -204,11 +243,26 @@ mod tests {
         let good = wrap(&Key::random(), place(), &Key::random());
         assert_eq!(Wrapped::from_stored(&good.to_stored()).unwrap(), good);
         let bad = [
-            stored::WrappedKey { purpose: 9, ..good.to_stored() },
-            stored::WrappedKey { generation: 0, ..good.to_stored() },
-            stored::WrappedKey { purpose: 1, ..good.to_stored() },
-            stored::WrappedKey { nonce: vec![0; 11].into(), ..good.to_stored() },
-            stored::WrappedKey { sealed: vec![0; 49].into(), ..good.to_stored() },
+            stored::WrappedKey {
+                purpose: 9,
+                ..good.to_stored()
+            },
+            stored::WrappedKey {
+                generation: 0,
+                ..good.to_stored()
+            },
+            stored::WrappedKey {
+                purpose: 1,
+                ..good.to_stored()
+            },
+            stored::WrappedKey {
+                nonce: vec![0; 11].into(),
+                ..good.to_stored()
+            },
+            stored::WrappedKey {
+                sealed: vec![0; 49].into(),
+                ..good.to_stored()
+            },
         ];
         for stored in bad {
             assert!(Wrapped::from_stored(&stored).is_err(), "{stored:?}");

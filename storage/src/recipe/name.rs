@@ -13,7 +13,11 @@ use crate::limits::{NODE_CHILDREN, RECIPE_NODE_MAX, SEGMENT_GRAINS};
 pub(crate) fn name_of(bytes: &[u8], keys: &IdKeys) -> Result<ChunkId, FormatError> {
     let what = "recipe piece";
     if bytes.len() > RECIPE_NODE_MAX {
-        return Err(FormatError::TooLarge { what, value: bytes.len() as u64, max: RECIPE_NODE_MAX as u64 });
+        return Err(FormatError::TooLarge {
+            what,
+            value: bytes.len() as u64,
+            max: RECIPE_NODE_MAX as u64,
+        });
     }
     let mut cursor = Cursor::new(what, bytes);
     let tag = cursor.u8()?;
@@ -24,7 +28,10 @@ pub(crate) fn name_of(bytes: &[u8], keys: &IdKeys) -> Result<ChunkId, FormatErro
                 return Err(cursor.malformed("has more entries than a segment has grains"));
             }
             let lengths = cursor.take(count * 2)?.as_chunks::<2>().0;
-            lengths.iter().filter(|length| u16::from_le_bytes(**length) >> 15 == 0).count()
+            lengths
+                .iter()
+                .filter(|length| u16::from_le_bytes(**length) >> 15 == 0)
+                .count()
         }
         b'N' => {
             let _level = cursor.u8()?;
@@ -39,7 +46,11 @@ pub(crate) fn name_of(bytes: &[u8], keys: &IdKeys) -> Result<ChunkId, FormatErro
     };
     cursor.take(children * 32)?;
     let named = &bytes[..bytes.len() - cursor.remaining()];
-    Ok(if tag == b'L' { keys.leaf(named) } else { keys.node(named) })
+    Ok(if tag == b'L' {
+        keys.leaf(named)
+    } else {
+        keys.node(named)
+    })
 }
 
 #[cfg(test)]
@@ -52,13 +63,36 @@ mod tests {
     #[test]
     fn leaves_and_nodes_are_named_by_their_bytes_as_by_their_content() {
         let keys = IdKeys::new(&Keyring::generate());
-        let writer = Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) };
-        let hint = Location { pack: PackId { writer, seq: 4 }, frame_offset: 96, frame_length: 500, place: 3 };
-        let chunk = |n| Entry::Chunk { grains: 5, id: ChunkId([n; 32]), hint };
-        let leaf = Leaf { entries: vec![chunk(1), Entry::Hole { grains: 9 }, chunk(2), chunk(3)] };
+        let writer = Writer {
+            cluster: ClusterId(1),
+            session: SessionId(2),
+            part: PartId(3),
+        };
+        let hint = Location {
+            pack: PackId { writer, seq: 4 },
+            frame_offset: 96,
+            frame_length: 500,
+            place: 3,
+        };
+        let chunk = |n| Entry::Chunk {
+            grains: 5,
+            id: ChunkId([n; 32]),
+            hint,
+        };
+        let leaf = Leaf {
+            entries: vec![chunk(1), Entry::Hole { grains: 9 }, chunk(2), chunk(3)],
+        };
         assert_eq!(name_of(&leaf.encode(), &keys), Ok(leaf.id(&keys)));
-        let child = |n| Some(Child { id: ChunkId([n; 32]), hint });
-        let node = Node { level: 1, children: vec![child(1), None, child(2), None, None, child(3), None, None, child(4)] };
+        let child = |n| {
+            Some(Child {
+                id: ChunkId([n; 32]),
+                hint,
+            })
+        };
+        let node = Node {
+            level: 1,
+            children: vec![child(1), None, child(2), None, None, child(3), None, None, child(4)],
+        };
         assert_eq!(name_of(&node.encode(), &keys), Ok(node.id(&keys)));
         assert_ne!(name_of(&node.encode(), &keys), name_of(&leaf.encode(), &keys));
         assert!(name_of(b"chunk", &keys).is_err());

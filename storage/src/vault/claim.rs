@@ -120,7 +120,12 @@ pub fn decide(claims: &[ListedClaim], ours: Option<ListedClaim>) -> Standing {
 
 /// The number of a claim that outranks all of these; none when numbers are used up, which no honest history does.
 pub fn next_number(claims: &[ListedClaim]) -> Option<u64> {
-    claims.iter().map(|claim| claim.number).max().unwrap_or(0).checked_add(1)
+    claims
+        .iter()
+        .map(|claim| claim.number)
+        .max()
+        .unwrap_or(0)
+        .checked_add(1)
 }
 
 impl Claim {
@@ -159,7 +164,10 @@ impl Claim {
                 value: stored.format_version.into(),
             });
         }
-        let found = ListedClaim { number: stored.number, cluster: ClusterId(stored.cluster) };
+        let found = ListedClaim {
+            number: stored.number,
+            cluster: ClusterId(stored.cluster),
+        };
         if found != listed {
             return Err(FormatError::Mismatch {
                 what: "name of the claim",
@@ -191,7 +199,11 @@ pub async fn list_claims(backend: &dyn Backend) -> Result<Claims> {
     let mut listing = backend.list(names::CLUSTER);
     while let Some(object) = listing.try_next().await.doing(|| String::from("list the claims"))? {
         if claims.listed.len() + claims.ignored_count >= CLAIMS_MAX {
-            return Err(VaultError::TooMany { folder: names::CLUSTER, max: CLAIMS_MAX }.into());
+            return Err(VaultError::TooMany {
+                folder: names::CLUSTER,
+                max: CLAIMS_MAX,
+            }
+            .into());
         }
         match names::parse_claim(&object.name) {
             Some((number, cluster)) => claims.listed.push(ListedClaim { number, cluster }),
@@ -236,7 +248,10 @@ pub async fn check_standing(backend: &dyn Backend, vault: VaultId, ours: ListedC
             let (holder, since) = in_words(listed, claim);
             Err(VaultError::TakenOver { holder, since }.into())
         }
-        _ => Err(VaultError::ClaimGone { claim: ours.object_name() }.into()),
+        _ => Err(VaultError::ClaimGone {
+            claim: ours.object_name(),
+        }
+        .into()),
     }
 }
 
@@ -273,8 +288,11 @@ pub(super) async fn claim_above(
     cluster: ClusterId,
     settle: Duration,
 ) -> Result<ListedClaim> {
-    let number = next_number(listed)
-        .ok_or(FormatError::TooLarge { what: "number of a claim", value: u64::MAX, max: u64::MAX - 1 })?;
+    let number = next_number(listed).ok_or(FormatError::TooLarge {
+        what: "number of a claim",
+        value: u64::MAX,
+        max: u64::MAX - 1,
+    })?;
     let ours = ListedClaim { number, cluster };
     let claim = Claim {
         vault: claimant.vault,
@@ -297,7 +315,11 @@ pub(super) async fn put_whole(backend: &dyn Backend, name: &str, bytes: Bytes, m
         Ok(()) => Ok(()),
         Err(BackendError::Exists { .. }) => {
             let there = backend.read(name, max).await.doing(|| format!("compare {name}"))?;
-            if there == bytes { Ok(()) } else { Err(VaultError::Collision { name: name.to_owned() }.into()) }
+            if there == bytes {
+                Ok(())
+            } else {
+                Err(VaultError::Collision { name: name.to_owned() }.into())
+            }
         }
         Err(error) => Err(error).doing(|| format!("write {name}")),
     }
@@ -339,7 +361,10 @@ async fn first_of(
 fn in_words(listed: ListedClaim, claim: Option<Claim>) -> (String, String) {
     match claim {
         Some(claim) => (claim.holder, claim.claimed_at),
-        None => (format!("an unknown holder ({} cannot be read)", listed.object_name()), String::from("an unknown time")),
+        None => (
+            format!("an unknown holder ({} cannot be read)", listed.object_name()),
+            String::from("an unknown time"),
+        ),
     }
 }
 
@@ -354,7 +379,10 @@ mod tests {
     const VAULT: VaultId = VaultId([1; 16]);
 
     fn listed(number: u64, cluster: u64) -> ListedClaim {
-        ListedClaim { number, cluster: ClusterId(cluster) }
+        ListedClaim {
+            number,
+            cluster: ClusterId(cluster),
+        }
     }
 
     fn claimant(holder: &str) -> Claimant {
@@ -397,7 +425,9 @@ mod tests {
         let first = claim_first(&store, &claimant("alpha"), Duration::ZERO).await.unwrap();
         assert_eq!(first.number, 1);
         check_standing(&store, VAULT, first).await.unwrap();
-        let error = claim_first(&store, &claimant("beta"), Duration::ZERO).await.unwrap_err();
+        let error = claim_first(&store, &claimant("beta"), Duration::ZERO)
+            .await
+            .unwrap_err();
         assert!(
             matches!(&error, Error::Vault(VaultError::Held { holder, since })
                 if holder == "alpha" && since == "2026-11-22T05:00:00Z"),
@@ -406,7 +436,10 @@ mod tests {
         let second = take_over(&store, &claimant("beta"), Duration::ZERO).await.unwrap();
         assert_eq!(second.number, 2);
         let error = check_standing(&store, VAULT, first).await.unwrap_err();
-        assert!(matches!(&error, Error::Vault(VaultError::TakenOver { holder, .. }) if holder == "beta"), "{error}");
+        assert!(
+            matches!(&error, Error::Vault(VaultError::TakenOver { holder, .. }) if holder == "beta"),
+            "{error}"
+        );
         check_standing(&store, VAULT, second).await.unwrap();
     }
 
@@ -428,7 +461,13 @@ mod tests {
         };
         put_claim(&store, &foreign).await.unwrap();
         check_standing(&store, VAULT, ours).await.unwrap();
-        assert_eq!(take_over(&store, &claimant("gamma"), Duration::ZERO).await.unwrap().number, 8);
+        assert_eq!(
+            take_over(&store, &claimant("gamma"), Duration::ZERO)
+                .await
+                .unwrap()
+                .number,
+            8
+        );
 
         let store = TestStore::new();
         let ours = claim_first(&store, &claimant("alpha"), Duration::ZERO).await.unwrap();
@@ -438,7 +477,10 @@ mod tests {
         let store = TestStore::new();
         let ours = claim_first(&store, &claimant("alpha"), Duration::ZERO).await.unwrap();
         store.plant(&listed(2, 1).object_name(), &vec![0; CLAIM_MAX + 1]);
-        assert_eq!(check_standing(&store, VAULT, ours).await.unwrap_err().kind(), crate::Kind::Fenced);
+        assert_eq!(
+            check_standing(&store, VAULT, ours).await.unwrap_err().kind(),
+            crate::Kind::Fenced
+        );
     }
 
     #[tokio::test]
@@ -474,7 +516,10 @@ mod tests {
         for n in 0..=CLAIMS_MAX {
             store.plant(&format!("cluster/x{n}"), b"");
         }
-        assert!(matches!(list_claims(&store).await.unwrap_err(), Error::Vault(VaultError::TooMany { .. })));
+        assert!(matches!(
+            list_claims(&store).await.unwrap_err(),
+            Error::Vault(VaultError::TooMany { .. })
+        ));
     }
 
     #[test]
@@ -490,7 +535,10 @@ mod tests {
         assert_eq!(Claim::decode(claim.listed, &bytes).unwrap(), claim);
         assert!(Claim::decode(listed(4, 4), &bytes).is_err());
         assert!(Claim::decode(claim.listed, &bytes.slice(..bytes.len() - 1)).is_err());
-        let loud = Claim { holder: String::from("\u{1b}[31mroot"), ..claim };
+        let loud = Claim {
+            holder: String::from("\u{1b}[31mroot"),
+            ..claim
+        };
         assert_eq!(Claim::decode(loud.listed, &loud.encode()).unwrap().holder, "[31mroot");
     }
 }

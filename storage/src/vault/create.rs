@@ -86,7 +86,12 @@ pub struct Created {
 impl Prepared {
     /// Draws a vault id and keys.
     pub fn new(spec: NewVault) -> Self {
-        Self { spec, vault: VaultId::random(), keyring: Keyring::generate(), slots: Vec::new() }
+        Self {
+            spec,
+            vault: VaultId::random(),
+            keyring: Keyring::generate(),
+            slots: Vec::new(),
+        }
     }
 
     /// The vault's id: it names the key file.
@@ -101,13 +106,17 @@ impl Prepared {
     pub fn add_key_file(&mut self, name: &str, path: &Path) -> Result<(), KeyError> {
         let key = Key::random();
         KeyFile::create(path, self.vault, &key)?;
-        self.slots.push((NewSlot::full(name, Unlock::File(key)), Proof::File(path.to_owned())));
+        self.slots
+            .push((NewSlot::full(name, Unlock::File(key)), Proof::File(path.to_owned())));
         Ok(())
     }
 
     /// Adds a slot for a passphrase that a person chose (and typed twice: nothing else can tell a slip).
     pub fn add_passphrase(&mut self, name: &str, passphrase: Zeroizing<String>, cost: PassphraseCost) {
-        let slot = NewSlot { cost, ..NewSlot::full(name, Unlock::Passphrase(passphrase)) };
+        let slot = NewSlot {
+            cost,
+            ..NewSlot::full(name, Unlock::Passphrase(passphrase))
+        };
         self.slots.push((slot, Proof::Typed));
     }
 
@@ -117,7 +126,12 @@ impl Prepared {
     /// [`VaultError::VaultExists`], [`VaultError::UnfitStore`], [`KeyError::Slot`] without a slot or with a bad one, those of the store and of
     /// the key file. After an error there is no vault unless the error is a store that did not answer to the last put; key files are left.
     pub async fn publish(self, backend: &dyn Backend) -> Result<Created> {
-        let Self { spec, vault, keyring, slots } = self;
+        let Self {
+            spec,
+            vault,
+            keyring,
+            slots,
+        } = self;
         refuse_existing(backend, &spec.url).await?;
         let abilities = fit(backend, &spec.url).await?;
         let unlocks = proven(vault, &slots)?;
@@ -125,29 +139,51 @@ impl Prepared {
         let header = Header {
             vault,
             profile: spec.profile.clone(),
-            stores: vec![StoreEntry { url: spec.url.clone(), region: spec.region.clone(), abilities }],
+            stores: vec![StoreEntry {
+                url: spec.url.clone(),
+                region: spec.region.clone(),
+                abilities,
+            }],
             redundancy: spec.redundancy,
             created_at: spec.now.clone(),
             created_by: spec.program.clone(),
         };
-        let header_bytes = header.encode().doing(|| String::from("write down the vault's header"))?;
+        let header_bytes = header
+            .encode()
+            .doing(|| String::from("write down the vault's header"))?;
         let hash = header_hash(&header_bytes);
 
         let cluster = ClusterId::random();
         let listed = list_claims(backend).await?.listed;
-        let claim = next_number(&listed)
-            .ok_or(FormatError::TooLarge { what: "number of a claim", value: u64::MAX, max: u64::MAX - 1 })?;
+        let claim = next_number(&listed).ok_or(FormatError::TooLarge {
+            what: "number of a claim",
+            value: u64::MAX,
+            max: u64::MAX - 1,
+        })?;
         let ours = ListedClaim { number: claim, cluster };
         let stamp = Stamp {
-            writer: Writer { cluster, session: SessionId(0), part: PartId::random() },
+            writer: Writer {
+                cluster,
+                session: SessionId(0),
+                part: PartId::random(),
+            },
             claim,
             now: spec.now.clone(),
         };
         let new: Vec<NewSlot> = slots.into_iter().map(|(slot, _)| slot).collect();
         let draft = blocking(move || first_revision(vault, hash, &stamp, keyring, &new)).await?;
 
-        let settle = if abilities.create_only { Duration::ZERO } else { spec.settle };
-        let claimant = Claimant { vault, holder: spec.holder, now: spec.now, program: spec.program };
+        let settle = if abilities.create_only {
+            Duration::ZERO
+        } else {
+            spec.settle
+        };
+        let claimant = Claimant {
+            vault,
+            holder: spec.holder,
+            now: spec.now,
+            program: spec.program,
+        };
         let made = async {
             let keys = store_proven(backend, &draft, &unlocks).await?;
             claim_above(backend, &claimant, &listed, cluster, settle).await?;
@@ -155,7 +191,13 @@ impl Prepared {
             Ok(keys)
         };
         match made.await {
-            Ok(keys) => Ok(Created { header, header_hash: hash, keys, claim: ours, abilities }),
+            Ok(keys) => Ok(Created {
+                header,
+                header_hash: hash,
+                keys,
+                claim: ours,
+                abilities,
+            }),
             Err(error) => {
                 if matches!(error, crate::Error::Vault(VaultError::VaultExists { .. })) {
                     // Another's header is there for good: ours were never anybody's, and their names hold our random cluster id.
@@ -195,17 +237,28 @@ async fn exists(backend: &dyn Backend, url: &str) -> VaultError {
         Ok((header, _)) => header.vault.to_string(),
         Err(_) => String::from("its header cannot be read"),
     };
-    VaultError::VaultExists { url: url.to_owned(), vault }
+    VaultError::VaultExists {
+        url: url.to_owned(),
+        vault,
+    }
 }
 
 async fn fit(backend: &dyn Backend, url: &str) -> Result<Abilities> {
-    let abilities = probe(backend).await.doing(|| format!("try what the store {url} can do"))?;
+    let abilities = probe(backend)
+        .await
+        .doing(|| format!("try what the store {url} can do"))?;
     let lacks = match abilities {
         Abilities { lists_fresh: false, .. } => "it does not list an object that was just stored",
-        Abilities { ranged_reads: false, .. } => "it cannot read a part of an object",
+        Abilities {
+            ranged_reads: false, ..
+        } => "it cannot read a part of an object",
         _ => return Ok(abilities),
     };
-    Err(VaultError::UnfitStore { url: url.to_owned(), why: lacks.to_owned() }.into())
+    Err(VaultError::UnfitStore {
+        url: url.to_owned(),
+        why: lacks.to_owned(),
+    }
+    .into())
 }
 
 /// What opens each slot, as it will be had later: key files are read from the disk, which they are on for good.
@@ -224,7 +277,12 @@ async fn store_proven(backend: &dyn Backend, draft: &Draft, unlocks: &[Unlock]) 
         let opened = store_revision(backend, draft, unlock).await?;
         first.get_or_insert(opened);
     }
-    first.ok_or_else(|| KeyError::Slot { why: String::from("a vault needs a key slot") }.into())
+    first.ok_or_else(|| {
+        KeyError::Slot {
+            why: String::from("a vault needs a key slot"),
+        }
+        .into()
+    })
 }
 
 async fn put_header(
@@ -246,8 +304,15 @@ async fn put_header(
     if !settle.is_zero() {
         tokio::time::sleep(settle).await;
     }
-    let there = backend.read(names::HEADER, HEADER_MAX).await.doing(|| String::from("read back the vault's header"))?;
-    if there == bytes { Ok(()) } else { Err(exists(backend, url).await.into()) }
+    let there = backend
+        .read(names::HEADER, HEADER_MAX)
+        .await
+        .doing(|| String::from("read back the vault's header"))?;
+    if there == bytes {
+        Ok(())
+    } else {
+        Err(exists(backend, url).await.into())
+    }
 }
 
 /// The settling time of [`NewVault`] outside tests.

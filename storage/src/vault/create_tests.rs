@@ -7,7 +7,11 @@ use super::*;
 use crate::keys::{Change, Generation, Grant};
 use crate::{Error, Kind};
 
-const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+const CHEAP: PassphraseCost = PassphraseCost {
+    memory_kib: 64,
+    passes: 1,
+    lanes: 1,
+};
 
 fn spec() -> NewVault {
     NewVault {
@@ -50,8 +54,16 @@ fn is_exists(error: &Error) -> bool {
 }
 
 fn stamp(claim: ListedClaim) -> Stamp {
-    let writer = Writer { cluster: claim.cluster, session: SessionId(2), part: PartId::random() };
-    Stamp { writer, claim: claim.number, now: String::from("2026-11-23T05:00:00Z") }
+    let writer = Writer {
+        cluster: claim.cluster,
+        session: SessionId(2),
+        part: PartId::random(),
+    };
+    Stamp {
+        writer,
+        claim: claim.number,
+        now: String::from("2026-11-23T05:00:00Z"),
+    }
 }
 
 #[tokio::test]
@@ -61,7 +73,9 @@ async fn a_vault_that_was_made_opens_with_its_key_file() {
     assert_eq!(store.names("").len(), 3, "{:?}", store.names(""));
     let (header, hash) = open_header(&store, "memory:///main").await.unwrap();
     assert_eq!((&header, hash), (&created.header, created.header_hash));
-    let opened = open_keys(&store, header.vault, &hash, &home.unlock(header.vault)).await.unwrap();
+    let opened = open_keys(&store, header.vault, &hash, &home.unlock(header.vault))
+        .await
+        .unwrap();
     assert!(opened.keyring.id == created.keys.keyring.id && opened.keyring.cut == created.keys.keyring.cut);
     assert_eq!(created.claim.number, 1);
     check_standing(&store, header.vault, created.claim).await.unwrap();
@@ -75,9 +89,13 @@ async fn a_vault_of_a_passphrase_opens_with_it_alone() {
     prepared.add_passphrase("ops", passphrase.clone(), CHEAP);
     let created = prepared.publish(&store).await.unwrap();
     let vault = created.header.vault;
-    open_keys(&store, vault, &created.header_hash, &Unlock::Passphrase(passphrase)).await.unwrap();
+    open_keys(&store, vault, &created.header_hash, &Unlock::Passphrase(passphrase))
+        .await
+        .unwrap();
     let wrong = Unlock::Passphrase(Zeroizing::new(String::from("wrong horse")));
-    let error = open_keys(&store, vault, &created.header_hash, &wrong).await.unwrap_err();
+    let error = open_keys(&store, vault, &created.header_hash, &wrong)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{}", error.chain());
 }
 
@@ -117,7 +135,9 @@ async fn a_making_that_breaks_off_at_any_put_leaves_no_vault_and_the_next_one_wo
         let created = home.prepare().publish(&store).await.unwrap();
         let vault = created.header.vault;
         check_standing(&store, vault, created.claim).await.unwrap();
-        open_keys(&store, vault, &created.header_hash, &home.unlock(vault)).await.unwrap();
+        open_keys(&store, vault, &created.header_hash, &home.unlock(vault))
+            .await
+            .unwrap();
     }
 }
 
@@ -137,9 +157,14 @@ async fn of_several_makings_at_one_place_one_wins_and_the_others_say_so() {
         }
         let created = made.into_iter().next().unwrap().unwrap();
         let vault = created.header.vault;
-        assert_eq!(open_header(&store, "memory:///main").await.unwrap().1, created.header_hash);
+        assert_eq!(
+            open_header(&store, "memory:///main").await.unwrap().1,
+            created.header_hash
+        );
         check_standing(&store, vault, created.claim).await.unwrap();
-        open_keys(&store, vault, &created.header_hash, &home.unlock(vault)).await.unwrap();
+        open_keys(&store, vault, &created.header_hash, &home.unlock(vault))
+            .await
+            .unwrap();
         assert_eq!(store.names("").len(), 3, "{:?}", store.names(""));
     }
 }
@@ -179,7 +204,10 @@ async fn a_header_that_was_replaced_is_noticed() {
     let (store, home) = (TestStore::new(), Home::new());
     let created = home.prepare().publish(&store).await.unwrap();
     let vault = created.header.vault;
-    let other = Header { profile: String::from("fixed-64k"), ..created.header.clone() };
+    let other = Header {
+        profile: String::from("fixed-64k"),
+        ..created.header.clone()
+    };
     store.plant(names::HEADER, &other.encode().unwrap());
     let (_, hash) = open_header(&store, "memory:///main").await.unwrap();
     let error = open_keys(&store, vault, &hash, &home.unlock(vault)).await.unwrap_err();
@@ -197,10 +225,16 @@ async fn a_key_is_replaced_and_the_former_revision_goes() {
     KeyFile::create(&new_path, vault, &Key::random()).unwrap();
     let new = KeyFile::load_durable(&new_path, Some(vault)).unwrap().unlock();
     let slot = String::from("this host");
-    let change = Change::Replace { slot, unlock: new.clone(), cost: CHEAP, compromised: true };
+    let change = Change::Replace {
+        slot,
+        unlock: new.clone(),
+        cost: CHEAP,
+        compromised: true,
+    };
     let stamp = stamp(created.claim);
-    let opened =
-        change_keys(&store, vault, &hash, created.claim, &stamp, (&old, &new), &change).await.unwrap();
+    let opened = change_keys(&store, vault, &hash, created.claim, &stamp, (&old, &new), &change)
+        .await
+        .unwrap();
     KeyFile::replace(&new_path, &path).unwrap();
     assert_eq!(opened.keyring.newest(), Generation(2));
     assert_eq!(store.names(names::KEYS), [opened.revision.object_name()]);
@@ -225,10 +259,21 @@ async fn who_was_taken_over_changes_no_keys() {
     let proofs = (&unlock, &unlock);
     let change = Change::NewGeneration;
     let before = store.names(names::KEYS);
-    let error = change_keys(&store, vault, &hash, created.claim, &stamp(created.claim), proofs, &change).await;
+    let error = change_keys(
+        &store,
+        vault,
+        &hash,
+        created.claim,
+        &stamp(created.claim),
+        proofs,
+        &change,
+    )
+    .await;
     assert_eq!(error.unwrap_err().kind(), Kind::Fenced);
     assert_eq!(store.names(names::KEYS), before);
-    change_keys(&store, vault, &hash, theirs, &stamp(theirs), proofs, &change).await.unwrap();
+    change_keys(&store, vault, &hash, theirs, &stamp(theirs), proofs, &change)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -238,12 +283,16 @@ async fn the_proof_of_a_change_must_open_the_new_revision() {
     let (vault, hash) = (created.header.vault, created.header_hash);
     let unlock = home.unlock(vault);
     let kit = Unlock::Kit(Key::random());
-    let slot = NewSlot { grant: Grant::Full, ..NewSlot::full("recovery-kit", kit.clone()) };
+    let slot = NewSlot {
+        grant: Grant::Full,
+        ..NewSlot::full("recovery-kit", kit.clone())
+    };
     let change = Change::Add(slot);
     let wrong = Unlock::Kit(Key::random());
     let stamp = stamp(created.claim);
-    let error =
-        change_keys(&store, vault, &hash, created.claim, &stamp, (&unlock, &wrong), &change).await.unwrap_err();
+    let error = change_keys(&store, vault, &hash, created.claim, &stamp, (&unlock, &wrong), &change)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{}", error.chain());
     // What it left is a valid revision, all of whose other slots work; the next change contains it.
     let opened = open_keys(&store, vault, &hash, &unlock).await.unwrap();
@@ -257,9 +306,16 @@ async fn garbage_among_the_key_revisions_is_reported_and_harmless() {
     let created = home.prepare().publish(&store).await.unwrap();
     let (vault, hash) = (created.header.vault, created.header_hash);
     store.plant("keys/readme.txt", b"hello");
-    let writer = Writer { cluster: ClusterId(1), session: SessionId(1), part: PartId(1) };
+    let writer = Writer {
+        cluster: ClusterId(1),
+        session: SessionId(1),
+        part: PartId(1),
+    };
     store.plant(&names::key_revision(9, writer), b"garbage");
-    store.plant(&names::key_revision(8, writer), &vec![0; crate::limits::KEY_REVISION_MAX + 1]);
+    store.plant(
+        &names::key_revision(8, writer),
+        &vec![0; crate::limits::KEY_REVISION_MAX + 1],
+    );
     let opened = open_keys(&store, vault, &hash, &home.unlock(vault)).await.unwrap();
     assert_eq!((opened.revision.number(), opened.ignored.len()), (1, 3));
     for n in 0..300 {

@@ -109,7 +109,11 @@ impl Header {
         let malformed = |why| FormatError::Malformed { what: WHAT, why };
         bounded("vault header (bytes)", bytes.len(), HEADER_MAX)?;
         if bytes.is_empty() {
-            return Err(FormatError::Truncated { what: WHAT, need: 1, have: 0 });
+            return Err(FormatError::Truncated {
+                what: WHAT,
+                need: 1,
+                have: 0,
+            });
         }
         let stored = stored::VaultHeader::decode(bytes.clone()).map_err(|_| malformed("it cannot be decoded"))?;
         if stored.format_version != FORMAT_VERSION {
@@ -119,7 +123,12 @@ impl Header {
             });
         }
         bounded("number of stores of the vault header", stored.stores.len(), STORES_MAX)?;
-        for text in [&stored.profile, &stored.redundancy, &stored.created_at, &stored.created_by] {
+        for text in [
+            &stored.profile,
+            &stored.redundancy,
+            &stored.created_at,
+            &stored.created_by,
+        ] {
             check_text("text of the vault header (bytes)", text, SHORT_TEXT_MAX)?;
         }
         if stored.profile.is_empty() || stored.stores.is_empty() {
@@ -128,7 +137,12 @@ impl Header {
         let redundancy = match stored.redundancy.as_str() {
             "local" => Redundancy::Local,
             "geo" => Redundancy::Geo,
-            _ => return Err(FormatError::Unsupported { what: "redundancy of the vault header", value: 0 }),
+            _ => {
+                return Err(FormatError::Unsupported {
+                    what: "redundancy of the vault header",
+                    value: 0,
+                });
+            }
         };
         let stores = stored
             .stores
@@ -136,7 +150,9 @@ impl Header {
             .map(|store| {
                 check_text("URL of a store (bytes)", &store.url, URL_MAX)?;
                 check_text("region of a store (bytes)", &store.region, SHORT_TEXT_MAX)?;
-                let seen = store.abilities.ok_or(malformed("it does not say what a store can do"))?;
+                let seen = store
+                    .abilities
+                    .ok_or(malformed("it does not say what a store can do"))?;
                 Ok(StoreEntry {
                     url: store.url,
                     region: store.region,
@@ -162,7 +178,11 @@ impl Header {
 
 fn bounded(what: &'static str, value: usize, max: usize) -> Result<(), FormatError> {
     if value > max {
-        return Err(FormatError::TooLarge { what, value: value as u64, max: max as u64 });
+        return Err(FormatError::TooLarge {
+            what,
+            value: value as u64,
+            max: max as u64,
+        });
     }
     Ok(())
 }
@@ -171,7 +191,10 @@ fn bounded(what: &'static str, value: usize, max: usize) -> Result<(), FormatErr
 fn check_text(what: &'static str, text: &str, max: usize) -> Result<(), FormatError> {
     bounded(what, text.len(), max)?;
     if text.chars().any(char::is_control) {
-        return Err(FormatError::Malformed { what: WHAT, why: "a text has control characters" });
+        return Err(FormatError::Malformed {
+            what: WHAT,
+            why: "a text has control characters",
+        });
     }
     Ok(())
 }
@@ -189,7 +212,12 @@ mod tests {
             stores: vec![StoreEntry {
                 url: String::from("s3://bucket/main"),
                 region: String::from("eu-1"),
-                abilities: Abilities { create_only: true, lists_fresh: true, ranged_reads: true, deletes: false },
+                abilities: Abilities {
+                    create_only: true,
+                    lists_fresh: true,
+                    ranged_reads: true,
+                    deletes: false,
+                },
             }],
             redundancy: Redundancy::Local,
             created_at: String::from("2026-11-22T05:00:00Z"),
@@ -214,12 +242,36 @@ mod tests {
     fn headers_over_the_bounds_are_refused() {
         let store = header().stores[0].clone();
         let bad = [
-            Header { stores: vec![], ..header() },
-            Header { stores: vec![store.clone(); STORES_MAX + 1], ..header() },
-            Header { stores: vec![StoreEntry { url: "a".repeat(URL_MAX + 1), ..store.clone() }], ..header() },
-            Header { stores: vec![StoreEntry { region: String::from("\u{1b}[2J"), ..store }], ..header() },
-            Header { profile: String::new(), ..header() },
-            Header { created_by: "a".repeat(SHORT_TEXT_MAX + 1), ..header() },
+            Header {
+                stores: vec![],
+                ..header()
+            },
+            Header {
+                stores: vec![store.clone(); STORES_MAX + 1],
+                ..header()
+            },
+            Header {
+                stores: vec![StoreEntry {
+                    url: "a".repeat(URL_MAX + 1),
+                    ..store.clone()
+                }],
+                ..header()
+            },
+            Header {
+                stores: vec![StoreEntry {
+                    region: String::from("\u{1b}[2J"),
+                    ..store
+                }],
+                ..header()
+            },
+            Header {
+                profile: String::new(),
+                ..header()
+            },
+            Header {
+                created_by: "a".repeat(SHORT_TEXT_MAX + 1),
+                ..header()
+            },
         ];
         for header in bad {
             assert!(header.encode().is_err(), "{header:?}");
@@ -235,7 +287,10 @@ mod tests {
         for length in 0..bytes.len() {
             // A cut between two fields may decode; the hash in the key revisions tells.
             let cut = bytes.slice(..length);
-            assert!(Header::decode(&cut).is_err() || header_hash(&cut) != header_hash(&bytes), "cut at {length}");
+            assert!(
+                Header::decode(&cut).is_err() || header_hash(&cut) != header_hash(&bytes),
+                "cut at {length}"
+            );
         }
     }
 

@@ -116,7 +116,9 @@ impl VaultError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NoVault { .. } | Self::NotThere { .. } => Kind::Missing,
-            Self::VaultExists { .. } | Self::UnfitStore { .. } | Self::Ambiguous { .. } | Self::Name { .. } => Kind::Invalid,
+            Self::VaultExists { .. } | Self::UnfitStore { .. } | Self::Ambiguous { .. } | Self::Name { .. } => {
+                Kind::Invalid
+            }
             Self::Held { .. } | Self::TakenOver { .. } | Self::ClaimGone { .. } => Kind::Fenced,
             Self::TooMany { .. } => Kind::Corrupt,
             Self::Collision { .. } => Kind::Bug,

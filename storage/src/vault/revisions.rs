@@ -38,15 +38,26 @@ pub async fn read_revisions(backend: &dyn Backend) -> Result<Revisions> {
         let mut found = Revisions::default();
         let mut numbered = Vec::new();
         let mut listing = backend.list(names::KEYS);
-        while let Some(object) = listing.try_next().await.doing(|| String::from("list the key revisions"))? {
+        while let Some(object) = listing
+            .try_next()
+            .await
+            .doing(|| String::from("list the key revisions"))?
+        {
             if numbered.len() + found.ignored.len() >= NAMES_MAX {
-                return Err(VaultError::TooMany { folder: names::KEYS, max: NAMES_MAX }.into());
+                return Err(VaultError::TooMany {
+                    folder: names::KEYS,
+                    max: NAMES_MAX,
+                }
+                .into());
             }
             match names::parse_key_revision(&object.name) {
                 Some((number, _)) => numbered.push((number, object.name)),
                 None => found.ignored.push(Ignored {
                     name: object.name,
-                    why: FormatError::Malformed { what: "object in keys/", why: "its name is not that of a revision" },
+                    why: FormatError::Malformed {
+                        what: "object in keys/",
+                        why: "its name is not that of a revision",
+                    },
                 }),
             }
         }
@@ -65,7 +76,11 @@ pub async fn read_revisions(backend: &dyn Backend) -> Result<Revisions> {
                 // Superseded and deleted since it was listed: what superseded it may not have been listed.
                 Err(BackendError::NotFound { .. }) if listings < LISTINGS_MAX => continue 'list,
                 Err(BackendError::TooLarge { length, max, .. }) => {
-                    let why = FormatError::TooLarge { what: "key revision (bytes)", value: length, max };
+                    let why = FormatError::TooLarge {
+                        what: "key revision (bytes)",
+                        value: length,
+                        max,
+                    };
                     found.ignored.push(Ignored { name, why });
                 }
                 Err(error) => return Err(error).doing(|| format!("read {name}")),
@@ -112,7 +127,9 @@ pub async fn change_keys(
     check_standing(backend, vault, ours).await?;
     let opened = open_keys(backend, vault, header_hash, unlock).await?;
     let (stamp, change) = (stamp.clone(), change.clone());
-    let draft = blocking(move || opened.change(&stamp, &change)).await.doing(|| String::from("change the keys"))?;
+    let draft = blocking(move || opened.change(&stamp, &change))
+        .await
+        .doing(|| String::from("change the keys"))?;
     store_revision(backend, &draft, proof).await?;
     check_standing(backend, vault, ours).await?;
     // What counts is what all revisions say, ours among them.
@@ -128,7 +145,10 @@ pub async fn change_keys(
 pub async fn store_revision(backend: &dyn Backend, draft: &Draft, proof: &Unlock) -> Result<Opened> {
     let name = &draft.object.name;
     put_whole(backend, name, draft.object.bytes.clone(), KEY_REVISION_MAX).await?;
-    let bytes: Bytes = backend.read(name, KEY_REVISION_MAX).await.doing(|| format!("read back {name}"))?;
+    let bytes: Bytes = backend
+        .read(name, KEY_REVISION_MAX)
+        .await
+        .doing(|| format!("read back {name}"))?;
     let (draft, proof) = (draft.clone(), proof.clone());
     let checked = blocking(move || draft.check_read_back(&bytes, &proof)).await;
     checked.doing(|| format!("check {name} after it was written"))
@@ -154,6 +174,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(act).await {
         Ok(result) => result,
         Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
-        Err(_) => Err(KeyError::Slot { why: String::from("the program is stopping") }),
+        Err(_) => Err(KeyError::Slot {
+            why: String::from("the program is stopping"),
+        }),
     }
 }

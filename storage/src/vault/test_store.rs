@@ -50,7 +50,13 @@ impl TestStore {
     }
 
     pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
-        self.with(|objects| objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+        self.with(|objects| {
+            objects
+                .keys()
+                .filter(|name| name.starts_with(prefix))
+                .cloned()
+                .collect()
+        })
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Option<Bytes> {
@@ -62,7 +68,8 @@ impl TestStore {
     }
 
     fn whole(&self, name: &str) -> Result<Bytes, BackendError> {
-        self.bytes(name).ok_or_else(|| BackendError::NotFound { name: name.to_owned() })
+        self.bytes(name)
+            .ok_or_else(|| BackendError::NotFound { name: name.to_owned() })
     }
 }
 
@@ -93,7 +100,11 @@ impl Backend for TestStore {
         let bytes = self.whole(name)?;
         if bytes.len() > max {
             let (length, max) = (bytes.len() as u64, max as u64);
-            return Err(BackendError::TooLarge { name: name.to_owned(), length, max });
+            return Err(BackendError::TooLarge {
+                name: name.to_owned(),
+                length,
+                max,
+            });
         }
         Ok(bytes)
     }
@@ -101,7 +112,10 @@ impl Backend for TestStore {
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
         let bytes = self.whole(name)?;
         if range.end > bytes.len() as u64 {
-            return Err(BackendError::Range { name: name.to_owned(), end: range.end });
+            return Err(BackendError::Range {
+                name: name.to_owned(),
+                end: range.end,
+            });
         }
         Ok(bytes.slice(range.start as usize..range.end as usize))
     }
@@ -116,7 +130,12 @@ impl Backend for TestStore {
             objects
                 .iter()
                 .filter(|(name, _)| name.starts_with(prefix) && !self.hides.load(Ordering::Relaxed))
-                .map(|(name, bytes)| Ok(Listed { name: name.clone(), length: bytes.len() as u64 }))
+                .map(|(name, bytes)| {
+                    Ok(Listed {
+                        name: name.clone(),
+                        length: bytes.len() as u64,
+                    })
+                })
                 .collect()
         });
         futures::stream::iter(listed).boxed()

@@ -74,7 +74,7 @@ pub(super) fn examine(vault: VaultId, id: PackId, pack: &[u8], depth: Depth, key
     };
     let Some(footer) = footer else {
         verdict.frames = scan.good.len() as u64;
-        verdict.faults.extend(scan.bad.iter().map(|(offset, error)| Fault::format(Spot::Frame(id, *offset), error)));
+        verdict.faults.extend(scan.faults(id));
         return Ok(verdict);
     };
     for (number, row) in footer.frames.iter().enumerate() {
@@ -109,7 +109,7 @@ fn fault_of(spot: Spot, error: Error) -> Result<Fault> {
 fn without_keys(id: PackId, pack: &[u8], error: &FormatError, verdict: &mut Verdict) {
     let scan = Scan::of(pack);
     verdict.frames = scan.good.iter().filter(|(_, frame)| frame.kind != FrameKind::Footer).count() as u64;
-    verdict.faults.extend(scan.bad.iter().map(|(offset, error)| Fault::format(Spot::Frame(id, *offset), error)));
+    verdict.faults.extend(scan.faults(id));
     if !verdict.faults.is_empty() {
         return;
     }
@@ -202,8 +202,18 @@ pub(super) fn is_named(ids: &IdKeys, kind: FrameKind, id: ChunkId, piece: &[u8])
 #[derive(Debug, Default)]
 struct Scan {
     good: Vec<(u32, FrameHeader)>,
-    /// Where a frame must start and does not, or is damaged.
-    bad: Vec<(u32, FormatError)>,
+    bad: Vec<Gap>,
+}
+
+/// Where frames must be and are damaged, or are not there.
+#[derive(Debug)]
+struct Gap {
+    start: u32,
+    /// Where the next good frame starts; the bound of packs when there is none.
+    end: u32,
+    /// Whether it is one frame, by the length that its header says.
+    is_one: bool,
+    error: FormatError,
 }
 
 impl Scan {
@@ -212,35 +222,50 @@ impl Scan {
         let mut at = OBJECT_HEADER;
         let mut next = 0;
         let mut tries = RESYNC_TRIES;
-        while at + TRAILER < pack.len() && at < PACK_MAX {
+        let mut has_footer = false;
+        while at + TRAILER < pack.len() && at < PACK_MAX && !has_footer {
             match frame_at(pack, at) {
                 Ok(frame) if frame.number == next => {
+                    has_footer = frame.kind == FrameKind::Footer;
                     scan.good.push((at as u32, frame));
                     at += frame.length();
                     next += 1;
-                    if frame.kind == FrameKind::Footer {
-                        break;
-                    }
                 }
                 found => {
                     let strange = FormatError::Malformed { what: "frame", why: "has another number than its place" };
-                    scan.bad.push((at as u32, found.err().unwrap_or(strange)));
-                    let behind = (at + 1..pack.len().min(PACK_MAX)).find(|start| {
-                        let Ok(frame) = FrameHeader::parse(&pack[*start..]) else { return false };
-                        if frame.number <= next || tries == 0 {
-                            return false;
-                        }
-                        tries -= 1;
-                        frame.check(&pack[*start..]).is_ok()
-                    });
-                    let Some(start) = behind else { break };
-                    next = frame_at(pack, start).map_or(next, |frame| frame.number);
-                    at = start;
+                    let error = found.err().unwrap_or(strange);
+                    let behind = next_frame(pack, at + 1, next, &mut tries);
+                    let end = behind.map_or(PACK_MAX, |(start, _)| start);
+                    let is_one = FrameHeader::parse(&pack[at..]).is_ok_and(|frame| at + frame.length() == end);
+                    scan.bad.push(Gap { start: at as u32, end: end as u32, is_one, error });
+                    let Some((start, frame)) = behind else { return scan };
+                    (at, next) = (start, frame.number);
                 }
             }
         }
+        if !has_footer {
+            // Cut between two frames, or in one that is shorter than a trailer: what came behind is not known.
+            let error = FormatError::Truncated { what: "pack", need: (at + TRAILER + 1) as u64, have: pack.len() as u64 };
+            scan.bad.push(Gap { start: at as u32, end: PACK_MAX as u32, is_one: false, error });
+        }
         scan
     }
+
+    fn faults(&self, id: PackId) -> impl Iterator<Item = Fault> + '_ {
+        self.bad.iter().map(move |gap| {
+            let spot = if gap.is_one { Spot::Frame(id, gap.start) } else { Spot::Range(id, gap.start, gap.end) };
+            Fault::format(spot, &gap.error)
+        })
+    }
+}
+
+/// The first frame behind a damaged one.
+fn next_frame(pack: &[u8], from: usize, after: u32, tries: &mut usize) -> Option<(usize, FrameHeader)> {
+    (from..pack.len().min(PACK_MAX)).find_map(|start| {
+        let frame = FrameHeader::parse(&pack[start..]).ok().filter(|frame| frame.number > after && *tries > 0)?;
+        *tries -= 1;
+        frame.check(&pack[start..]).ok().map(|()| (start, frame))
+    })
 }
 
 fn frame_at(pack: &[u8], at: usize) -> Result<FrameHeader, FormatError> {

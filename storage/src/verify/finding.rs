@@ -84,6 +84,8 @@ pub enum Spot {
     Pack(PackId),
     /// The frame of a pack that starts at that offset.
     Frame(PackId, u32),
+    /// Frames of a pack that start in that range (from, to before), when no footer says where they are.
+    Range(PackId, u32, u32),
     /// Footer or trailer of a pack: what the frames hold can be read, but is listed only by an index segment.
     Footer(PackId),
 }
@@ -93,7 +95,7 @@ impl Spot {
     pub fn pack(&self) -> Option<PackId> {
         match self {
             Self::Object(_) => None,
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Footer(pack) => Some(*pack),
+            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => Some(*pack),
         }
     }
 
@@ -101,7 +103,7 @@ impl Spot {
     pub fn object(&self) -> String {
         match self {
             Self::Object(name) => name.clone(),
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Footer(pack) => names::pack(*pack),
+            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => names::pack(*pack),
         }
     }
 }
@@ -187,6 +189,11 @@ impl Drafts {
         damaged
     }
 
+    /// Packs with any damage, be it to their footers.
+    pub(super) fn damaged_packs(&self) -> BTreeSet<PackId> {
+        self.spots.iter().filter(|(_, draft)| draft.kind.is_damage()).filter_map(|(spot, _)| spot.pack()).collect()
+    }
+
     /// One finding for each object and kind, with all its spots.
     pub(super) fn finish(self) -> Vec<Finding> {
         let mut findings: BTreeMap<(String, FindingKind), (Finding, BTreeSet<PointId>)> = BTreeMap::new();
@@ -194,6 +201,7 @@ impl Drafts {
             let object = spot.object();
             let what = match &spot {
                 Spot::Frame(_, offset) => format!("frame at {offset}: {}", draft.what),
+                Spot::Range(_, start, _) => format!("frames from {start} on: {}", draft.what),
                 Spot::Footer(_) => format!("footer: {}", draft.what),
                 _ => draft.what,
             };
@@ -227,6 +235,7 @@ pub(super) struct Damaged {
 struct DamagedPack {
     whole: bool,
     frames: BTreeSet<u32>,
+    ranges: BTreeSet<(u32, u32)>,
 }
 
 impl Damaged {
@@ -237,16 +246,14 @@ impl Damaged {
             Spot::Frame(pack, offset) => {
                 self.packs.entry(*pack).or_default().frames.insert(*offset);
             }
+            Spot::Range(pack, start, end) => {
+                self.packs.entry(*pack).or_default().ranges.insert((*start, *end));
+            }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.packs.is_empty()
-    }
-
-    /// Packs with any of it.
-    pub(super) fn packs(&self) -> impl Iterator<Item = PackId> {
-        self.packs.keys().copied()
     }
 
     /// The damage that a location lies in.
@@ -255,7 +262,12 @@ impl Damaged {
         if pack.whole {
             return Some(Spot::Pack(location.pack));
         }
-        pack.frames.contains(&location.frame_offset).then_some(Spot::Frame(location.pack, location.frame_offset))
+        let at = location.frame_offset;
+        if pack.frames.contains(&at) {
+            return Some(Spot::Frame(location.pack, at));
+        }
+        let range = pack.ranges.iter().find(|(start, end)| (*start..*end).contains(&at))?;
+        Some(Spot::Range(location.pack, range.0, range.1))
     }
 }
 

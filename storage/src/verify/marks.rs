@@ -58,6 +58,9 @@ pub fn plan_marks(findings: &[Finding], footers: &BTreeMap<PackId, Footer>, refe
             match spot {
                 Spot::Pack(pack) => damage.insert((*pack, None)),
                 Spot::Frame(pack, offset) => damage.insert((*pack, Some(*offset))),
+                // Nobody knows what the index believes to be there.
+                Spot::Range(pack, ..) => damage.insert((*pack, None)),
+                Spot::Footer(pack) if !footers.contains_key(pack) => damage.insert((*pack, None)),
                 // Pieces are read without footers.
                 Spot::Footer(_) | Spot::Object(_) => false,
             };
@@ -133,6 +136,8 @@ mod tests {
     #[test]
     fn a_footer_or_an_unreachable_pack_or_a_newer_version_loses_nothing() {
         let footers = BTreeMap::from([(pack(0), footer())]);
+        let blind = plan_marks(&[finding(FindingKind::Corrupt, Spot::Footer(pack(1)))], &footers, &BTreeSet::new());
+        assert_eq!(blind.damage, [(pack(1), None)], "without any footer nothing new is to rely on the pack");
         let findings = [
             finding(FindingKind::Corrupt, Spot::Footer(pack(0))),
             finding(FindingKind::Unreadable, Spot::Pack(pack(0))),

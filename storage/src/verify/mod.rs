@@ -377,12 +377,13 @@ fn take(scan: &mut Scan<'_>, found: Found, references: &mut BTreeSet<(crate::ids
 
 async fn finish(scan: Scan<'_>, level: Level, references: &BTreeSet<(crate::ids::ChunkId, crate::ids::Location)>, is_walked: bool) -> Result<Report> {
     let is_complete = !scan.progress.is_stopped();
-    let damaged: BTreeSet<PackId> = scan.drafts.damaged().packs().collect();
+    let damaged: BTreeSet<PackId> = scan.drafts.damaged_packs();
     let footers = match &scan.target.vault {
         Some(vault) => scan.footers(vault, &damaged).await,
         None => BTreeMap::new(),
     };
     let has_keys = scan.target.vault.is_some();
+    let loses_pieces = !scan.drafts.damaged().is_empty();
     let findings_more = scan.drafts.dropped();
     let findings = scan.drafts.finish();
     let mut marks = if has_keys { plan_marks(&findings, &footers, references) } else { Marks::default() };
@@ -392,7 +393,7 @@ async fn finish(scan: Scan<'_>, level: Level, references: &BTreeSet<(crate::ids:
         findings_more,
         notes: scan.notes,
         checked: scan.checked,
-        harms_known: has_keys && is_complete && (is_walked || damaged.is_empty()),
+        harms_known: has_keys && is_complete && (is_walked || !loses_pieces),
         is_complete,
         marks,
         findings,

@@ -1,7 +1,9 @@
 //! Checking everything but packs: objects of one part, and those in clear. Pure.
 
+use bytes::Bytes;
 use prost::Message;
 
+use crate::catalog::{Catalog, CatalogId};
 use crate::error::{FormatError, Result};
 use crate::ids::{PackId, VaultId};
 use crate::index::segment::{self, SegmentEntry};
@@ -10,6 +12,8 @@ use crate::manifest::Manifest;
 use crate::pack::Footer;
 use crate::seal::{FRAME_OVERHEAD, FrameHeader, FrameKind, OBJECT_HEADER, ObjectHeader, ObjectKind, open_object};
 use crate::stored;
+use crate::vault::claim::{Claim, ListedClaim};
+use crate::vault::header::Header;
 use crate::vault::{Vault, names};
 
 /// Longest of the objects that are checked here.
@@ -50,37 +54,40 @@ fn check_one_part(vault: VaultId, kind: ObjectKind, frame_kind: FrameKind, id: O
 }
 
 fn check_clear(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), FormatError> {
-    let (what, version, found) = if name == names::HEADER {
-        let header = decode::<stored::VaultHeader>("vault header", bytes)?;
-        ("vault header", header.format_version, Some(header.vault_id))
-    } else if names::parse_key_revision(name).is_some() {
-        let revision = decode::<stored::KeyRevision>("key revision", bytes)?;
-        let body = decode::<stored::KeyRevisionBody>("key revision", &revision.body)?;
-        if revision.mac.len() != 32 {
-            return Err(FormatError::Malformed { what: "key revision", why: "its MAC is not 32 bytes long" });
-        }
-        ("key revision", body.format_version, Some(body.vault_id))
+    let bytes = Bytes::copy_from_slice(bytes);
+    let found = if name == names::HEADER {
+        Header::decode(&bytes)?.vault
+    } else if let Some((number, cluster)) = names::parse_claim(name) {
+        Claim::decode(ListedClaim { number, cluster }, &bytes)?.vault
     } else {
-        let claim = decode::<stored::Claim>("claim", bytes)?;
-        ("claim", claim.format_version, Some(claim.vault_id))
+        return check_revision(vault, &bytes);
     };
-    if version != 1 {
-        return Err(FormatError::Unsupported { what, value: u64::from(version) });
+    if found == vault {
+        return Ok(());
     }
-    match found {
-        Some(id) if id != vault.0.as_slice() => {
-            let found = crate::ids::hex(&id.slice(..id.len().min(32)));
-            Err(FormatError::Mismatch { what: "vault id", expected: vault.to_string(), found })
-        }
-        _ => Ok(()),
-    }
+    Err(FormatError::Mismatch { what: "vault id", expected: vault.to_string(), found: found.to_string() })
 }
 
-fn decode<M: Message + Default>(what: &'static str, bytes: &[u8]) -> Result<M, FormatError> {
+/// As far as can be seen without a key: the MAC needs one.
+fn check_revision(vault: VaultId, bytes: &[u8]) -> Result<(), FormatError> {
+    let what = "key revision";
     if bytes.is_empty() {
         return Err(FormatError::Truncated { what, need: 1, have: 0 });
     }
-    M::decode(bytes).map_err(|_| FormatError::Malformed { what, why: "is not the message it must be" })
+    let malformed = |_| FormatError::Malformed { what, why: "is not the message it must be" };
+    let revision = stored::KeyRevision::decode(bytes).map_err(malformed)?;
+    let body = stored::KeyRevisionBody::decode(revision.body).map_err(malformed)?;
+    if revision.mac.len() != 32 {
+        return Err(FormatError::Malformed { what, why: "its MAC is not 32 bytes long" });
+    }
+    if body.format_version != 1 {
+        return Err(FormatError::Unsupported { what: "key revision version", value: u64::from(body.format_version) });
+    }
+    if body.vault_id != vault.0.as_slice() {
+        let found = crate::ids::hex(&body.vault_id.slice(..body.vault_id.len().min(32)));
+        return Err(FormatError::Mismatch { what: "vault id", expected: vault.to_string(), found });
+    }
+    Ok(())
 }
 
 /// Opens what is sealed; the rest is checked as without keys.
@@ -94,12 +101,8 @@ pub(super) fn open(vault: &Vault, name: &str, bytes: &[u8]) -> Result<()> {
         }
     } else if names::parse_point(name).is_some() {
         Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, name, bytes)?;
-    } else if names::parse_catalog(name).is_some() {
-        let (_, plain) = open_object(&vault.keyring, ObjectKind::Catalog, vault.id, name, bytes)?;
-        let catalog = decode::<stored::Catalog>("catalogue", &plain)?;
-        if catalog.format_version != 1 {
-            return Err(FormatError::Unsupported { what: "catalogue version", value: u64::from(catalog.format_version) }.into());
-        }
+    } else if let Some((cluster, index)) = names::parse_catalog(name) {
+        Catalog::open(&vault.keyring, vault.id, CatalogId { cluster, index }, bytes)?;
     } else {
         check_clear(vault.id, name, bytes)?;
     }

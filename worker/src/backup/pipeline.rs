@@ -102,6 +102,10 @@ async fn make(
         .set_total(request.disks.iter().map(|d| d.source.size()).sum());
 
     let (to_packer, from_frames) = mpsc::channel(QUEUE);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one list a pack, packs come of frames only, and who sends frames takes the lists before it sends more"
+    )]
     let (settled_in, settled_out) = mpsc::unbounded_channel();
     let packer_disks = contexts
         .iter()

@@ -36,7 +36,6 @@ pub enum Place<'a> {
 }
 
 /// A vault open for reading.
-#[derive(Debug)]
 pub struct OpenVault {
     /// Its name in the home; its id where it has none.
     pub name: String,
@@ -56,6 +55,17 @@ pub struct OpenVault {
     pub reader: Arc<VaultReader>,
     /// What its store was asked so far.
     pub counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for OpenVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, url, vault, .. } = self;
+        f.debug_struct("OpenVault")
+            .field("name", name)
+            .field("url", url)
+            .field("vault", vault)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OpenVault {

@@ -3,8 +3,8 @@
 use tresor_storage::Error;
 use tresor_storage::backend::Backend;
 use tresor_storage::ids::VaultId;
-use tresor_storage::keys::{KeyError, KeyFile, ObjectHash, Opened, Unlock};
-use tresor_storage::vault::revisions::open_keys;
+use tresor_storage::keys::{KeyError, KeyFile, ObjectHash, Opened, SlotKind, Unlock, names_slot_kind};
+use tresor_storage::vault::revisions::{open_keys, read_revisions};
 use zeroize::Zeroizing;
 
 use super::{Home, HomeError};
@@ -18,7 +18,7 @@ pub trait UnlockSource: Send + Sync {
     /// When it cannot be read.
     fn explicit(&self, vault: VaultId) -> Result<Option<Unlock>, KeyError>;
 
-    /// Asks a person for the passphrase of the vault so named; `None` when nobody can be asked. May wait as long as people do.
+    /// Asks a person for the passphrase of the vault so named, which has a slot for one; `None` when nobody can be asked. May wait as long as people do.
     ///
     /// # Errors
     /// When asking failed.
@@ -50,7 +50,7 @@ pub(super) async fn unlock(
     header_hash: &ObjectHash,
     source: &dyn UnlockSource,
 ) -> Result<(Opened, Unlock), HomeError> {
-    let unlock = find(home, (vault, name), source).await?;
+    let unlock = find(home, backend, (vault, name), source).await?;
     let keys = open_keys(backend, vault, header_hash, &unlock).await?;
     for ignored in &keys.ignored {
         tracing::warn!(object = ignored.name, why = %ignored.why, "a key revision does not count");
@@ -63,6 +63,7 @@ pub(super) async fn unlock(
 
 async fn find(
     home: Option<&Home>,
+    backend: &dyn Backend,
     (vault, name): (VaultId, &str),
     source: &dyn UnlockSource,
 ) -> Result<Unlock, HomeError> {
@@ -80,11 +81,14 @@ async fn find(
         });
         return Ok(file.await?.unlock());
     }
-    match source.passphrase(name)? {
-        Some(text) => Ok(Unlock::Passphrase(text)),
-        None => Err(HomeError::NoKey {
-            vault: name.to_owned(),
-            path: path.map_or_else(|| String::from("(no home is used)"), |path| path.display().to_string()),
-        }),
-    }
+    // A prompt that no answer satisfies is worse than none.
+    let revisions = read_revisions(backend).await?;
+    let given = match names_slot_kind(vault, &revisions.objects, SlotKind::Passphrase) {
+        true => source.passphrase(name)?,
+        false => None,
+    };
+    given.map(Unlock::Passphrase).ok_or_else(|| HomeError::NoKey {
+        vault: name.to_owned(),
+        path: path.map_or_else(|| String::from("(no home is used)"), |path| path.display().to_string()),
+    })
 }

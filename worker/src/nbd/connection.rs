@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// Fails everything that waits and everything to come. The first reason stays.
-    fn fail(&self, error: NbdError) {
+    fn fail(&self, error: &NbdError) {
         let waiting = {
             let mut state = self.lock();
             state.dead.get_or_insert(error.clone());
@@ -149,7 +149,7 @@ pub(super) struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.fail(NbdError::Disconnected {
+        self.shared.fail(&NbdError::Disconnected {
             why: "it was closed here".to_owned(),
         });
     }
@@ -162,6 +162,7 @@ impl Connection {
             state: Mutex::default(),
             stop: CancellationToken::new(),
         });
+        #[expect(clippy::disallowed_methods, reason = "whoever sends a request holds one of the client's permits")]
         let (outgoing, requests) = mpsc::unbounded_channel();
         let NbdStream { reader, writer } = stream;
         let is_structured = export.is_structured;
@@ -172,7 +173,7 @@ impl Connection {
                     () = shared.stop.cancelled() => return,
                     error = read_replies(&shared, reader, is_structured) => error,
                 };
-                shared.fail(error);
+                shared.fail(&error);
             }
         });
         let writer = tokio::spawn({
@@ -181,7 +182,7 @@ impl Connection {
                 tokio::select! {
                     () = shared.stop.cancelled() => {}
                     result = write_requests(writer, requests) => if let Err(error) = result {
-                        shared.fail(NbdError::disconnected(&error));
+                        shared.fail(&NbdError::disconnected(&error));
                     }
                 }
             }
@@ -231,7 +232,7 @@ impl Connection {
                     what: request.command.name(),
                     after: self.timeout,
                 };
-                self.shared.fail(error.clone());
+                self.shared.fail(&error);
                 Err(error)
             }
         }
@@ -251,7 +252,7 @@ impl Connection {
         if let Some(writer) = writer {
             let _ = tokio::time::timeout(self.timeout, writer).await;
         }
-        self.shared.fail(NbdError::Disconnected {
+        self.shared.fail(&NbdError::Disconnected {
             why: "it was closed here".to_owned(),
         });
     }

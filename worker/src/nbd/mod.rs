@@ -15,3 +15,18 @@ pub use client::{NbdClient, NbdEndpoint, NbdOptions, NbdState};
 pub use connection::NbdStream;
 pub use error::{NbdErrno, NbdError};
 pub use wire::Flags as NbdFlags;
+
+/// Gives bytes to every parser of the protocol, as a server could send them. For fuzzing; no part of the interface.
+#[doc(hidden)]
+pub fn parse_foreign(bytes: &[u8]) {
+    let _ = wire::greeting(bytes);
+    let _ = wire::option_reply(bytes);
+    let _ = wire::info(bytes);
+    let _ = wire::export_name_reply(bytes);
+    let _ = wire::meta_context(bytes);
+    let _ = wire::simple_reply(bytes);
+    let _ = wire::chunk(bytes);
+    let _ = wire::hole(bytes);
+    let _ = wire::error(bytes);
+    let _ = wire::status(bytes);
+}

@@ -443,7 +443,7 @@ pub(super) fn chunk(bytes: &[u8]) -> Result<Chunk, NbdError> {
         ChunkKind::None => length == 0 && is_last,
         ChunkKind::Data => length > 8 && length <= 8 + BLOCK_MAX,
         ChunkKind::Hole => length == 12,
-        ChunkKind::Status => length >= 12 && length <= STATUS_PAYLOAD_MAX && length % 8 == 4,
+        ChunkKind::Status => (12..=STATUS_PAYLOAD_MAX).contains(&length) && length % 8 == 4,
         ChunkKind::Error => (6..=ERROR_PAYLOAD_MAX).contains(&length),
     };
     if !sound {

@@ -17,6 +17,7 @@ use super::raw::check_size;
 use super::steady::Watched;
 use super::{DiskFormat, DiskSource, Extent, SourceDescription, SourceError, SourceKind, SourceSpec, Steadiness};
 use crate::blocking::blocking;
+use crate::extent;
 use crate::nbd::NbdError;
 use crate::qemu::{Access, Node, QemuExport};
 
@@ -31,6 +32,8 @@ pub struct ImageSource {
     export: QemuExport,
     files: std::sync::Arc<Vec<Watched>>,
     size: u64,
+    /// Extents that the image itself tells, where QEMU does not.
+    told: Option<Vec<Extent>>,
     description: SourceDescription,
 }
 
@@ -76,10 +79,18 @@ impl ImageSource {
             format: spec.format(),
             path: spec.path.clone(),
         };
+        let files = std::sync::Arc::new(chain.files);
+        let (first, path, format) = (std::sync::Arc::clone(&files), spec.path.clone(), spec.format());
+        let told = blocking(move || {
+            // The images of one chain are of formats that QEMU tells of.
+            header::allocated(&first[0].file, size, format).map_err(|error| named_error(&path, format, error))
+        });
+        let told = told.await?;
         Ok(Self {
             export,
-            files: std::sync::Arc::new(chain.files),
+            files,
             size,
+            told,
             description,
         })
     }
@@ -103,6 +114,11 @@ impl DiskSource for ImageSource {
     }
 
     async fn allocated(&self, within: Extent) -> Result<Vec<Extent>, SourceError> {
+        if let Some(told) = &self.told {
+            let within = extent::normalise(vec![within.clip(Extent::new(0, self.size))]);
+            let start = told.partition_point(|e| within.first().is_some_and(|w| e.end() <= w.offset));
+            return Ok(extent::intersect(&told[start..], &within));
+        }
         match self.export.client.allocated(within).await {
             Ok(set) => Ok(set),
             Err(error) => Err(self.failed(error).await),

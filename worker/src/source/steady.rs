@@ -143,8 +143,8 @@ fn look(stat: &Stat, size: u64) -> Look {
         device: stat.st_dev,
         inode: stat.st_ino,
         size,
-        modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-        changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+        changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
         sectors_written: match FileType::from_raw_mode(stat.st_mode) {
             FileType::BlockDevice => sectors_written(stat.st_rdev),
             _ => None,

@@ -121,7 +121,12 @@ pub struct Report {
 
 impl Report {
     fn find(&mut self, object: String, error: Error, loss: Loss) {
-        tracing::warn!(object, error = error.chain(), ?loss, "finding while the index is rebuilt");
+        tracing::warn!(
+            object,
+            error = error.chain(),
+            ?loss,
+            "finding while the index is rebuilt"
+        );
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { object, error, loss });
@@ -157,7 +162,11 @@ pub async fn rebuild(
                 report.segments_read += 1;
                 // Sorted, so the last of the highest session. Of several clusters' segments any one will do.
                 let newest = |name: &String| names::parse_segment(name).is_some_and(|old| age(old) > age(id));
-                report.witness = report.witness.take().filter(newest).or_else(|| Some(names::segment(id)));
+                report.witness = report
+                    .witness
+                    .take()
+                    .filter(newest)
+                    .or_else(|| Some(names::segment(id)));
                 take_segment(target, &mut packs, &mut report, id, entries).await?;
             }
             Err(error) if stops(&error) => return Err(error),
@@ -262,13 +271,21 @@ async fn list_packs(vault: &Vault, report: &mut Report) -> Result<Packs> {
         report.packs_listed += 1;
         // One that is too long to be a pack is read no further than by its trailer, which refuses it.
         let length = u32::try_from(listed.length).unwrap_or(u32::MAX);
-        packs.0.entry(id.writer).or_default().insert(id.seq, Listed { length, done: false });
+        packs
+            .0
+            .entry(id.writer)
+            .or_default()
+            .insert(id.seq, Listed { length, done: false });
     }
     Ok(packs)
 }
 
 fn no_name(what: &'static str) -> Error {
-    FormatError::Malformed { what, why: "has a name that none has" }.into()
+    FormatError::Malformed {
+        what,
+        why: "has a name that none has",
+    }
+    .into()
 }
 
 async fn read_segment(vault: &Vault, id: PackId) -> Result<Vec<SegmentEntry>> {
@@ -320,9 +337,16 @@ async fn take_segment(
 
 /// Refuses a footer that lists frames beyond the pack's end.
 fn check_inside(footer: &Footer, length: u64) -> Result<(), FormatError> {
-    let end = footer.frames.last().map_or(0, |frame| u64::from(frame.offset) + u64::from(frame.length));
+    let end = footer
+        .frames
+        .last()
+        .map_or(0, |frame| u64::from(frame.offset) + u64::from(frame.length));
     if end + TRAILER as u64 > length {
-        return Err(FormatError::Truncated { what: "pack", need: end + TRAILER as u64, have: length });
+        return Err(FormatError::Truncated {
+            what: "pack",
+            need: end + TRAILER as u64,
+            have: length,
+        });
     }
     Ok(())
 }
@@ -341,7 +365,12 @@ async fn take_frames(
         Err(error) => Err(error.into()),
     };
     match scanned.doing(|| format!("scan pack {id}")) {
-        Ok(Scan { entries, frames, damaged, first_damage }) => {
+        Ok(Scan {
+            entries,
+            frames,
+            damaged,
+            first_damage,
+        }) => {
             report.packs_scanned += 1;
             add(target, report, entries).await?;
             let loss = match (damaged.is_empty(), frames) {
@@ -371,7 +400,11 @@ async fn scan(vault: &Arc<Vault>, id: PackId, pack: Bytes) -> Result<Scan> {
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => {
-                let error = IndexError::Database { what: "scan", kind: Kind::Retry, source: error.into() };
+                let error = IndexError::Database {
+                    what: "scan",
+                    kind: Kind::Retry,
+                    source: error.into(),
+                };
                 Err(error.into())
             }
         },

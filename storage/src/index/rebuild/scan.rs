@@ -68,8 +68,15 @@ pub(super) fn scan(vault: &Vault, id: PackId, pack: &Bytes) -> Result<Scan> {
         let frame = &pack[at..at + header.length()];
         match pieces(vault, &keys, header, frame) {
             Ok(pieces) => {
-                let location = |place| Location { pack: id, frame_offset: at as u32, frame_length: frame.len() as u32, place };
-                found.entries.extend(pieces.into_iter().map(|(id, place)| (id, location(place))));
+                let location = |place| Location {
+                    pack: id,
+                    frame_offset: at as u32,
+                    frame_length: frame.len() as u32,
+                    place,
+                };
+                found
+                    .entries
+                    .extend(pieces.into_iter().map(|(id, place)| (id, location(place))));
                 found.frames += 1;
             }
             // Without K_data no other frame of data opens either, and an index of recipes alone would pass for a whole one.
@@ -116,16 +123,25 @@ fn frame_at(rest: &[u8], number: u32) -> Result<FrameHeader, FormatError> {
     })?;
     header.check(rest)?;
     if header.number < number {
-        return Err(FormatError::Malformed { what: "frame", why: "is out of order" });
+        return Err(FormatError::Malformed {
+            what: "frame",
+            why: "is out of order",
+        });
     }
     Ok(header)
 }
 
 /// Whether a frame's checksum is right, whatever its kind and codec: the checksum stands at the same place in all versions.
 fn is_sound(rest: &[u8]) -> bool {
-    let number = |at: usize| rest.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+    let number = |at: usize| {
+        rest.get(at..at + 4)
+            .and_then(|b| b.first_chunk())
+            .map_or(0, |b| u32::from_le_bytes(*b))
+    };
     let length = (number(16) as usize).min(FRAME_PLAIN_MAX + FRAME_OVERHEAD);
-    let Some(sealed) = rest.get(FRAME_HEADER..FRAME_HEADER + length) else { return false };
+    let Some(sealed) = rest.get(FRAME_HEADER..FRAME_HEADER + length) else {
+        return false;
+    };
     crc32c::crc32c_append(crc32c::crc32c(&rest[..24]), sealed) == number(24)
 }
 

@@ -32,14 +32,24 @@ impl Shelf {
         self.reads.lock().unwrap().push(name.into());
         if self.silent.lock().unwrap().as_deref() == Some(name) {
             let (operation, name) = ("read", name.into());
-            return Err(BackendError::Unavailable { operation, name, source: "time-out".into() });
+            return Err(BackendError::Unavailable {
+                operation,
+                name,
+                source: "time-out".into(),
+            });
         }
         let found = self.objects.lock().unwrap().get(name).cloned();
         found.ok_or_else(|| BackendError::NotFound { name: name.into() })
     }
 
     fn names(&self, prefix: &str) -> Vec<String> {
-        self.objects.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+        self.objects
+            .lock()
+            .unwrap()
+            .keys()
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     fn harm(&self, name: &str, act: impl FnOnce(&mut Vec<u8>)) {
@@ -54,7 +64,12 @@ impl Shelf {
     }
 
     fn read_below(&self, prefix: &str) -> usize {
-        self.reads.lock().unwrap().iter().filter(|name| name.starts_with(prefix)).count()
+        self.reads
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|name| name.starts_with(prefix))
+            .count()
     }
 }
 
@@ -75,7 +90,10 @@ impl Backend for Shelf {
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
         let bytes = self.get(name)?;
         if range.end > bytes.len() as u64 {
-            return Err(BackendError::Range { name: name.into(), end: range.end });
+            return Err(BackendError::Range {
+                name: name.into(),
+                end: range.end,
+            });
         }
         Ok(bytes.slice(range.start as usize..range.end as usize))
     }
@@ -84,7 +102,16 @@ impl Backend for Shelf {
     }
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
         let length = |name: &String| self.objects.lock().unwrap()[name].len() as u64;
-        let listed: Vec<_> = self.names(prefix).into_iter().map(|name| Ok(Listed { length: length(&name), name })).collect();
+        let listed: Vec<_> = self
+            .names(prefix)
+            .into_iter()
+            .map(|name| {
+                Ok(Listed {
+                    length: length(&name),
+                    name,
+                })
+            })
+            .collect();
         stream::iter(listed).boxed()
     }
     async fn delete(&self, name: &str) -> Result<(), BackendError> {
@@ -98,17 +125,27 @@ const FRAMES: u8 = 5;
 const CHUNKS: u8 = 3;
 
 fn writer(part: u64) -> Writer {
-    Writer { cluster: ClusterId(0xc1), session: SessionId(part), part: PartId(part) }
+    Writer {
+        cluster: ClusterId(0xc1),
+        session: SessionId(part),
+        part: PartId(part),
+    }
 }
 
 fn pack_name(part: u64) -> String {
-    names::pack(PackId { writer: writer(part), seq: 0 })
+    names::pack(PackId {
+        writer: writer(part),
+        seq: 0,
+    })
 }
 
 fn chunk(part: u64, frame: u8, n: u8) -> Vec<u8> {
     // Incompressible enough that frames are some KiB.
     let mut bytes = vec![0; GRAIN as usize * (1 + usize::from(n))];
-    blake3::Hasher::new().update(&[part as u8, frame, n]).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(&[part as u8, frame, n])
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }
 
@@ -116,7 +153,12 @@ fn chunk(part: u64, frame: u8, n: u8) -> Vec<u8> {
 /// the same in all.
 async fn filled() -> (Arc<Vault>, Arc<Shelf>, BTreeMap<ChunkId, Entry>) {
     let shelf = Arc::new(Shelf::default());
-    let vault = Arc::new(Vault::new(VaultId([5; 16]), Profile::default(), shelf.clone(), Keyring::generate()));
+    let vault = Arc::new(Vault::new(
+        VaultId([5; 16]),
+        Profile::default(),
+        shelf.clone(),
+        Keyring::generate(),
+    ));
     let live = Arc::new(MemoryIndex::new());
     for part in 1..=PACKS {
         let mut writes = PackWriter::new(vault.clone(), live.clone(), session(part, 0), writer(part));
@@ -128,15 +170,28 @@ async fn filled() -> (Arc<Vault>, Arc<Shelf>, BTreeMap<ChunkId, Entry>) {
             let places: Vec<u32> = chunks.iter().map(|chunk| table.add(chunk.len())).collect();
             let plain = [table.table(), chunks.concat()].concat();
             let ids: Vec<ChunkId> = chunks.iter().map(|chunk| vault.ids.chunk(chunk)).collect();
-            let placed = writes.place(FrameKind::Data, &table, &ids, compress(&plain, 1)).await.unwrap();
-            some.push(recipe::Entry::Chunk { grains: 1, id: ids[0], hint: placed.at(places[0]) });
+            let placed = writes
+                .place(FrameKind::Data, &table, &ids, compress(&plain, 1))
+                .await
+                .unwrap();
+            some.push(recipe::Entry::Chunk {
+                grains: 1,
+                id: ids[0],
+                hint: placed.at(places[0]),
+            });
         }
         let leaf = Leaf { entries: some };
-        writes.place_nodes(&[(leaf.id(&vault.ids), leaf.encode())]).await.unwrap();
+        writes
+            .place_nodes(&[(leaf.id(&vault.ids), leaf.encode())])
+            .await
+            .unwrap();
         writes.finish().await.unwrap();
     }
     let entries = live.entries();
-    assert_eq!(entries.len(), (PACKS * (u64::from(FRAMES) * u64::from(CHUNKS) + 1) - (PACKS - 1)) as usize);
+    assert_eq!(
+        entries.len(),
+        (PACKS * (u64::from(FRAMES) * u64::from(CHUNKS) + 1) - (PACKS - 1)) as usize
+    );
     shelf.reads.lock().unwrap().clear();
     (vault, shelf, entries)
 }
@@ -165,7 +220,10 @@ fn leave_frames_only(shelf: &Shelf, part: u64) {
 fn frames_of(shelf: &Shelf, part: u64) -> Vec<Range<usize>> {
     let bytes = shelf.get(&pack_name(part)).unwrap();
     let frames = crate::pack::scan_frames(&bytes);
-    frames.into_iter().map(|(at, header)| at as usize..at as usize + header.length()).collect()
+    frames
+        .into_iter()
+        .map(|(at, header)| at as usize..at as usize + header.length())
+        .collect()
 }
 
 #[tokio::test]
@@ -174,11 +232,23 @@ async fn segments_alone_give_the_whole_index_without_reading_a_pack() {
     let (report, index) = rebuilt(&vault).await;
     assert_eq!(index.entries(), entries);
     assert_eq!(shelf.read_below(names::PACKS), 0);
-    assert_eq!((report.segments_listed, report.segments_read, report.packs_in_segments), (PACKS, PACKS, PACKS));
-    assert_eq!((report.packs_listed, report.footers_read, report.packs_scanned), (PACKS, 0, 0));
+    assert_eq!(
+        (report.segments_listed, report.segments_read, report.packs_in_segments),
+        (PACKS, PACKS, PACKS)
+    );
+    assert_eq!(
+        (report.packs_listed, report.footers_read, report.packs_scanned),
+        (PACKS, 0, 0)
+    );
     assert_eq!(report.entries, entries.len() as u64 + PACKS - 1);
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    assert_eq!(report.witness, Some(names::segment(PackId { writer: writer(PACKS), seq: 0 })));
+    assert_eq!(
+        report.witness,
+        Some(names::segment(PackId {
+            writer: writer(PACKS),
+            seq: 0
+        }))
+    );
 }
 
 #[tokio::test]
@@ -187,7 +257,10 @@ async fn footers_alone_give_the_whole_index() {
     shelf.remove(names::INDEX);
     let (report, index) = rebuilt(&vault).await;
     assert_eq!(index.entries(), entries);
-    assert_eq!((report.footers_read, report.packs_in_segments, report.packs_scanned), (PACKS, 0, 0));
+    assert_eq!(
+        (report.footers_read, report.packs_in_segments, report.packs_scanned),
+        (PACKS, 0, 0)
+    );
     assert_eq!(report.findings_total, 0);
     assert_eq!(report.witness, None);
 }
@@ -217,8 +290,15 @@ async fn packs_of_damaged_segments_are_read_by_their_footers() {
     let (report, index) = rebuilt(&vault).await;
     assert_eq!(index.entries(), entries);
     assert_eq!((report.segments_read, report.footers_read), (0, 4));
-    let found: Vec<_> = report.findings.iter().map(|finding| (&finding.object, finding.loss)).collect();
-    assert_eq!(found, segments.iter().map(|name| (name, Loss::Nothing)).collect::<Vec<_>>());
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (&finding.object, finding.loss))
+        .collect();
+    assert_eq!(
+        found,
+        segments.iter().map(|name| (name, Loss::Nothing)).collect::<Vec<_>>()
+    );
     assert!(index.damage().await.unwrap().is_empty());
 }
 
@@ -246,9 +326,21 @@ async fn a_damaged_frame_costs_its_own_pieces_and_is_noted() {
         let expected: BTreeMap<_, _> = entries.clone().into_iter().filter(|(_, entry)| !lost(entry)).collect();
         assert_eq!(expected.len(), entries.len() - usize::from(CHUNKS));
         assert_eq!(index.entries(), expected, "{harm}");
-        let [finding] = &report.findings[..] else { panic!("{harm}: {:?}", report.findings) };
+        let [finding] = &report.findings[..] else {
+            panic!("{harm}: {:?}", report.findings)
+        };
         assert_eq!((&finding.object, finding.loss), (&pack_name(2), Loss::Part), "{harm}");
-        assert_eq!(index.damage().await.unwrap(), [(PackId { writer: writer(2), seq: 0 }, None)], "{harm}");
+        assert_eq!(
+            index.damage().await.unwrap(),
+            [(
+                PackId {
+                    writer: writer(2),
+                    seq: 0
+                },
+                None
+            )],
+            "{harm}"
+        );
     }
 }
 
@@ -258,12 +350,19 @@ async fn lost_packs_are_findings_and_the_others_are_indexed() {
     // One is gone though a segment lists it; of the others, the segments are gone too.
     shelf.objects.lock().unwrap().remove(&pack_name(1));
     for part in [2, 3] {
-        shelf.objects.lock().unwrap().remove(&names::segment(PackId { writer: writer(part), seq: 0 }));
+        shelf.objects.lock().unwrap().remove(&names::segment(PackId {
+            writer: writer(part),
+            seq: 0,
+        }));
     }
     shelf.harm(&pack_name(2), |bytes| bytes[..OBJECT_HEADER].fill(0xee));
     shelf.harm(&pack_name(3), Vec::clear);
     let (report, index) = rebuilt(&vault).await;
-    let mut found: Vec<_> = report.findings.iter().map(|finding| (finding.object.clone(), finding.loss)).collect();
+    let mut found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.object.clone(), finding.loss))
+        .collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let mut expected: Vec<_> = (1..=3).map(|part| (pack_name(part), Loss::Whole)).collect();
     expected.sort_by(|a, b| a.0.cmp(&b.0));
@@ -275,7 +374,11 @@ async fn lost_packs_are_findings_and_the_others_are_indexed() {
     let shared = vault.ids.chunk(&chunk(0, 0, 0));
     assert_eq!(of_last.len(), usize::from(FRAMES * CHUNKS) + 1);
     assert!(of_last.contains_key(&shared) && entries[&shared].location.pack.writer == writer(1));
-    assert!(of_last.values().all(|entry| entry.flags == Flags::NONE && entry.touch == 0));
+    assert!(
+        of_last
+            .values()
+            .all(|entry| entry.flags == Flags::NONE && entry.touch == 0)
+    );
 }
 
 #[tokio::test]
@@ -284,10 +387,16 @@ async fn a_pack_of_another_length_than_its_segment_says_is_not_trusted() {
     let frames = frames_of(&shelf, 3);
     shelf.harm(&pack_name(3), |bytes| bytes.truncate(frames[2].start + 10));
     let (report, index) = rebuilt(&vault).await;
-    let mut left: Vec<_> = index.entries().into_values().filter(|entry| entry.location.pack.writer == writer(3)).collect();
+    let mut left: Vec<_> = index
+        .entries()
+        .into_values()
+        .filter(|entry| entry.location.pack.writer == writer(3))
+        .collect();
     left.retain(|entry| entry.location.frame_offset as usize >= frames[2].start);
     assert_eq!(left, [], "entries beyond the cut");
-    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    let [finding] = &report.findings[..] else {
+        panic!("{:?}", report.findings)
+    };
     assert_eq!((&finding.object, finding.loss), (&pack_name(3), Loss::Part));
 }
 
@@ -352,9 +461,16 @@ async fn without_the_key_of_contents_a_pack_is_not_half_scanned() {
     assert_eq!(index.entries(), entries, "segments need no more");
     leave_frames_only(&shelf, 2);
     let (report, index) = rebuilt(&meta_only).await;
-    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    let [finding] = &report.findings[..] else {
+        panic!("{:?}", report.findings)
+    };
     assert_eq!(finding.error.kind(), Kind::Denied);
-    assert!(index.entries().values().all(|entry| entry.location.pack.writer != writer(2)));
+    assert!(
+        index
+            .entries()
+            .values()
+            .all(|entry| entry.location.pack.writer != writer(2))
+    );
 }
 
 #[tokio::test]
@@ -386,7 +502,11 @@ async fn an_index_in_rocksdb_is_rebuilt_to_the_same_entries() {
     let (vault, _, entries) = filled().await;
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("index");
-    let stamp = Stamp { vault: vault.id, cluster: ClusterId(0xc1), claim: 1 };
+    let stamp = Stamp {
+        vault: vault.id,
+        cluster: ClusterId(0xc1),
+        claim: 1,
+    };
     let load = RocksIndex::load(&path, stamp).await.unwrap();
     let report = rebuild(&vault, &load, &mut |_| ()).await.unwrap();
     drop(load.finish(report.witness.as_deref()).await.unwrap());

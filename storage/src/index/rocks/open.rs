@@ -16,7 +16,8 @@ use crate::index::IndexError;
 /// An open database.
 pub(super) struct Opened {
     pub(super) db: DB,
-    /// Kept for its statistics.
+    /// For its statistics.
+    #[cfg(test)]
     pub(super) options: Options,
     pub(super) cache: Cache,
 }
@@ -27,6 +28,12 @@ pub(super) fn open(path: &Path, mut options: Options) -> Result<Opened, IndexErr
         // RocksDB would take that for an empty place, and remove what files there are.
         return Err(IndexError::Stale {
             why: format!("there is none at {}", path.display()),
+        });
+    }
+    // There is one at any time, also after a crash. RocksDB notices the absence of older logs, not of the last.
+    if !names(path)?.iter().any(|name| name.ends_with(".log")) {
+        return Err(IndexError::Stale {
+            why: "its log is gone".into(),
         });
     }
     let found = DB::list_cf(&options, path).map_err(refused)?;
@@ -42,9 +49,7 @@ pub(super) fn open(path: &Path, mut options: Options) -> Result<Opened, IndexErr
 /// Makes an empty one where there is none.
 pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexError> {
     fs::create_dir_all(path).map_err(|e| io_trouble("make the folder", e))?;
-    for file in fs::read_dir(path).map_err(|e| io_trouble("list the folder", e))? {
-        let name = file.map_err(|e| io_trouble("list the folder", e))?.file_name();
-        let name = name.to_string_lossy();
+    for name in names(path)? {
         if name == "CURRENT" || name.starts_with("MANIFEST-") || name.ends_with(".sst") || name.ends_with(".log") {
             return Err(IndexError::Stale {
                 why: format!("there is one already at {}", path.display()),
@@ -60,7 +65,12 @@ pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexE
 fn open_families(path: &Path, options: Options) -> Result<Opened, IndexError> {
     let cache = Cache::new_lru_cache(options::CACHE_BYTES);
     let db = DB::open_cf_descriptors(&options, path, options::families(&cache)).map_err(refused)?;
-    Ok(Opened { db, options, cache })
+    Ok(Opened {
+        db,
+        #[cfg(test)]
+        options,
+        cache,
+    })
 }
 
 /// Removes the database's files and, if nothing else is in it, the folder.
@@ -86,6 +96,15 @@ pub(super) fn destroy(path: &Path) -> Result<(), IndexError> {
         }
         _ => Ok(()),
     }
+}
+
+fn names(path: &Path) -> Result<Vec<String>, IndexError> {
+    let files = fs::read_dir(path).map_err(|e| io_trouble("list the folder", e))?;
+    let name = |file: io::Result<fs::DirEntry>| file.map(|file| file.file_name().to_string_lossy().into_owned());
+    files
+        .map(name)
+        .collect::<io::Result<_>>()
+        .map_err(|e| io_trouble("list the folder", e))
 }
 
 /// A table's handle.

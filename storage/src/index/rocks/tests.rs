@@ -431,7 +431,7 @@ async fn a_load_counts_only_when_it_was_finished() {
     for index in [index, RocksIndex::open(&killed, STAMP).await.unwrap()] {
         let found = entries(&index).await;
         assert_eq!(found.len(), 10_500);
-        for n in 0..10_500 {
+        for n in 0..10_500u64 {
             let first = (n / 500).saturating_sub(1) as u32;
             assert_eq!(found[&id(n)].location, location(1, first), "id {n}");
         }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::DiskFormat;
+use super::{DiskFormat, Extent};
 
 /// Another file that an image stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,34 @@ pub(super) fn examine(file: &File, size: u64, format: DiskFormat) -> Result<Fact
                 None => vmdk::parse(&head, false),
             }
         }
+    }
+}
+
+/// Gives bytes to the parsers of all formats, as an image could hold them.
+pub(super) fn parse_foreign(bytes: &[u8]) {
+    let read = |offset: u64, length: usize| -> Result<Vec<u8>, HeaderError> {
+        let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        Ok(rest[..length.min(rest.len())].to_vec())
+    };
+    let _ = qcow2::parse(&bytes[..bytes.len().min(qcow2::HEAD_MAX)]);
+    let _ = vhd::parse(&bytes[..bytes.len().min(vhd::FOOTER)], &bytes[bytes.len().saturating_sub(vhd::FOOTER)..]);
+    let _ = vhdx::parse(read);
+    let _ = vhdx::allocated(bytes.len() as u64 * 4096, read);
+    match vmdk::descriptor_place(bytes) {
+        Ok(Some((offset, length))) => {
+            let _ = read(offset, length).and_then(|descriptor| vmdk::parse(&descriptor, true));
+        }
+        _ => {
+            let _ = vmdk::parse(bytes, false);
+        }
+    }
+}
+
+/// What QEMU does not tell: the extents of a VHDX image whose disk has `size` bytes. None for other formats and odd tables.
+pub(super) fn allocated(file: &File, size: u64, format: DiskFormat) -> Result<Option<Vec<Extent>>, HeaderError> {
+    match format {
+        DiskFormat::Vhdx => vhdx::allocated(size, |offset, length| Ok(read_up_to(file, offset, length)?)),
+        _ => Ok(None),
     }
 }
 
@@ -136,10 +164,13 @@ mod tests {
             let _ = vmdk::descriptor_place(&bytes);
             let _ = vmdk::parse(&bytes, true);
             let _ = vmdk::parse(&bytes, false);
-            let _ = vhdx::parse(|offset, length| {
-                let start = (offset as usize % 640).min(bytes.len());
+            let read = |offset: u64, length: usize| {
+                let start = ((offset % 640) as usize).min(bytes.len());
                 Ok(bytes[start..bytes.len().min(start + length)].to_vec())
-            });
+            };
+            let _ = vhdx::parse(read);
+    let _ = vhdx::allocated(bytes.len() as u64 * 4096, read);
+            let _ = vhdx::allocated(1 << 40, read);
         }
     }
 }
