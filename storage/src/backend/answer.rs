@@ -145,11 +145,13 @@ fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dy
 
 /// A certificate that nobody vouches for, or a server that speaks no TLS: rustls says so by this kind, and asking again does not help.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).any(|error| {
-        // An error inside an error of I/O is not among its sources; only this shows it.
-        std::iter::successors(Some(error), |error| error.get_ref()?.downcast_ref::<io::Error>())
-            .any(|error| error.kind() == io::ErrorKind::InvalidData)
-    })
+    sources(error)
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            // An error inside an error of I/O is not among its sources; only this shows it.
+            std::iter::successors(Some(error), |error| error.get_ref()?.downcast_ref::<io::Error>())
+                .any(|error| error.kind() == io::ErrorKind::InvalidData)
+        })
 }
 
 /// Makes connections whose answers are read.
