@@ -602,7 +602,7 @@ fn bodies_over_the_bounds_are_refused() {
         ("no slots", |b| b.slots.clear()),
         ("many slots", |b| b.slots = vec![b.slots[0].clone(); KEY_SLOTS_MAX + 1]),
         ("a million empty slots", |b| {
-            b.slots = vec![stored::KeySlot::default(); 500_000]
+            b.slots = vec![stored::KeySlot::default(); 500_000];
         }),
         ("equal names", |b| b.slots.push(b.slots[0].clone())),
         ("no generations", |b| b.generations.clear()),
