@@ -313,7 +313,7 @@ fn of_two_revisions_of_one_number_the_higher_claim_counts_and_no_generation_is_l
         let kept = opened.superseded(&[late.object.clone(), taker.object.clone(), next.object.clone()]);
         assert_eq!(
             kept,
-            [taker.object.name.clone()],
+            std::slice::from_ref(&taker.object.name),
             "the revision that lost has keys that no other has"
         );
     }

@@ -467,7 +467,7 @@ mod tests {
         let mut pack = sample.pack.clone();
         pack[sample.starts[1] + 40] ^= 1;
         for (keyed, listed) in [(false, false), (true, false), (true, true)] {
-            assert_eq!(sample.spots(&pack, keyed, listed), [second.clone()]);
+            assert_eq!(sample.spots(&pack, keyed, listed), std::slice::from_ref(&second));
         }
         // The header of the frame: without a key only the range is known.
         let mut pack = sample.pack.clone();

@@ -52,7 +52,7 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
     let opened = Box::pin(opening).await;
     drop(watch);
     let vault = opened.doing(|| format!("could not rebuild the index of vault {name}"))?;
-    let entries = vault.index.len().await.map_err(tresor_storage::Error::from)?;
+    let entries = vault.index.count().await.map_err(tresor_storage::Error::from)?;
     let nothing = Report::default();
     let report = match &vault.index_state {
         IndexState::Rebuilt { report, .. } => report,
