@@ -237,7 +237,7 @@ impl Story {
                 memory.replace(&name, bytes);
             }
             Stale if what == Header => {
-                memory.replace(&name, Stage::new().await.memory.objects()[names::HEADER].clone())
+                memory.replace(&name, Stage::new().await.memory.objects()[names::HEADER].clone());
             }
             Stale => memory.replace(&name, memory.objects()[&older].clone()),
         }

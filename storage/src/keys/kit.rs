@@ -307,7 +307,11 @@ Key 4: 858P2-WC1J6-GV3GE-HW7R0-4754D
         assert_eq!(RecoveryKit::from_text(&other).unwrap().secret, kit().secret);
         let key: String = text
             .lines()
-            .filter_map(|l| l.strip_prefix("Key ").filter(|l| !l.starts_with('s')).and_then(|l| l.split_once(": ")))
+            .filter_map(|l| {
+                l.strip_prefix("Key ")
+                    .filter(|l| !l.starts_with('s'))
+                    .and_then(|l| l.split_once(": "))
+            })
             .map(|l| l.1)
             .collect();
         let typed = key.to_lowercase().replace('0', "o").replace('1', "l");

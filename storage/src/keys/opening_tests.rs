@@ -454,8 +454,17 @@ fn who_may_only_sweep_cannot_write_a_revision_that_writers_follow() {
     let opened = open(&[&ours, &his], &host).unwrap();
     assert_same(&opened.keyring, &ours.keyring);
     assert_eq!(opened.ignored.len(), 1);
-    let without_us = draft(VAULT, HEADER, 2, &stamp(1, 5), ring, &slots[1..], BTreeSet::new());
-    assert!(without_us.is_err(), "not by our own code");
+
+    // Nor one that has no slot of ours, which would lock us out: its second MAC is not under our K_cut.
+    let his_own = Slot::make(VAULT, &slot("his", &file()), "", &ring).unwrap();
+    let slots = [slots[1].clone(), his_own];
+    let his = draft(VAULT, HEADER, 2, &stamp(1, 5), ring, &slots, BTreeSet::new()).unwrap();
+    let opened = open(&[&ours, &his], &host).unwrap();
+    assert_same(&opened.keyring, &ours.keyring);
+    assert_eq!(
+        opened.ignored[0].why,
+        FormatError::Authentication { what: "key revision" }
+    );
 }
 
 #[test]
@@ -593,7 +602,7 @@ fn bodies_over_the_bounds_are_refused() {
         ("no slots", |b| b.slots.clear()),
         ("many slots", |b| b.slots = vec![b.slots[0].clone(); KEY_SLOTS_MAX + 1]),
         ("a million empty slots", |b| {
-            b.slots = vec![stored::KeySlot::default(); 500_000]
+            b.slots = vec![stored::KeySlot::default(); 500_000];
         }),
         ("equal names", |b| b.slots.push(b.slots[0].clone())),
         ("no generations", |b| b.generations.clear()),

@@ -344,7 +344,7 @@ async fn list(scan: &mut Scan<'_>, options: &Options) -> Result<()> {
         }
         Scope::Item(item) => {
             scan.list(&[&format!("{}{item}/", object_names::POINTS), object_names::INDEX])
-                .await?
+                .await?;
         }
         Scope::Point(_) => scan.list(&[object_names::POINTS, object_names::INDEX]).await?,
     }

@@ -71,7 +71,8 @@ pub(super) struct BufferPool {
 
 impl BufferPool {
     fn take(self: &Arc<Self>, length: usize) -> Pooled {
-        let mut buffer = self.free.lock().expect("no panic while held").pop().unwrap_or_default();
+        let buffer = self.free.lock().expect("no panic while held").pop();
+        let mut buffer = buffer.unwrap_or_else(|| crate::source::buffer(SEGMENT as usize));
         buffer.resize(SEGMENT as usize, 0);
         Pooled {
             buffer,
@@ -310,7 +311,7 @@ impl DiskContext {
             let there = want.min((self.source.size() - offset) as usize);
             let mut buffer = self
                 .source
-                .read(offset, BytesMut::zeroed(there))
+                .read(offset, crate::source::buffer(there))
                 .await
                 .map_err(|e| self.source_error(e))?;
             outcome.bytes_read += there as u64;

@@ -24,7 +24,7 @@ use tresor_storage::index::rocks::Load;
 use tresor_storage::index::{Answer, ChunkIndex, IndexError, IndexSession, RocksIndex, Stamp};
 use tresor_storage::limits::PACKS_IN_FLIGHT;
 use tresor_storage::vault::{Vault, names};
-use tresor_storage::{Doing as _, Error, Result};
+use tresor_storage::{Doing as _, Result};
 
 use super::files;
 use crate::blocking::blocking;

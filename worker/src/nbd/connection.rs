@@ -162,7 +162,10 @@ impl Connection {
             state: Mutex::default(),
             stop: CancellationToken::new(),
         });
-        #[expect(clippy::disallowed_methods, reason = "whoever sends a request holds one of the client's permits")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "whoever sends a request holds one of the client's permits"
+        )]
         let (outgoing, requests) = mpsc::unbounded_channel();
         let NbdStream { reader, writer } = stream;
         let is_structured = export.is_structured;

@@ -67,7 +67,7 @@ impl ImageSink {
         qemu::create(&new.temporary, format, spec.size.next_multiple_of(SECTOR))
             .await
             .map_err(failed)?;
-        let export = QemuExport::open(&Node::file(&new.temporary, format), Access::Write)
+        let export = QemuExport::open(&Node::file(&new.temporary, format), Access::Fill)
             .await
             .map_err(failed)?;
         let file = new

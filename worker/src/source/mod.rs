@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::blocking::blocking;
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 pub use crate::extent::Extent;
 pub use error::SourceError;
@@ -128,6 +128,20 @@ pub trait DiskSource: Send + Sync + 'static {
     async fn finish(&self) -> Result<Steadiness, SourceError>;
 }
 
+/// Makes a buffer of `length` zeros for [`DiskSource::read`], at the start of a page.
+///
+/// Allocators put large buffers some bytes behind it, and to such places the kernel of an AMD Zen machine copies five times slower (1.5 instead of 8 GB/s).
+/// Keep buffers and use them again: fresh memory costs as much as the copy.
+pub fn buffer(length: usize) -> BytesMut {
+    let mut buffer = BytesMut::zeroed(length + PAGE);
+    buffer.advance(buffer.as_ptr().align_offset(PAGE).min(PAGE));
+    buffer.truncate(length);
+    buffer
+}
+
+/// Of every platform that matters here; where pages are larger it is still far enough from the start of one.
+const PAGE: usize = 4096;
+
 /// Opens a disk.
 ///
 /// # Errors
@@ -139,5 +153,23 @@ pub async fn open(spec: &SourceSpec) -> Result<Arc<dyn DiskSource>, SourceError>
             Ok(Arc::new(blocking(move || RawSource::open(&spec)).await?))
         }
         _ => Ok(Arc::new(ImageSource::open(spec).await?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_start_with_a_page_and_keep_to_it_when_they_are_used_again() {
+        for length in [0, 1, 4096, 4 << 20, (4 << 20) + 1] {
+            let mut buffer = buffer(length);
+            assert_eq!(buffer.len(), length);
+            assert_eq!(buffer.as_ptr() as usize % PAGE, 0, "{length}");
+            assert!(buffer.iter().all(|b| *b == 0));
+            buffer.clear();
+            buffer.resize(length, 1);
+            assert_eq!(buffer.as_ptr() as usize % PAGE, 0, "{length} again");
+        }
     }
 }
