@@ -276,7 +276,7 @@ fn footer_sample(random: &mut Random) -> Footer {
     let frames = (0..random.below(5)).map(|_| {
         let length = 100 + random.below(1000) as u32;
         let pieces = (0..random.below(9))
-            .map(|_| (1 + random.below(32) as u32, ChunkId([random.next() as u8; 32])))
+            .map(|_| (1 + random.below(32) as u32, ChunkId([random.bits() as u8; 32])))
             .collect();
         let frame = FooterFrame {
             kind: *random.pick(&[FrameKind::Data, FrameKind::Recipe]),
@@ -356,7 +356,7 @@ fn leaf_sample(random: &mut Random) -> Leaf {
     for _ in 0..random.below(20) {
         entries.push(Entry::Chunk {
             grains: 1 + random.below(32) as u8,
-            id: ChunkId([random.next() as u8; 32]),
+            id: ChunkId([random.bits() as u8; 32]),
             hint: location(random),
         });
     }
@@ -382,7 +382,7 @@ fn node(bytes: &[u8]) {
 fn node_sample(random: &mut Random) -> Node {
     let children = (0..1 + random.below(40)).map(|_| {
         (!random.one_in(3)).then(|| Child {
-            id: ChunkId([random.next() as u8; 32]),
+            id: ChunkId([random.bits() as u8; 32]),
             hint: location(random),
         })
     });

@@ -147,7 +147,7 @@ impl World {
     async fn crash(&mut self) {
         let k = self.random.below(14);
         let fault = *self.random.pick(&[Fault::Crash, Fault::CrashAfter]);
-        let faulty = Faulty::new(self.stage.memory.clone(), self.random.next()).rule(Rule::call(k, fault));
+        let faulty = Faulty::new(self.stage.memory.clone(), self.random.bits()).rule(Rule::call(k, fault));
         let stage = self.stage.rewrapped(Arc::new(faulty));
         self.back_up(&stage, &format!("crash at call {k} ({fault:?})")).await;
     }
