@@ -273,6 +273,8 @@ struct Gap {
     end: u32,
     /// Whether it is one frame, by the length that its header says.
     is_one: bool,
+    /// Whether it is the footer's frame, by what the trailer says.
+    is_footer: bool,
     error: FormatError,
 }
 
@@ -283,6 +285,9 @@ impl Scan {
         let mut next = 0;
         let mut tries = RESYNC_TRIES;
         let mut has_footer = false;
+        let end = pack.len().saturating_sub(TRAILER);
+        let trailer = Trailer::parse(&pack[end..], pack.len() as u64).ok();
+        let is_footer = |at: usize| trailer.is_some_and(|trailer| trailer.footer_offset == at as u64);
         while at + TRAILER < pack.len() && at < PACK_MAX && !has_footer {
             match frame_at(pack, at) {
                 Ok(frame) if frame.number == next => {
@@ -304,6 +309,7 @@ impl Scan {
                         start: at as u32,
                         end: end as u32,
                         is_one,
+                        is_footer: is_footer(at),
                         error,
                     });
                     let Some((start, frame)) = behind else { return scan };
@@ -322,6 +328,7 @@ impl Scan {
                 start: at as u32,
                 end: PACK_MAX as u32,
                 is_one: false,
+                is_footer: is_footer(at),
                 error,
             });
         }
@@ -330,10 +337,12 @@ impl Scan {
 
     fn faults(&self, id: PackId) -> impl Iterator<Item = Fault> + '_ {
         self.bad.iter().map(move |gap| {
-            let spot = if gap.is_one {
-                Spot::Frame(id, gap.start)
-            } else {
-                Spot::Range(id, gap.start, gap.end)
+            let spot = match gap {
+                Gap { is_footer: true, .. } => Spot::Footer(id),
+                Gap {
+                    is_one: true, start, ..
+                } => Spot::Frame(id, *start),
+                Gap { start, end, .. } => Spot::Range(id, *start, *end),
             };
             Fault::format(spot, &gap.error)
         })
@@ -487,8 +496,7 @@ mod tests {
                 let spots = sample.spots(&pack, true, listed);
                 assert!(spots.contains(&Spot::Footer(ID)), "byte {at}: {spots:?}");
                 let harmed: Vec<_> = spots.iter().filter(|spot| !matches!(spot, Spot::Footer(_))).collect();
-                let footer = Spot::Frame(ID, sample.starts[5] as u32);
-                assert!(harmed.iter().all(|spot| **spot == footer), "byte {at}: {spots:?}");
+                assert!(harmed.is_empty(), "byte {at}: {spots:?}");
             }
             assert!(!sample.spots(&pack, false, false).is_empty());
         }
