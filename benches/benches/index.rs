@@ -46,7 +46,7 @@ fn location(n: u64) -> Location {
             seq: (pack % 100) as u32,
         },
         frame_offset: 96 + frame as u32 * 230_000,
-        frame_length: 200_000 + id(n).0[0] as u32 * 100,
+        frame_length: 200_000 + u32::from(id(n).0[0]) * 100,
         place: (n % 16 * 7) as u32,
     }
 }
@@ -157,7 +157,7 @@ fn main() {
             |pack| {
                 runtime
                     .block_on(index.insert(SESSION, &pack))
-                    .expect("the disk has space")
+                    .expect("the disk has space");
             },
             criterion::BatchSize::SmallInput,
         );

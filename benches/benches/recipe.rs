@@ -37,7 +37,7 @@ fn recipe(c: &mut Criterion) {
     group.bench_function("encode", |b| b.iter(|| black_box(&leaf).encode()));
     group.bench_function("name", |b| b.iter(|| black_box(&leaf).id(&keys)));
     group.bench_function("decode", |b| {
-        b.iter(|| Leaf::decode(black_box(&bytes), &keys, id, 1024).expect("decodes"))
+        b.iter(|| Leaf::decode(black_box(&bytes), &keys, id, 1024).expect("decodes"));
     });
     group.finish();
 }

@@ -33,7 +33,7 @@ fn seal(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(plain.len() as u64));
     for level in [-5, 1, 3] {
         group.bench_function(format!("compress, zstd {level}"), |b| {
-            b.iter(|| compress(black_box(&plain), level))
+            b.iter(|| compress(black_box(&plain), level));
         });
     }
     let raw = || Compressed {
@@ -42,13 +42,13 @@ fn seal(c: &mut Criterion) {
         bytes: plain.clone(),
     };
     group.bench_function("encrypt", |b| {
-        b.iter(|| seal.seal(FrameKind::Data, 0, raw()).expect("seals"))
+        b.iter(|| seal.seal(FrameKind::Data, 0, raw()).expect("seals"));
     });
     let sealed = seal.seal(FrameKind::Data, 0, raw()).expect("seals");
     group.bench_function("decrypt", |b| b.iter(|| seal.open(black_box(&sealed)).expect("opens")));
     let compressed = seal.seal(FrameKind::Data, 0, compress(&plain, 1)).expect("seals");
     group.bench_function("decrypt and decompress", |b| {
-        b.iter(|| seal.open(black_box(&compressed)).expect("opens"))
+        b.iter(|| seal.open(black_box(&compressed)).expect("opens"));
     });
     group.finish();
 }

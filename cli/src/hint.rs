@@ -20,7 +20,8 @@ pub(crate) fn hint(error: &CliError, vault: &str) -> Option<String> {
         CliError::While { source, .. } => hint(source, vault),
         CliError::Home(error) => error.hint().or_else(|| match error {
             HomeError::Storage(error) => of_storage(error, vault),
-            HomeError::Control(error) | HomeError::NotWritable { source: error, .. } => of_control(error, vault),
+            HomeError::Control(error) => of_control(error, vault),
+            HomeError::NotWritable { source, .. } => of_control(source, vault),
             error => of_kind(Failure::Vault(error.kind()), vault),
         }),
         CliError::Worker(WorkerError::Source { source, .. }) => {

@@ -137,6 +137,16 @@ impl Screen {
         })
     }
 
+    /// Shows a count of objects that the caller moves, until the guard is dropped.
+    pub(crate) fn count(&self, name: &str) -> Watch {
+        let bar = self.bars.add(ProgressBar::no_length());
+        bar.set_style(style(
+            "{prefix} {bar:24} {percent:>3}% {pos:>9} of {len} objects  {per_sec:>13}  {eta:>4} left",
+        ));
+        bar.set_prefix(human::plain(name));
+        Watch { bar, task: None }
+    }
+
     fn tick(&self, bar: ProgressBar, mut show: impl FnMut(&ProgressBar) + Send + 'static) -> Watch {
         let shown = bar.clone();
         let task = tokio::spawn(async move {
@@ -146,7 +156,7 @@ impl Screen {
                 show(&shown);
             }
         });
-        Watch { bar, task }
+        Watch { bar, task: Some(task) }
     }
 
     /// Prints the answer.
@@ -187,12 +197,22 @@ impl Answer {
 /// Shows progress while it lives.
 pub(crate) struct Watch {
     bar: ProgressBar,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// So many are done, of so many.
+    pub(crate) fn at(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
         self.bar.finish_and_clear();
     }
 }

@@ -16,8 +16,8 @@ fn no_secret_is_shown_by_settings_errors_or_logs() {
         "passphrase_file = \"../pass\"\ncores = 2\n[stores.\"s3://b\"]\nregion = \"eu\"\nsecret_access_key_file = \"s3\"\n",
     );
     let image = site.file("web.img", noise(1, 50_000));
-    site.json(&["vault", "create", "locked", "--passphrase", "--passphrase-file", &file]);
     site.json(&["backup", &image]);
+    site.json(&["vault", "create", "locked", "--passphrase", "--passphrase-file", &file]);
     let key = std::fs::read_to_string(files(&site.path("home/keys")).remove(0)).unwrap();
     let key = key
         .lines()

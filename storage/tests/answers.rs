@@ -337,6 +337,29 @@ async fn a_put_whose_answer_was_lost_is_compared_and_taken() {
 }
 
 #[tokio::test]
+async fn an_unsigned_put_carries_its_checksum() {
+    let server = Server::start(vec![object(b"")]).await;
+    let config = StoreConfig {
+        endpoint: Some(format!("http://{}", server.address)),
+        allow_http: true,
+        skip_signature: true,
+        ..StoreConfig::default()
+    };
+    open("s3://bucket", &config)
+        .unwrap()
+        .backend
+        .create("a", &[Bytes::from_static(b"xyz")])
+        .await
+        .unwrap();
+    let request = server.requests.lock().unwrap()[0].to_ascii_lowercase();
+    assert!(!request.contains("authorization:"), "{request}");
+    assert!(
+        request.contains("x-amz-checksum-sha256: ngi8oeropstsaottscjgjpiswlqrhrvx53pvoww8koi="),
+        "{request}"
+    );
+}
+
+#[tokio::test]
 async fn a_missing_bucket_is_told_from_a_missing_object_also_by_head() {
     let server = Server::start(vec![code(404, "NoSuchKey")]).await;
     assert!(matches!(

@@ -125,15 +125,6 @@ async fn s3_keeps_to_the_port() {
         ..StoreConfig::default()
     };
     remote("s3://bucket", "s3://nobucket", &config).await;
-    let unsigned = StoreConfig {
-        skip_signature: true,
-        access_key_id: None,
-        secret_access_key: None,
-        ..config.clone()
-    };
-    let store = open("s3://bucket/unsigned", &unsigned).unwrap();
-    assert_eq!(probe(&store.backend).await.unwrap(), ABLE);
-
     // More than a page.
     let store = open("s3://bucket/pages", &config).unwrap();
     let names: Vec<_> = (0..1005).map(|i| format!("many/{i:04}")).collect();

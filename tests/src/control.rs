@@ -31,7 +31,12 @@ impl Default for MemoryControl {
 impl MemoryControl {
     /// With a cluster of its own.
     pub fn new() -> Self {
-        Self { cluster: ClusterId::random(), sessions: AtomicU64::new(0), fenced: AtomicBool::new(false), state: Mutex::default() }
+        Self {
+            cluster: ClusterId::random(),
+            sessions: AtomicU64::new(0),
+            fenced: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
     }
 
     /// Refuses every commit from now on.
@@ -51,7 +56,10 @@ impl MemoryControl {
 
     fn check(&self) -> Result<(), ControlError> {
         match self.fenced.load(Ordering::Relaxed) {
-            true => Err(ControlError::Fenced { holder: String::from("elsewhere"), since: String::from("2026-01-01T00:00:00Z") }),
+            true => Err(ControlError::Fenced {
+                holder: String::from("elsewhere"),
+                since: String::from("2026-01-01T00:00:00Z"),
+            }),
             false => Ok(()),
         }
     }
@@ -63,24 +71,48 @@ impl Control for MemoryControl {
         self.check()?;
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         self.state.lock().unwrap().open.push((session, request));
-        Ok(Session { cluster: self.cluster, session, start_epoch: 0 })
+        Ok(Session {
+            cluster: self.cluster,
+            session,
+            start_epoch: 0,
+        })
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), ControlError> {
         self.check()?;
         let mut state = self.state.lock().unwrap();
-        assert!(state.open.iter().any(|(session, request)| *session == commit.session && request.writes), "commits belong to open sessions");
+        assert!(
+            state
+                .open
+                .iter()
+                .any(|(session, request)| *session == commit.session && request.writes),
+            "commits belong to open sessions"
+        );
         state.commits.push(commit);
         Ok(())
     }
 
     async fn points(&self) -> Result<Vec<PointRecord>, ControlError> {
         let state = self.state.lock().unwrap();
-        Ok(state.commits.iter().map(|commit| PointRecord { item: commit.item, point: commit.point, removed_at: None }).collect())
+        Ok(state
+            .commits
+            .iter()
+            .map(|commit| PointRecord {
+                item: commit.item,
+                point: commit.point,
+                removed_at: None,
+            })
+            .collect())
     }
 
     async fn pins(&self) -> Vec<PointId> {
-        self.state.lock().unwrap().open.iter().flat_map(|(_, request)| request.pins.clone()).collect()
+        self.state
+            .lock()
+            .unwrap()
+            .open
+            .iter()
+            .flat_map(|(_, request)| request.pins.clone())
+            .collect()
     }
 
     async fn close_session(&self, session: SessionId) {

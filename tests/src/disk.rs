@@ -28,7 +28,10 @@ pub struct Disk {
 impl Disk {
     /// A disk that is one hole.
     pub fn empty(size: usize) -> Self {
-        Self { bytes: vec![0; size], changed: Vec::new() }
+        Self {
+            bytes: vec![0; size],
+            changed: Vec::new(),
+        }
     }
 
     /// A disk with files, text, repetition and holes.
@@ -97,7 +100,10 @@ impl Disk {
         self.bytes.resize(size, 0);
         // A change beyond the end, or one that a resize makes, is nobody's: who resizes reads from the old end on anyway.
         let all = Extent::between(0, size as u64);
-        self.changed = std::mem::take(&mut self.changed).into_iter().map(|extent| extent.clip(all)).collect();
+        self.changed = std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|extent| extent.clip(all))
+            .collect();
     }
 
     /// What was written since the disk was last clean.
@@ -130,8 +136,17 @@ pub struct MemorySource {
 impl MemorySource {
     /// Makes one.
     pub fn new(bytes: Vec<u8>) -> Arc<Self> {
-        let description = SourceDescription { kind: SourceKind::File, format: DiskFormat::Raw, path: PathBuf::from("memory.raw") };
-        Arc::new(Self { bytes, description, read: AtomicU64::new(0), changes: AtomicBool::new(false) })
+        let description = SourceDescription {
+            kind: SourceKind::File,
+            format: DiskFormat::Raw,
+            path: PathBuf::from("memory.raw"),
+        };
+        Arc::new(Self {
+            bytes,
+            description,
+            read: AtomicU64::new(0),
+            changes: AtomicBool::new(false),
+        })
     }
 }
 
@@ -147,7 +162,11 @@ impl DiskSource for MemorySource {
 
     async fn allocated(&self, within: Extent) -> Result<Vec<Extent>, SourceError> {
         let within = within.clip(Extent::between(0, self.size()));
-        let clusters = self.bytes.chunks(CLUSTER).enumerate().filter(|(_, cluster)| cluster.iter().any(|byte| *byte != 0));
+        let clusters = self
+            .bytes
+            .chunks(CLUSTER)
+            .enumerate()
+            .filter(|(_, cluster)| cluster.iter().any(|byte| *byte != 0));
         let extents = clusters.map(|(i, cluster)| Extent::new((i * CLUSTER) as u64, cluster.len() as u64).clip(within));
         Ok(normalise(extents.collect()))
     }
@@ -155,7 +174,11 @@ impl DiskSource for MemorySource {
     async fn read(&self, offset: u64, mut buffer: BytesMut) -> Result<BytesMut, SourceError> {
         let start = offset as usize;
         let end = start + buffer.len();
-        assert!(end <= self.bytes.len(), "read of {start}..{end} beyond the disk's end {}", self.bytes.len());
+        assert!(
+            end <= self.bytes.len(),
+            "read of {start}..{end} beyond the disk's end {}",
+            self.bytes.len()
+        );
         buffer.copy_from_slice(&self.bytes[start..end]);
         self.read.fetch_add((end - start) as u64, Ordering::Relaxed);
         tokio::task::yield_now().await;
@@ -164,7 +187,9 @@ impl DiskSource for MemorySource {
 
     async fn finish(&self) -> Result<Steadiness, SourceError> {
         match self.changes.load(Ordering::Relaxed) {
-            true => Ok(Steadiness::Changed { why: String::from("the test says so") }),
+            true => Ok(Steadiness::Changed {
+                why: String::from("the test says so"),
+            }),
             false => Ok(Steadiness::Steady),
         }
     }
@@ -181,12 +206,20 @@ pub struct MemorySink {
 impl MemorySink {
     /// A new target, known to be zeros.
     pub fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { bytes: Mutex::new(vec![0; size as usize]), zeroed: true, finished: AtomicBool::new(false) })
+        Arc::new(Self {
+            bytes: Mutex::new(vec![0; size as usize]),
+            zeroed: true,
+            finished: AtomicBool::new(false),
+        })
     }
 
     /// A target that holds something.
     pub fn holding(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { bytes: Mutex::new(bytes), zeroed: false, finished: AtomicBool::new(false) })
+        Arc::new(Self {
+            bytes: Mutex::new(bytes),
+            zeroed: false,
+            finished: AtomicBool::new(false),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {

@@ -64,11 +64,20 @@ impl Stage {
             settle: Duration::ZERO,
         };
         let mut prepared = Prepared::new(spec);
-        let cost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+        let cost = PassphraseCost {
+            memory_kib: 64,
+            passes: 1,
+            lanes: 1,
+        };
         prepared.add_passphrase("test", zeroize::Zeroizing::new(String::from("a passphrase")), cost);
         let created = Box::pin(prepared.publish(&memory)).await.unwrap();
         let keyring = created.keys.keyring.clone();
-        let vault = Arc::new(Vault::new(created.header.vault, Profile::default(), wrap(memory.clone()), keyring));
+        let vault = Arc::new(Vault::new(
+            created.header.vault,
+            Profile::default(),
+            wrap(memory.clone()),
+            keyring,
+        ));
         Self {
             memory,
             vault,
@@ -110,15 +119,27 @@ impl Stage {
 
     /// What backups work with; its caches are empty.
     pub fn engine(&self) -> Engine {
-        Engine { vault: Arc::clone(&self.vault), reader: self.reader(), index: self.index.clone(), control: self.control.clone() }
+        Engine {
+            vault: Arc::clone(&self.vault),
+            reader: self.reader(),
+            index: self.index.clone(),
+            control: self.control.clone(),
+        }
     }
 
     /// Backs disks up.
     ///
     /// # Errors
     /// Those of the backup.
-    pub async fn back_up(&self, disks: &[(&str, &Disk)], parent: Option<&Manifest>) -> Result<BackupOutcome, WorkerError> {
-        let disks = disks.iter().map(|(name, disk)| (*name, *disk, Changes::Unknown)).collect();
+    pub async fn back_up(
+        &self,
+        disks: &[(&str, &Disk)],
+        parent: Option<&Manifest>,
+    ) -> Result<BackupOutcome, WorkerError> {
+        let disks = disks
+            .iter()
+            .map(|(name, disk)| (*name, *disk, Changes::Unknown))
+            .collect();
         self.back_up_changes(disks, parent).await
     }
 
@@ -126,9 +147,17 @@ impl Stage {
     ///
     /// # Errors
     /// Those of the backup.
-    pub async fn back_up_changes(&self, disks: Vec<(&str, &Disk, Changes)>, parent: Option<&Manifest>) -> Result<BackupOutcome, WorkerError> {
+    pub async fn back_up_changes(
+        &self,
+        disks: Vec<(&str, &Disk, Changes)>,
+        parent: Option<&Manifest>,
+    ) -> Result<BackupOutcome, WorkerError> {
         let minute = self.minute.fetch_add(1, Ordering::Relaxed);
-        let disks = disks.into_iter().map(|(name, disk, changes)| BackupDisk { name: name.to_owned(), source: disk.source(), changes });
+        let disks = disks.into_iter().map(|(name, disk, changes)| BackupDisk {
+            name: name.to_owned(),
+            source: disk.source(),
+            changes,
+        });
         let request = BackupRequest {
             item: self.item,
             item_name: String::from("machine"),
@@ -139,7 +168,10 @@ impl Stage {
             consistency: Consistency::Crash,
             consistency_reason: String::new(),
             allow_live: false,
-            effort: Effort { cores: 2, compression_level: 1 },
+            effort: Effort {
+                cores: 2,
+                compression_level: 1,
+            },
         };
         Box::pin(backup::run(&self.engine(), request, Steering::default())).await
     }
@@ -148,7 +180,12 @@ impl Stage {
     ///
     /// # Errors
     /// Those of the restore.
-    pub async fn restore(&self, reader: &Arc<VaultReader>, point: &Manifest, disk: &str) -> Result<(Arc<MemorySink>, RestoreOutcome), WorkerError> {
+    pub async fn restore(
+        &self,
+        reader: &Arc<VaultReader>,
+        point: &Manifest,
+        disk: &str,
+    ) -> Result<(Arc<MemorySink>, RestoreOutcome), WorkerError> {
         let disk = point.disks.iter().find(|d| d.name == disk).unwrap();
         let sink = MemorySink::new(disk.root.size);
         let request = RestoreRequest {
@@ -180,9 +217,18 @@ impl Stage {
     ///
     /// # Panics
     /// When anything differs.
-    pub async fn expect_restores_with(&self, reader: &Arc<VaultReader>, point: &Manifest, disks: &[(&str, &[u8])], why: &str) {
+    pub async fn expect_restores_with(
+        &self,
+        reader: &Arc<VaultReader>,
+        point: &Manifest,
+        disks: &[(&str, &[u8])],
+        why: &str,
+    ) {
         for (name, bytes) in disks {
-            let (sink, outcome) = self.restore(reader, point, name).await.unwrap_or_else(|error| panic!("{why}: restore of {name}: {error:?}"));
+            let (sink, outcome) = self
+                .restore(reader, point, name)
+                .await
+                .unwrap_or_else(|error| panic!("{why}: restore of {name}: {error:?}"));
             assert_eq!(outcome.damage, [], "{why}: damage in {name}");
             assert!(sink.is_finished(), "{why}: {name} is not finished");
             assert_same(&sink.bytes(), bytes, &format!("{why}: {name}"));
@@ -204,24 +250,44 @@ impl Stage {
     pub async fn verify(&self, level: Level) -> Report {
         let index: Arc<dyn ChunkIndex> = self.index.clone();
         let target = Target::opened(Arc::clone(&self.vault), Some(index));
-        Box::pin(verify::run(&target, level, &verify::Options::default(), &verify::Progress::default())).await.unwrap()
+        Box::pin(verify::run(
+            &target,
+            level,
+            &verify::Options::default(),
+            &verify::Progress::default(),
+        ))
+        .await
+        .unwrap()
     }
 
     /// Verifies with nothing but the store.
     pub async fn verify_without_keys(&self, level: Level) -> Report {
         let target = Target::keyless(Arc::clone(&self.vault.backend), self.vault.id);
-        Box::pin(verify::run(&target, level, &verify::Options::default(), &verify::Progress::default())).await.unwrap()
+        Box::pin(verify::run(
+            &target,
+            level,
+            &verify::Options::default(),
+            &verify::Progress::default(),
+        ))
+        .await
+        .unwrap()
     }
 
     /// Names of objects in a folder.
     pub fn names(&self, folder: &str) -> Vec<String> {
-        self.memory.objects().into_keys().filter(|name| name.starts_with(folder)).collect()
+        self.memory
+            .objects()
+            .into_keys()
+            .filter(|name| name.starts_with(folder))
+            .collect()
     }
 
     /// Packs in the store.
     pub fn packs(&self) -> BTreeMap<PackId, Bytes> {
         let objects = self.memory.objects().into_iter();
-        objects.filter_map(|(name, bytes)| names::parse_pack(&name).map(|id| (id, bytes))).collect()
+        objects
+            .filter_map(|(name, bytes)| names::parse_pack(&name).map(|id| (id, bytes)))
+            .collect()
     }
 
     /// Where the frames of a pack are, by kind.
@@ -229,7 +295,9 @@ impl Stage {
         let bytes = &self.memory.objects()[&names::pack(pack)];
         let shape = PackShape::check(self.vault.id, pack, bytes).unwrap();
         let of_kind = shape.frames.iter().filter(|(_, frame)| frame.kind == kind);
-        of_kind.map(|(offset, frame)| *offset as usize..*offset as usize + frame.length()).collect()
+        of_kind
+            .map(|(offset, frame)| *offset as usize..*offset as usize + frame.length())
+            .collect()
     }
 
     /// The keys of a pack, to seal other frames into it.
@@ -266,6 +334,9 @@ impl Stage {
 pub fn assert_same(found: &[u8], expected: &[u8], why: &str) {
     assert_eq!(found.len(), expected.len(), "{why}: length");
     if let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) {
-        panic!("{why}: differs from byte {at} on ({:#x} instead of {:#x})", found[at], expected[at]);
+        panic!(
+            "{why}: differs from byte {at} on ({:#x} instead of {:#x})",
+            found[at], expected[at]
+        );
     }
 }

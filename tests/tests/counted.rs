@@ -17,7 +17,10 @@ use tresor_worker::extent::Extent;
 async fn counted() -> (Stage, Arc<Counters>) {
     let counters = Arc::new(Counters::default());
     let metered = Arc::clone(&counters);
-    (Stage::wrapped(|memory| Arc::new(Metered::new(memory, metered))).await, counters)
+    (
+        Stage::wrapped(|memory| Arc::new(Metered::new(memory, metered))).await,
+        counters,
+    )
 }
 
 fn since(counters: &Counters, before: &Traffic) -> Traffic {
@@ -52,12 +55,18 @@ async fn an_unchanged_disk_costs_no_lookup_and_one_object() {
     let before = counters.snapshot();
     let second = stage.back_up(&[("vda", &disk)], Some(&first.manifest)).await.unwrap();
     let cost = since(&counters, &before);
-    assert_eq!(second.counts.lookups, 0, "every segment is equal to the parent's by its name");
+    assert_eq!(
+        second.counts.lookups, 0,
+        "every segment is equal to the parent's by its name"
+    );
     assert_eq!(second.counts.chunks_new, 0);
     assert_eq!(second.counts.segments_inherited, 6);
     assert_eq!(cost.puts, 1, "the manifest");
     assert_eq!(cost.lists, 0);
-    assert_eq!(second.manifest.disks, first.manifest.disks, "equal disks have equal roots");
+    assert_eq!(
+        second.manifest.disks, first.manifest.disks,
+        "equal disks have equal roots"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,13 +78,22 @@ async fn known_changes_are_all_that_is_read_and_unchanged_segments_cost_nothing(
 
     let before = counters.snapshot();
     let changes = Changes::Only(vec![Extent::new(SEGMENT + 70_000, 100)]);
-    let second = stage.back_up_changes(vec![("vda", &disk, changes)], Some(&first.manifest)).await.unwrap();
+    let second = stage
+        .back_up_changes(vec![("vda", &disk, changes)], Some(&first.manifest))
+        .await
+        .unwrap();
     let cost = since(&counters, &before);
-    assert!(second.counts.bytes_read <= 512 << 10, "{} bytes read for 100 changed", second.counts.bytes_read);
+    assert!(
+        second.counts.bytes_read <= 512 << 10,
+        "{} bytes read for 100 changed",
+        second.counts.bytes_read
+    );
     assert!(second.counts.lookups <= 8, "{} lookups", second.counts.lookups);
     assert_eq!(cost.puts, 3, "one pack, one index segment, one manifest");
     assert_eq!(cost.lists, 0);
-    stage.expect_restores(&second.manifest, &[("vda", &disk.bytes)], "after known changes").await;
+    stage
+        .expect_restores(&second.manifest, &[("vda", &disk.bytes)], "after known changes")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,9 +106,19 @@ async fn a_chunk_that_the_vault_has_is_not_put_again() {
     let clone = stage.back_up(&[("clone", &disk)], None).await.unwrap();
     let cost = since(&counters, &before);
     assert_eq!((clone.counts.chunks_new, clone.counts.bytes_new), (0, 0));
-    assert!(cost.puts <= 3, "{} puts: the recipe's nodes at most, in one pack", cost.puts);
-    assert!(cost.bytes_put < 64 << 10, "{} bytes put for a disk that is known", cost.bytes_put);
-    stage.expect_restores(&clone.manifest, &[("clone", &disk.bytes)], "a clone").await;
+    assert!(
+        cost.puts <= 3,
+        "{} puts: the recipe's nodes at most, in one pack",
+        cost.puts
+    );
+    assert!(
+        cost.bytes_put < 64 << 10,
+        "{} bytes put for a disk that is known",
+        cost.bytes_put
+    );
+    stage
+        .expect_restores(&clone.manifest, &[("clone", &disk.bytes)], "a clone")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,18 +129,34 @@ async fn puts_follow_from_the_bytes_stored_and_nothing_is_listed() {
     let point = stage.back_up(&[("vda", &disk)], None).await.unwrap();
     let cost = since(&counters, &before);
     assert!(cost.bytes_put > 79 << 20, "noise does not compress");
-    assert!(cost.puts <= cost.bytes_put / (24 << 20) + 3, "{} puts for {} bytes", cost.puts, cost.bytes_put);
-    assert!(cost.gets <= cost.puts, "{} reads: only trailers are read back", cost.gets);
+    assert!(
+        cost.puts <= cost.bytes_put / (24 << 20) + 3,
+        "{} puts for {} bytes",
+        cost.puts,
+        cost.bytes_put
+    );
+    assert!(
+        cost.gets <= cost.puts,
+        "{} reads: only trailers are read back",
+        cost.gets
+    );
     assert_eq!((cost.lists, cost.deletes), (0, 0));
 
     let before = counters.snapshot();
-    let (sink, outcome) = stage.restore(&stage.reader_without_index(), &point.manifest, "vda").await.unwrap();
+    let (sink, outcome) = stage
+        .restore(&stage.reader_without_index(), &point.manifest, "vda")
+        .await
+        .unwrap();
     let cost = since(&counters, &before);
     assert!(sink.bytes() == disk.bytes);
     assert_eq!((cost.lists, cost.heads, cost.puts, cost.deletes), (0, 0, 0, 0));
     // Neighbouring frames are fetched together, 8 MiB a request; headers of packs and the recipe come on top.
     assert!(cost.gets <= (80 << 20) / (4 << 20) + 16, "{} reads", cost.gets);
-    assert!(cost.bytes_got < (81 << 20) + (1 << 20), "{} bytes read to restore 80 MiB", cost.bytes_got);
+    assert!(
+        cost.bytes_got < (81 << 20) + (1 << 20),
+        "{} bytes read to restore 80 MiB",
+        cost.bytes_got
+    );
     assert!(outcome.requests <= cost.gets);
 }
 
@@ -126,7 +170,8 @@ async fn an_interrupted_backup_is_uploaded_again_by_less_than_one_pack() {
     };
     for k in 0..3 {
         let stage = Stage::new().await;
-        let faulty = Faulty::new(stage.memory.clone(), 1).rule(Rule::call(k, Fault::Crash).on(On::Put).below(names::PACKS));
+        let faulty =
+            Faulty::new(stage.memory.clone(), 1).rule(Rule::call(k, Fault::Crash).on(On::Put).below(names::PACKS));
         let failed = stage.rewrapped(Arc::new(faulty)).back_up(&[("vda", &disk)], None).await;
         assert!(failed.is_err(), "the world stopped at put {k}");
         assert!(stage.names(names::POINTS).is_empty(), "garbage only");
@@ -134,7 +179,10 @@ async fn an_interrupted_backup_is_uploaded_again_by_less_than_one_pack() {
         stage.back_up(&[("vda", &disk)], None).await.unwrap();
         let stored: u64 = stage.memory.objects().values().map(|bytes| bytes.len() as u64).sum();
         let again = stored.saturating_sub(whole);
-        assert!(again < PACK_TARGET as u64, "{again} bytes were uploaded again after a crash at pack {k}");
+        assert!(
+            again < PACK_TARGET as u64,
+            "{again} bytes were uploaded again after a crash at pack {k}"
+        );
     }
 }
 
@@ -148,5 +196,8 @@ async fn opening_a_vault_and_its_reader_reads_nothing_of_packs_or_index() {
     let _tree = stage.tree(&point.manifest, "vda");
     assert_eq!(since(&counters, &before), Traffic::default());
     let memory: &Memory = &stage.memory;
-    assert!(memory.objects().len() >= 6, "header, keys, claim, pack, segment, manifest");
+    assert!(
+        memory.objects().len() >= 6,
+        "header, keys, claim, pack, segment, manifest"
+    );
 }

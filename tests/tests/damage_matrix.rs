@@ -77,7 +77,14 @@ struct Cell {
 }
 
 const fn cell(what: What, how: How, restore: Restore, keyless: Option<Found>, keyed: Found, recipes: bool) -> Cell {
-    Cell { what, how, restore, keyless, keyed, recipes }
+    Cell {
+        what,
+        how,
+        restore,
+        keyless,
+        keyed,
+        recipes,
+    }
 }
 
 use How::{Empty, Flipped, Missing, Stale, Truncated};
@@ -111,13 +118,41 @@ const MATRIX: [Cell; 30] = [
     // That a manifest is gone only those know who made the point: they say what is expected.
     cell(AManifest, Missing, Restore::Error(Kind::Missing), N, Found::Names, true),
     cell(AManifest, Empty, Restore::Error(Kind::Corrupt), C, Found::Checks, true),
-    cell(AManifest, Truncated, Restore::Error(Kind::Corrupt), C, Found::Checks, true),
-    cell(AManifest, Flipped, Restore::Error(Kind::Corrupt), C, Found::Checks, true),
+    cell(
+        AManifest,
+        Truncated,
+        Restore::Error(Kind::Corrupt),
+        C,
+        Found::Checks,
+        true,
+    ),
+    cell(
+        AManifest,
+        Flipped,
+        Restore::Error(Kind::Corrupt),
+        C,
+        Found::Checks,
+        true,
+    ),
     // A whole manifest of the same vault: only what it says tells that it is another's.
-    cell(AManifest, Stale, Restore::Error(Kind::Corrupt), None, Found::Contents, true),
+    cell(
+        AManifest,
+        Stale,
+        Restore::Error(Kind::Corrupt),
+        None,
+        Found::Contents,
+        true,
+    ),
     cell(Header, Missing, Restore::Error(Kind::Missing), N, Found::Names, true),
     cell(Header, Empty, Restore::Error(Kind::Corrupt), C, Found::Checks, false),
-    cell(Header, Truncated, Restore::Error(Kind::Corrupt), C, Found::Checks, false),
+    cell(
+        Header,
+        Truncated,
+        Restore::Error(Kind::Corrupt),
+        C,
+        Found::Checks,
+        false,
+    ),
     cell(Header, Flipped, Restore::Error(Kind::Corrupt), C, Found::Checks, false),
     cell(Header, Stale, Restore::Error(Kind::Corrupt), C, Found::Checks, false),
 ];
@@ -139,14 +174,23 @@ async fn story() -> Story {
     // More than a frame of new chunks, so that one damaged frame is not all.
     disk.bytes[100_000..1_500_000].copy_from_slice(&random.bytes(1_400_000));
     let second = stage.back_up(&[("vda", &disk)], Some(&first.manifest)).await.unwrap();
-    Story { stage, points: [first.manifest, second.manifest], disks: [before, disk] }
+    Story {
+        stage,
+        points: [first.manifest, second.manifest],
+        disks: [before, disk],
+    }
 }
 
 impl Story {
     /// Names of the objects that the two points added, older first.
     fn objects(&self, what: What) -> [String; 2] {
         let of_writer = |folder: &str, point: &Manifest| {
-            let names: Vec<String> = self.stage.names(folder).into_iter().filter(|name| name.contains(&point.writer.to_string())).collect();
+            let names: Vec<String> = self
+                .stage
+                .names(folder)
+                .into_iter()
+                .filter(|name| name.contains(&point.writer.to_string()))
+                .collect();
             assert_eq!(names.len(), 1, "one {folder} object for each point");
             names.into_iter().next().unwrap()
         };
@@ -178,7 +222,11 @@ impl Story {
         let memory = &self.stage.memory;
         let bytes = memory.objects()[&name].clone();
         let piece = self.piece(what, &name);
-        let middle = if what == Header { 4 } else { (piece.start + piece.end) / 2 };
+        let middle = if what == Header {
+            4
+        } else {
+            (piece.start + piece.end) / 2
+        };
         match how {
             Missing => memory.delete(&name).await.unwrap(),
             Empty => memory.replace(&name, Vec::new()),
@@ -188,7 +236,9 @@ impl Story {
                 bytes[middle] ^= 0x10;
                 memory.replace(&name, bytes);
             }
-            Stale if what == Header => memory.replace(&name, Stage::new().await.memory.objects()[names::HEADER].clone()),
+            Stale if what == Header => {
+                memory.replace(&name, Stage::new().await.memory.objects()[names::HEADER].clone());
+            }
             Stale => memory.replace(&name, memory.objects()[&older].clone()),
         }
     }
@@ -225,7 +275,11 @@ impl Story {
             expected[damage.offset as usize..(damage.offset + damage.length) as usize].fill(0);
         }
         assert_same(&sink.bytes(), &expected, "outside of named damage");
-        if outcome.damage.is_empty() { Restore::Right } else { Restore::Damage }
+        if outcome.damage.is_empty() {
+            Restore::Right
+        } else {
+            Restore::Damage
+        }
     }
 
     async fn verify(&self, level: Level, keyed: bool) -> Report {
@@ -235,8 +289,13 @@ impl Story {
             false => Target::keyless(Arc::clone(&vault.backend), vault.id),
         };
         let expected = self.points.iter().map(|point| (point.item, point.point)).collect();
-        let options = verify::Options { expected, ..Default::default() };
-        Box::pin(verify::run(&target, level, &options, &verify::Progress::default())).await.unwrap()
+        let options = verify::Options {
+            expected,
+            ..Default::default()
+        };
+        Box::pin(verify::run(&target, level, &options, &verify::Progress::default()))
+            .await
+            .unwrap()
     }
 
     async fn lowest(&self, levels: &[(Level, Found)], keyed: bool) -> Option<Found> {
@@ -274,14 +333,32 @@ async fn play(cell: &Cell) {
     for reader in [stage.reader_without_index(), stage.reader()] {
         assert_eq!(story.restore(&reader).await, cell.restore, "restore");
     }
-    stage.expect_restores(&story.points[0], &[("vda", &story.disks[0].bytes)], "the older point").await;
+    stage
+        .expect_restores(&story.points[0], &[("vda", &story.disks[0].bytes)], "the older point")
+        .await;
 
     // Verify.
     let keyless = [(Level::Names, Found::Names), (Level::Checks, Found::Checks)];
-    assert_eq!(story.lowest(&keyless, false).await, cell.keyless, "lowest level without keys");
-    let keyed = [(Level::Names, Found::Names), (Level::Checks, Found::Checks), (Level::Contents, Found::Contents)];
-    assert_eq!(story.lowest(&keyed, true).await, Some(cell.keyed), "lowest level with keys");
-    assert_eq!(story.verify(Level::Recipes, true).await.has_damage(), cell.recipes, "level recipes");
+    assert_eq!(
+        story.lowest(&keyless, false).await,
+        cell.keyless,
+        "lowest level without keys"
+    );
+    let keyed = [
+        (Level::Names, Found::Names),
+        (Level::Checks, Found::Checks),
+        (Level::Contents, Found::Contents),
+    ];
+    assert_eq!(
+        story.lowest(&keyed, true).await,
+        Some(cell.keyed),
+        "lowest level with keys"
+    );
+    assert_eq!(
+        story.verify(Level::Recipes, true).await.has_damage(),
+        cell.recipes,
+        "level recipes"
+    );
 
     let report = story.verify(Level::All, true).await;
     let harms = report.harmed().contains(&story.points[1].point);
@@ -290,8 +367,16 @@ async fn play(cell: &Cell) {
         Restore::Right => false,
         Restore::Error(_) => what == AManifest,
     };
-    assert_eq!(harms, expected, "the report names the points that are harmed: {:#?}", report.findings);
-    assert!(!report.harmed().contains(&story.points[0].point), "the older point is not harmed: {:#?}", report.findings);
+    assert_eq!(
+        harms, expected,
+        "the report names the points that are harmed: {:#?}",
+        report.findings
+    );
+    assert!(
+        !report.harmed().contains(&story.points[0].point),
+        "the older point is not harmed: {:#?}",
+        report.findings
+    );
 
     // The next backup, which nobody told, succeeds; told, it heals.
     let parent = stage.manifest(story.points[1].point).await.ok();
@@ -300,20 +385,44 @@ async fn play(cell: &Cell) {
     let report = story.verify(Level::All, true).await;
     report.marks.apply(stage.index.as_ref()).await.unwrap();
     let healed = stage.back_up(&disks, parent.as_ref()).await.unwrap();
-    stage.expect_restores(&healed.manifest, &[("vda", &story.disks[1].bytes)], "the point made after verifying").await;
+    stage
+        .expect_restores(
+            &healed.manifest,
+            &[("vda", &story.disks[1].bytes)],
+            "the point made after verifying",
+        )
+        .await;
     if parent.is_some() {
         let why = "the harmed point, through the index";
-        stage.expect_restores_with(&stage.reader(), &story.points[1], &[("vda", &story.disks[1].bytes)], why).await;
+        stage
+            .expect_restores_with(
+                &stage.reader(),
+                &story.points[1],
+                &[("vda", &story.disks[1].bytes)],
+                why,
+            )
+            .await;
     }
     let report = story.verify(Level::All, true).await;
     let still: Vec<_> = report.harmed().into_iter().collect();
-    let expected: Vec<_> = (what == AManifest).then_some(story.points[1].point).into_iter().collect();
-    assert_eq!(still, expected, "after healing only a lost manifest harms: {:#?}", report.findings);
+    let expected: Vec<_> = (what == AManifest)
+        .then_some(story.points[1].point)
+        .into_iter()
+        .collect();
+    assert_eq!(
+        still, expected,
+        "after healing only a lost manifest harms: {:#?}",
+        report.findings
+    );
 }
 
 #[test]
 fn every_cell_of_the_damage_matrix_is_as_the_table_says() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let mut failed = Vec::new();
     for cell in &MATRIX {
         let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(Box::pin(play(cell)))));
@@ -328,7 +437,14 @@ fn every_cell_of_the_damage_matrix_is_as_the_table_says() {
 fn the_matrix_has_every_cell_once() {
     for what in [DataFrame, RecipeFrame, Footer, Segment, AManifest, Header] {
         for how in [Missing, Empty, Truncated, Flipped, Stale] {
-            assert_eq!(MATRIX.iter().filter(|cell| cell.what == what && cell.how == how).count(), 1, "{what:?} {how:?}");
+            assert_eq!(
+                MATRIX
+                    .iter()
+                    .filter(|cell| cell.what == what && cell.how == how)
+                    .count(),
+                1,
+                "{what:?} {how:?}"
+            );
         }
     }
 }

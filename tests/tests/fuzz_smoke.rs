@@ -56,19 +56,37 @@ fn drive(parser: &Parser) {
     // Those that touch files or seal large inputs are slower; none may take long.
     let begun = std::time::Instant::now();
     for round in 0..ROUNDS {
-        let mut bytes = if round % 50 == 0 { (parser.sample)(&mut random) } else { sample.clone() };
+        let mut bytes = if round % 50 == 0 {
+            (parser.sample)(&mut random)
+        } else {
+            sample.clone()
+        };
         mutate(&mut random, &mut bytes);
         let shown = bytes.clone();
         let run = std::panic::catch_unwind(|| (parser.run)(&bytes));
-        assert!(run.is_ok(), "{}: round {round}: {} bytes: {:02x?}", parser.name, shown.len(), &shown[..shown.len().min(2000)]);
+        assert!(
+            run.is_ok(),
+            "{}: round {round}: {} bytes: {:02x?}",
+            parser.name,
+            shown.len(),
+            &shown[..shown.len().min(2000)]
+        );
     }
-    assert!(begun.elapsed().as_secs() < 60, "{}: {ROUNDS} inputs took {:?}", parser.name, begun.elapsed());
+    assert!(
+        begun.elapsed().as_secs() < 60,
+        "{}: {ROUNDS} inputs took {:?}",
+        parser.name,
+        begun.elapsed()
+    );
 }
 
 #[test]
 fn no_mutation_of_a_valid_input_makes_a_parser_panic_or_hang() {
     std::thread::scope(|scope| {
-        let drives: Vec<_> = PARSERS.iter().map(|parser| (parser.name, scope.spawn(|| drive(parser)))).collect();
+        let drives: Vec<_> = PARSERS
+            .iter()
+            .map(|parser| (parser.name, scope.spawn(|| drive(parser))))
+            .collect();
         for (name, drive) in drives {
             assert!(drive.join().is_ok(), "{name} failed");
         }
@@ -80,7 +98,11 @@ fn every_parser_has_a_fuzz_target_and_every_target_a_parser() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     for parser in PARSERS {
-        assert!(manifest.contains(&format!("name = \"{}\"", parser.name)), "fuzz/Cargo.toml has no target {}", parser.name);
+        assert!(
+            manifest.contains(&format!("name = \"{}\"", parser.name)),
+            "fuzz/Cargo.toml has no target {}",
+            parser.name
+        );
     }
     let targets = std::fs::read_dir(folder.join("fuzz_targets")).unwrap();
     let mut count = 0;
@@ -88,7 +110,10 @@ fn every_parser_has_a_fuzz_target_and_every_target_a_parser() {
         let path = target.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains(&format!("parser(\"{name}\")")), "{name} drives another parser");
+        assert!(
+            text.contains(&format!("parser(\"{name}\")")),
+            "{name} drives another parser"
+        );
         assert!(PARSERS.iter().any(|parser| parser.name == name), "no parser {name}");
         count += 1;
     }

@@ -50,7 +50,15 @@ impl World {
             let size = 1 + random.below(2 * SEGMENT + 70_000) as usize;
             disks.insert((*name).to_owned(), Disk::random(&mut random, size));
         }
-        Self { random, stage: Stage::new().await, disks, points: Vec::new(), harmed: BTreeSet::new(), is_damaged: false, history: Vec::new() }
+        Self {
+            random,
+            stage: Stage::new().await,
+            disks,
+            points: Vec::new(),
+            harmed: BTreeSet::new(),
+            is_damaged: false,
+            history: Vec::new(),
+        }
     }
 
     async fn step(&mut self) {
@@ -91,27 +99,46 @@ impl World {
     }
 
     async fn back_up(&mut self, stage: &Stage, what: &str) -> bool {
-        let parent = self.points.last().filter(|_| !self.random.one_in(8)).map(|point| point.manifest.clone());
+        let parent = self
+            .points
+            .last()
+            .filter(|_| !self.random.one_in(8))
+            .map(|point| point.manifest.clone());
         let by_extents = self.random.one_in(2);
         let mut disks = Vec::new();
         for (name, disk) in &self.disks {
             let parents = parent.iter().flat_map(|parent| &parent.disks).find(|d| d.name == *name);
             let same = parents.is_some_and(|parents| parents.root.size == disk.bytes.len() as u64);
-            let changes = if same && by_extents { Changes::Only(disk.changed()) } else { Changes::Unknown };
+            let changes = if same && by_extents {
+                Changes::Only(disk.changed())
+            } else {
+                Changes::Unknown
+            };
             disks.push((name.as_str(), disk, changes));
         }
-        self.history.push(format!("{what}, parent {}, extents {by_extents}", parent.is_some()));
+        self.history
+            .push(format!("{what}, parent {}, extents {by_extents}", parent.is_some()));
         let puts = self.stage.memory.objects().len();
         match stage.back_up_changes(disks, parent.as_ref()).await {
             Ok(outcome) => {
-                let disks = self.disks.iter().map(|(name, disk)| (name.clone(), disk.bytes.clone())).collect();
-                self.points.push(Point { manifest: outcome.manifest, disks });
+                let disks = self
+                    .disks
+                    .iter()
+                    .map(|(name, disk)| (name.clone(), disk.bytes.clone()))
+                    .collect();
+                self.points.push(Point {
+                    manifest: outcome.manifest,
+                    disks,
+                });
                 self.disks.values_mut().for_each(Disk::clean);
                 true
             }
             Err(error) => {
                 assert_ne!(what, "back up", "a backup without faults fails: {error:?}");
-                self.history.push(format!("interrupted with {} more objects", self.stage.memory.objects().len() - puts));
+                self.history.push(format!(
+                    "interrupted with {} more objects",
+                    self.stage.memory.objects().len() - puts
+                ));
                 false
             }
         }
@@ -120,7 +147,7 @@ impl World {
     async fn crash(&mut self) {
         let k = self.random.below(14);
         let fault = *self.random.pick(&[Fault::Crash, Fault::CrashAfter]);
-        let faulty = Faulty::new(self.stage.memory.clone(), self.random.next()).rule(Rule::call(k, fault));
+        let faulty = Faulty::new(self.stage.memory.clone(), self.random.bits()).rule(Rule::call(k, fault));
         let stage = self.stage.rewrapped(Arc::new(faulty));
         self.back_up(&stage, &format!("crash at call {k} ({fault:?})")).await;
     }
@@ -134,10 +161,18 @@ impl World {
     }
 
     async fn damage_and_verify(&mut self) {
-        let folder = *self.random.pick(&[names::PACKS, names::PACKS, names::PACKS, names::INDEX]);
+        let folder = *self
+            .random
+            .pick(&[names::PACKS, names::PACKS, names::PACKS, names::INDEX]);
         let mut candidates = self.stage.names(folder);
         // What only the index knows of, an interrupted session's last packs, nobody misses; nobody needs it either, but the index would offer it.
-        let listed: Vec<String> = self.stage.names(names::INDEX).iter().filter_map(|name| names::parse_segment(name)).map(|id| id.writer.to_string()).collect();
+        let listed: Vec<String> = self
+            .stage
+            .names(names::INDEX)
+            .iter()
+            .filter_map(|name| names::parse_segment(name))
+            .map(|id| id.writer.to_string())
+            .collect();
         candidates.retain(|name| listed.iter().any(|writer| name.contains(writer)));
         if candidates.is_empty() {
             return;
@@ -174,7 +209,11 @@ impl World {
         let ours: BTreeSet<PointId> = self.points.iter().map(|point| point.manifest.point).collect();
         self.harmed = report.harmed().intersection(&ours).copied().collect();
         if !self.is_damaged {
-            assert!(report.findings.is_empty(), "nothing was damaged: {:#?}", report.findings);
+            assert!(
+                report.findings.is_empty(),
+                "nothing was damaged: {:#?}",
+                report.findings
+            );
         }
         for point in &self.points {
             let whole = self.restores(point).await;
@@ -183,7 +222,11 @@ impl World {
                 self.harmed.insert(point.manifest.point);
                 continue;
             }
-            assert_eq!(whole, !named, "point {} restores: {whole}, named: {named}: {:#?}", point.manifest.point, report.findings);
+            assert_eq!(
+                whole, !named,
+                "point {} restores: {whole}, named: {named}: {:#?}",
+                point.manifest.point, report.findings
+            );
         }
     }
 
@@ -215,7 +258,11 @@ impl World {
                 expected[damage.offset as usize..(damage.offset + damage.length) as usize].fill(0);
                 whole = false;
             }
-            assert_same(&sink.bytes(), &expected, &format!("{} of point {}", disk.name, point.manifest.point));
+            assert_same(
+                &sink.bytes(),
+                &expected,
+                &format!("{} of point {}", disk.name, point.manifest.point),
+            );
         }
         whole
     }
@@ -225,16 +272,28 @@ impl World {
             let at = self.random.below(self.points.len() as u64) as usize;
             let point = &self.points[at];
             let whole = self.restores(point).await;
-            assert!(whole || self.harmed.contains(&point.manifest.point), "point {} was not named as harmed", point.manifest.point);
+            assert!(
+                whole || self.harmed.contains(&point.manifest.point),
+                "point {} was not named as harmed",
+                point.manifest.point
+            );
         }
     }
 
     async fn check_all(&self) {
         for point in &self.points {
             let whole = self.restores(point).await;
-            assert!(whole || self.harmed.contains(&point.manifest.point), "point {} was not named as harmed", point.manifest.point);
+            assert!(
+                whole || self.harmed.contains(&point.manifest.point),
+                "point {} was not named as harmed",
+                point.manifest.point
+            );
             if !self.is_damaged {
-                let disks: Vec<_> = point.disks.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+                let disks: Vec<_> = point
+                    .disks
+                    .iter()
+                    .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+                    .collect();
                 self.stage.expect_restores(&point.manifest, &disks, "at the end").await;
             }
         }
@@ -262,7 +321,11 @@ async fn live(seed: u64) {
 
 #[test]
 fn every_committed_point_restores_whatever_happens() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let seeds = match replayed_seed() {
         Some(seed) => seed..seed + 1,
         None => 0..SEEDS,

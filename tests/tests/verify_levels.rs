@@ -12,7 +12,7 @@ use tresor_storage::limits::{GRAIN, SEGMENT};
 use tresor_storage::manifest::Manifest;
 use tresor_storage::pack::{PackBuilder, PiecesBuilder, read_footer};
 use tresor_storage::recipe::{Entry, Leaf, Root, TreeBuilder};
-use tresor_storage::seal::{Compressed, Codec, FrameKind, compress};
+use tresor_storage::seal::{Codec, Compressed, FrameKind, compress};
 use tresor_storage::vault::{PackWriter, names};
 use tresor_storage::verify::{self, FindingKind, Level, Marks, Report, Scope, Spot, Target};
 use tresor_tests::disk::Disk;
@@ -39,15 +39,22 @@ fn kinds(report: &Report) -> Vec<FindingKind> {
 
 async fn scoped(stage: &Stage, level: Level, scope: Scope) -> Report {
     let target = Target::opened(Arc::clone(&stage.vault), Some(stage.index.clone()));
-    let options = verify::Options { scope, ..Default::default() };
-    Box::pin(verify::run(&target, level, &options, &verify::Progress::default())).await.unwrap()
+    let options = verify::Options {
+        scope,
+        ..Default::default()
+    };
+    Box::pin(verify::run(&target, level, &options, &verify::Progress::default()))
+        .await
+        .unwrap()
 }
 
 /// Writes a pack again with the same footer, one chunk of its first data frame replaced: everything in it is sealed and summed as it must be.
 async fn reseal_with_a_wrong_chunk(stage: &Stage, pack: PackId) -> ChunkId {
     let vault = &stage.vault;
     let bytes = stage.packs()[&pack].clone();
-    let (_, footer, _) = read_footer(vault.backend.as_ref(), &vault.keyring, vault.id, pack, None).await.unwrap();
+    let (_, footer, _) = read_footer(vault.backend.as_ref(), &vault.keyring, vault.id, pack, None)
+        .await
+        .unwrap();
     let keys = stage.pack_keys(pack);
     let mut builder = PackBuilder::new(&vault.keyring, vault.id, pack).unwrap();
     let mut wronged = None;
@@ -55,7 +62,11 @@ async fn reseal_with_a_wrong_chunk(stage: &Stage, pack: PackId) -> ChunkId {
         let range = frame.offset as usize..(frame.offset + frame.length) as usize;
         let (header, mut plain) = keys.seal.open(&bytes[range]).unwrap();
         let mut table = PiecesBuilder::new(frame.kind);
-        let unit = if frame.kind == FrameKind::Data { GRAIN as usize } else { 1 };
+        let unit = if frame.kind == FrameKind::Data {
+            GRAIN as usize
+        } else {
+            1
+        };
         for (length, _) in &frame.pieces {
             table.add(*length as usize * unit);
         }
@@ -67,7 +78,11 @@ async fn reseal_with_a_wrong_chunk(stage: &Stage, pack: PackId) -> ChunkId {
         }
         // As long as it was, so that nothing else in the vault changes its place.
         let coded = match header.codec {
-            Codec::Raw => Compressed { codec: Codec::Raw, plain_length: plain.len() as u32, bytes: plain },
+            Codec::Raw => Compressed {
+                codec: Codec::Raw,
+                plain_length: plain.len() as u32,
+                bytes: plain,
+            },
             Codec::Zstd => compress(&plain, 3),
         };
         let placed = builder.place(frame.kind, &table, &ids, coded).unwrap();
@@ -81,19 +96,47 @@ async fn reseal_with_a_wrong_chunk(stage: &Stage, pack: PackId) -> ChunkId {
 /// Makes a point whose one leaf is as given, out of honest packs.
 async fn point_with_leaf(stage: &Stage, leaf: Leaf) -> Manifest {
     let vault = &stage.vault;
-    let writer = Writer { cluster: tresor_storage::ids::ClusterId(9), session: SessionId(1), part: PartId::random() };
-    let session = IndexSession { cluster: writer.cluster, session: writer.session, start_epoch: 0 };
+    let writer = Writer {
+        cluster: tresor_storage::ids::ClusterId(9),
+        session: SessionId(1),
+        part: PartId::random(),
+    };
+    let session = IndexSession {
+        cluster: writer.cluster,
+        session: writer.session,
+        start_epoch: 0,
+    };
     let size = u64::from(leaf.entries.iter().map(Entry::grains).sum::<u32>()) * u64::from(GRAIN);
     // An index of its own: what this writes is not to heal anything.
     let mut packs = PackWriter::new(Arc::clone(vault), Arc::new(MemoryIndex::new()), session, writer);
     let mut tree = TreeBuilder::new(vault.ids.clone(), vault.profile, size);
-    tree.push_new(leaf.id(&vault.ids), leaf.encode(), &mut packs, None).await.unwrap();
+    tree.push_new(leaf.id(&vault.ids), leaf.encode(), &mut packs, None)
+        .await
+        .unwrap();
     let root: Root = tree.finish(&mut packs, None).await.unwrap();
     packs.finish().await.unwrap();
-    let template = stage.manifest(PointId(stage.names(names::POINTS).first().and_then(|name| names::parse_point(name)).unwrap().1.0)).await.unwrap();
+    let template = stage
+        .manifest(PointId(
+            stage
+                .names(names::POINTS)
+                .first()
+                .and_then(|name| names::parse_point(name))
+                .unwrap()
+                .1
+                .0,
+        ))
+        .await
+        .unwrap();
     let mut disks = template.disks.clone();
     disks[0].root = root;
-    let manifest = Manifest { item: ItemId::random(), point: PointId::random(), writer, parent: None, disks, ..template };
+    let manifest = Manifest {
+        item: ItemId::random(),
+        point: PointId::random(),
+        writer,
+        parent: None,
+        disks,
+        ..template
+    };
     let sealed = manifest.seal(&vault.keyring).unwrap();
     stage.memory.create(&manifest.object_name(), &[sealed]).await.unwrap();
     manifest
@@ -111,7 +154,11 @@ async fn a_whole_vault_is_clean_at_every_level() {
         assert!(report.is_complete && report.harms_known && report.marks.is_empty());
     }
     for level in [Level::Names, Level::Checks] {
-        assert_eq!(stage.verify_without_keys(level).await.findings, [], "{level} without keys");
+        assert_eq!(
+            stage.verify_without_keys(level).await.findings,
+            [],
+            "{level} without keys"
+        );
     }
     let all = stage.verify(Level::All).await.checked;
     assert_eq!((all.packs, all.disks), (2, 2));
@@ -133,20 +180,41 @@ async fn names_finds_what_is_gone_and_misses_a_flipped_bit_that_checks_finds() {
     let keyless = stage.verify_without_keys(Level::Checks).await;
     assert_eq!(kinds(&keyless), [FindingKind::Corrupt]);
     assert_eq!(keyless.findings[0].spots, [Spot::Frame(pack, frame.start as u32)]);
-    assert!(!keyless.harms_known && keyless.findings[0].harms.is_empty(), "recipes are sealed");
+    assert!(
+        !keyless.harms_known && keyless.findings[0].harms.is_empty(),
+        "recipes are sealed"
+    );
 
     let keyed = stage.verify(Level::Checks).await;
     assert_eq!(keyed.findings[0].spots, [Spot::Frame(pack, frame.start as u32)]);
     assert_eq!(keyed.findings[0].harms, [point.point]);
     assert_eq!(keyed.findings[0].object, names::pack(pack));
     assert_eq!(keyed.marks.damage, [(pack, Some(frame.start as u32))]);
-    assert!(keyed.marks.lost.iter().all(|(_, at)| at.frame_offset == frame.start as u32) && keyed.marks.lost.len() > 2);
+    assert!(
+        keyed
+            .marks
+            .lost
+            .iter()
+            .all(|(_, at)| at.frame_offset == frame.start as u32)
+            && keyed.marks.lost.len() > 2
+    );
 
     stage.memory.delete(&names::pack(pack)).await.unwrap();
-    for report in [stage.verify_without_keys(Level::Names).await, stage.verify(Level::Names).await] {
+    for report in [
+        stage.verify_without_keys(Level::Names).await,
+        stage.verify(Level::Names).await,
+    ] {
         assert_eq!(kinds(&report), [FindingKind::Missing]);
     }
-    assert_eq!(stage.verify(Level::Names).await.harmed().into_iter().collect::<Vec<_>>(), [point.point]);
+    assert_eq!(
+        stage
+            .verify(Level::Names)
+            .await
+            .harmed()
+            .into_iter()
+            .collect::<Vec<_>>(),
+        [point.point]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +224,11 @@ async fn checks_misses_a_wrong_chunk_under_right_checksums_that_contents_finds()
     let wronged = reseal_with_a_wrong_chunk(&stage, pack).await;
     assert_eq!(stage.verify_without_keys(Level::Checks).await.findings, []);
     assert_eq!(stage.verify(Level::Checks).await.findings, []);
-    assert_eq!(stage.verify(Level::Recipes).await.findings, [], "recipes reads no chunk");
+    assert_eq!(
+        stage.verify(Level::Recipes).await.findings,
+        [],
+        "recipes reads no chunk"
+    );
 
     let report = stage.verify(Level::Contents).await;
     assert_eq!(kinds(&report), [FindingKind::Corrupt]);
@@ -173,14 +245,32 @@ async fn checks_misses_a_wrong_chunk_under_right_checksums_that_contents_finds()
 async fn contents_misses_a_chunk_that_no_pack_has_and_recipes_finds_it() {
     let Story { stage, point, .. } = story().await;
     let hint = stage.first_hints(&point, "vda").await[0];
-    let leaf = Leaf { entries: vec![Entry::Chunk { grains: 4, id: ChunkId([0xee; 32]), hint }] };
+    let leaf = Leaf {
+        entries: vec![Entry::Chunk {
+            grains: 4,
+            id: ChunkId([0xee; 32]),
+            hint,
+        }],
+    };
     let dangling = point_with_leaf(&stage, leaf).await;
     assert_eq!(stage.verify(Level::Contents).await.findings, []);
 
     let report = stage.verify(Level::Recipes).await;
     assert_eq!(kinds(&report), [FindingKind::Dangling]);
-    assert_eq!(report.findings[0].harms, [dangling.point], "the other point needs that frame for what it has");
-    assert_eq!(report.marks.lost.iter().filter(|(id, _)| *id == ChunkId([0xee; 32])).count(), 1);
+    assert_eq!(
+        report.findings[0].harms,
+        [dangling.point],
+        "the other point needs that frame for what it has"
+    );
+    assert_eq!(
+        report
+            .marks
+            .lost
+            .iter()
+            .filter(|(id, _)| *id == ChunkId([0xee; 32]))
+            .count(),
+        1
+    );
     assert_eq!(kinds(&stage.verify(Level::All).await), [FindingKind::Dangling]);
 }
 
@@ -188,16 +278,45 @@ async fn contents_misses_a_chunk_that_no_pack_has_and_recipes_finds_it() {
 async fn recipes_finds_a_chunk_of_another_length_and_one_in_a_pack_that_never_was() {
     let Story { stage, point, .. } = story().await;
     let tree = stage.tree(&point, "vda");
-    let Some(Entry::Chunk { grains, id, hint }) = tree.leaf(0).await.unwrap().unwrap().entries.first().copied() else { panic!("it begins with a chunk") };
-    let long = point_with_leaf(&stage, Leaf { entries: vec![Entry::Chunk { grains: grains - 1, id, hint }] }).await;
+    let Some(Entry::Chunk { grains, id, hint }) = tree.leaf(0).await.unwrap().unwrap().entries.first().copied() else {
+        panic!("it begins with a chunk")
+    };
+    let long = point_with_leaf(
+        &stage,
+        Leaf {
+            entries: vec![Entry::Chunk {
+                grains: grains - 1,
+                id,
+                hint,
+            }],
+        },
+    )
+    .await;
     let report = stage.verify(Level::Recipes).await;
     assert_eq!(kinds(&report), [FindingKind::Dangling]);
-    assert!(report.findings[0].what.contains("grains"), "{}", report.findings[0].what);
+    assert!(
+        report.findings[0].what.contains("grains"),
+        "{}",
+        report.findings[0].what
+    );
     assert_eq!(report.findings[0].harms, [long.point]);
     stage.memory.delete(&long.object_name()).await.unwrap();
 
-    let nowhere = Location { pack: PackId { seq: 77, ..hint.pack }, ..hint };
-    let lost = point_with_leaf(&stage, Leaf { entries: vec![Entry::Chunk { grains, id: ChunkId([0xdd; 32]), hint: nowhere }] }).await;
+    let nowhere = Location {
+        pack: PackId { seq: 77, ..hint.pack },
+        ..hint
+    };
+    let lost = point_with_leaf(
+        &stage,
+        Leaf {
+            entries: vec![Entry::Chunk {
+                grains,
+                id: ChunkId([0xdd; 32]),
+                hint: nowhere,
+            }],
+        },
+    )
+    .await;
     let report = stage.verify(Level::Recipes).await;
     assert_eq!(kinds(&report), [FindingKind::Missing]);
     assert_eq!(report.findings[0].spots, [Spot::Pack(nowhere.pack)]);
@@ -205,7 +324,17 @@ async fn recipes_finds_a_chunk_of_another_length_and_one_in_a_pack_that_never_wa
     stage.memory.delete(&lost.object_name()).await.unwrap();
 
     // The same, of a chunk that the index has elsewhere: a stale hint is no damage.
-    point_with_leaf(&stage, Leaf { entries: vec![Entry::Chunk { grains, id, hint: nowhere }] }).await;
+    point_with_leaf(
+        &stage,
+        Leaf {
+            entries: vec![Entry::Chunk {
+                grains,
+                id,
+                hint: nowhere,
+            }],
+        },
+    )
+    .await;
     let report = stage.verify(Level::Recipes).await;
     assert_eq!(report.findings, []);
     assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
@@ -220,12 +349,24 @@ async fn a_segment_that_lists_another_footer_than_its_pack_has_is_found_by_conte
     let name = names::segment(PackId { seq: 0, ..pack });
     let vault = &stage.vault;
     let kind = tresor_storage::seal::ObjectKind::Segment;
-    let sealed = tresor_storage::seal::seal_object(&vault.keyring, kind, vault.id, pack.writer, 0, &name, &segment.finish()).unwrap();
+    let sealed =
+        tresor_storage::seal::seal_object(&vault.keyring, kind, vault.id, pack.writer, 0, &name, &segment.finish())
+            .unwrap();
     stage.memory.replace(&name, sealed);
     assert_eq!(stage.verify(Level::Checks).await.findings, []);
     let report = stage.verify(Level::Contents).await;
-    assert_eq!(report.findings.iter().map(|finding| finding.object.clone()).collect::<Vec<_>>(), [name]);
-    assert!(report.harmed().is_empty() && report.marks.is_empty(), "{point:?} needs no segment");
+    assert_eq!(
+        report
+            .findings
+            .iter()
+            .map(|finding| finding.object.clone())
+            .collect::<Vec<_>>(),
+        [name]
+    );
+    assert!(
+        report.harmed().is_empty() && report.marks.is_empty(),
+        "{point:?} needs no segment"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,8 +380,19 @@ async fn a_newer_version_is_no_damage_and_never_marked() {
     let mut newer = stage.memory.objects()[&segment].to_vec();
     newer[4] = 2;
     stage.memory.replace(&segment, newer);
-    for report in [stage.verify(Level::All).await, stage.verify_without_keys(Level::Checks).await] {
-        assert_eq!(kinds(&report).iter().filter(|kind| **kind != FindingKind::Unsupported).count(), 0, "{:#?}", report.findings);
+    for report in [
+        stage.verify(Level::All).await,
+        stage.verify_without_keys(Level::Checks).await,
+    ] {
+        assert_eq!(
+            kinds(&report)
+                .iter()
+                .filter(|kind| **kind != FindingKind::Unsupported)
+                .count(),
+            0,
+            "{:#?}",
+            report.findings
+        );
         assert!(report.has_unsupported() && !report.has_damage());
         assert_eq!(report.marks, Marks::default());
     }
@@ -251,7 +403,14 @@ async fn levels_that_open_objects_ask_for_keys() {
     let Story { stage, .. } = story().await;
     let target = Target::keyless(Arc::clone(&stage.vault.backend), stage.id());
     for level in [Level::Contents, Level::Recipes, Level::All] {
-        let error = Box::pin(verify::run(&target, level, &verify::Options::default(), &verify::Progress::default())).await.unwrap_err();
+        let error = Box::pin(verify::run(
+            &target,
+            level,
+            &verify::Options::default(),
+            &verify::Progress::default(),
+        ))
+        .await
+        .unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
     }
 }
@@ -271,8 +430,16 @@ async fn a_scope_looks_at_its_own_part_only() {
     let Story { stage, mut disk, point } = story().await;
     disk.bytes[..500_000].copy_from_slice(&Random::seeded(5).bytes(500_000));
     let second = stage.back_up(&[("vda", &disk)], Some(&point)).await.unwrap().manifest;
-    let newer = stage.packs().into_keys().find(|pack| pack.writer == second.writer).unwrap();
-    let older = stage.packs().into_keys().find(|pack| pack.writer == point.writer).unwrap();
+    let newer = stage
+        .packs()
+        .into_keys()
+        .find(|pack| pack.writer == second.writer)
+        .unwrap();
+    let older = stage
+        .packs()
+        .into_keys()
+        .find(|pack| pack.writer == point.writer)
+        .unwrap();
     let mut bytes = stage.packs()[&newer].to_vec();
     bytes[500] ^= 1;
     stage.memory.replace(&names::pack(newer), bytes);
@@ -294,7 +461,9 @@ async fn a_stopped_run_says_that_it_is_incomplete() {
     let target = Target::opened(Arc::clone(&stage.vault), None);
     let progress = verify::Progress::default();
     progress.stop();
-    let report = Box::pin(verify::run(&target, Level::All, &verify::Options::default(), &progress)).await.unwrap();
+    let report = Box::pin(verify::run(&target, Level::All, &verify::Options::default(), &progress))
+        .await
+        .unwrap();
     assert!(!report.is_complete && !report.harms_known);
 }
 
@@ -310,16 +479,32 @@ async fn a_store_that_gives_nothing_is_an_error_and_one_object_that_it_does_not_
     let faulty = |rule: Rule| stage.rewrapped(Arc::new(Faulty::new(stage.memory.clone(), 1).rule(rule)));
     let (pack, _) = stage.packs().pop_first().unwrap();
     let name = names::pack(pack);
-    let report = faulty(Rule::always(Fault::Unavailable).on(On::Read).below(&name)).verify_without_keys(Level::Checks).await;
+    let report = faulty(Rule::always(Fault::Unavailable).on(On::Read).below(&name))
+        .verify_without_keys(Level::Checks)
+        .await;
     assert_eq!(kinds(&report), [FindingKind::Unreadable]);
 
     let silent = faulty(Rule::always(Fault::Unavailable).on(On::Read).below(names::PACKS));
     let target = Target::keyless(Arc::clone(&silent.vault.backend), silent.id());
-    let error = Box::pin(verify::run(&target, Level::Checks, &verify::Options::default(), &verify::Progress::default())).await.unwrap_err();
+    let error = Box::pin(verify::run(
+        &target,
+        Level::Checks,
+        &verify::Options::default(),
+        &verify::Progress::default(),
+    ))
+    .await
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Retry);
     let denied = faulty(Rule::always(Fault::Denied).on(On::Read).below(names::PACKS));
     let target = Target::keyless(Arc::clone(&denied.vault.backend), denied.id());
-    let error = Box::pin(verify::run(&target, Level::Checks, &verify::Options::default(), &verify::Progress::default())).await.unwrap_err();
+    let error = Box::pin(verify::run(
+        &target,
+        Level::Checks,
+        &verify::Options::default(),
+        &verify::Progress::default(),
+    ))
+    .await
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
 }
 
@@ -343,9 +528,13 @@ async fn every_flipped_byte_of_a_small_vault_is_found_by_contents() {
             stage.memory.replace(&name, flipped);
             let report = stage.verify(Level::Contents).await;
             assert!(!report.findings.is_empty(), "byte {at} of {name}");
-            assert!(report.findings.iter().all(|finding| finding.object == name), "byte {at} of {name}: {:#?}", report.findings);
+            assert!(
+                report.findings.iter().all(|finding| finding.object == name),
+                "byte {at} of {name}: {:#?}",
+                report.findings
+            );
         }
         stage.memory.replace(&name, bytes);
     }
-    assert!(stage.index.len().await.unwrap() > 0);
+    assert!(stage.index.count().await.unwrap() > 0);
 }

@@ -30,7 +30,11 @@ struct Yes(AtomicU64);
 impl Control for Yes {
     async fn open_session(&self, _: OpenSession) -> Result<Session, ControlError> {
         let session = SessionId(self.0.fetch_add(1, Ordering::Relaxed));
-        Ok(Session { cluster: ClusterId(1), session, start_epoch: 0 })
+        Ok(Session {
+            cluster: ClusterId(1),
+            session,
+            start_epoch: 0,
+        })
     }
 
     async fn commit(&self, _: Commit) -> Result<(), ControlError> {
@@ -66,8 +70,18 @@ impl Bench {
         let vault = Arc::new(Vault::new(VaultId::random(), Profile::default(), backend, keyring));
         let index = Arc::new(MemoryIndex::new());
         let reader = Arc::new(VaultReader::new(Arc::clone(&vault), Some(Arc::clone(&index) as _)));
-        let engine = Engine { vault, reader, index, control: Arc::new(Yes::default()) };
-        Self { engine, store, folder: tempfile::tempdir().unwrap(), item: ItemId::random() }
+        let engine = Engine {
+            vault,
+            reader,
+            index,
+            control: Arc::new(Yes::default()),
+        };
+        Self {
+            engine,
+            store,
+            folder: tempfile::tempdir().unwrap(),
+            item: ItemId::random(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,7 +92,11 @@ impl Bench {
         let mut list = Vec::new();
         for (name, path) in disks {
             let source = source::open(&SourceSpec::new(*path)).await.unwrap();
-            list.push(BackupDisk { name: (*name).to_owned(), source, changes: changes.clone() });
+            list.push(BackupDisk {
+                name: (*name).to_owned(),
+                source,
+                changes: changes.clone(),
+            });
         }
         let request = BackupRequest {
             item: self.item,
@@ -98,7 +116,11 @@ impl Bench {
     async fn restore(&self, manifest: &Manifest, disk: usize, to: &Path, in_place: bool) -> RestoreOutcome {
         let root = manifest.disks[disk].root;
         let spec = SinkSpec::new(to, root.size);
-        let sink = if in_place { sink::open_in_place(&spec).await } else { sink::create(&spec).await };
+        let sink = if in_place {
+            sink::open_in_place(&spec).await
+        } else {
+            sink::create(&spec).await
+        };
         let request = RestoreRequest {
             disk: manifest.disks[disk].name.clone(),
             root,
@@ -144,13 +166,31 @@ fn write_disk(path: &Path, size: u64, seed: u64) {
 }
 
 fn assert_equal(a: &Path, b: &Path) {
-    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "{} differs from {}", a.display(), b.display());
+    assert!(
+        std::fs::read(a).unwrap() == std::fs::read(b).unwrap(),
+        "{} differs from {}",
+        a.display(),
+        b.display()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disks_of_any_size_come_back_byte_for_byte() {
     let bench = Bench::new();
-    for (i, size) in [1, 512, 4096, 4097, SEGMENT - 1, SEGMENT, SEGMENT + 512, 5 * SEGMENT + 12_345, 70 * SEGMENT].into_iter().enumerate() {
+    for (i, size) in [
+        1,
+        512,
+        4096,
+        4097,
+        SEGMENT - 1,
+        SEGMENT,
+        SEGMENT + 512,
+        5 * SEGMENT + 12_345,
+        70 * SEGMENT,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let path = bench.path(&format!("disk{i}"));
         write_disk(&path, size, i as u64 + 99);
         let outcome = bench.back_up(&[("vda", &path)], None, Changes::Unknown).await;
@@ -168,12 +208,16 @@ async fn an_unchanged_disk_costs_its_reading_one_manifest_and_no_lookup() {
     write_disk(&path, 40 * SEGMENT + 777, 5);
     let first = bench.back_up(&[("vda", &path)], None, Changes::Unknown).await;
     let objects = bench.store.objects().len();
-    let second = bench.back_up(&[("vda", &path)], Some(&first.manifest), Changes::Unknown).await;
+    let second = bench
+        .back_up(&[("vda", &path)], Some(&first.manifest), Changes::Unknown)
+        .await;
     assert_eq!(second.manifest.disks[0].root, first.manifest.disks[0].root);
     assert_eq!(second.counts.lookups, 0);
     assert_eq!(second.counts.bytes_read, first.counts.bytes_read);
     assert_eq!(bench.store.objects().len(), objects + 1, "only a manifest");
-    let third = bench.back_up(&[("vda", &path)], Some(&first.manifest), Changes::Only(Vec::new())).await;
+    let third = bench
+        .back_up(&[("vda", &path)], Some(&first.manifest), Changes::Only(Vec::new()))
+        .await;
     assert_eq!(third.manifest.disks[0].root, first.manifest.disks[0].root);
     assert_eq!(third.counts.bytes_read, 0, "nothing changed, nothing is read");
 }
@@ -192,10 +236,21 @@ async fn known_changes_read_little_and_give_the_recipe_of_a_full_read() {
         file.write_all_at(&vec![value; length as usize], offset).unwrap();
         changes.push(Extent { offset, length });
     }
-    let read_all = bench.back_up(&[("vda", &path)], Some(&first.manifest), Changes::Unknown).await;
-    let read_changed = bench.back_up(&[("vda", &path)], Some(&first.manifest), Changes::Only(changes)).await;
-    assert_eq!(read_changed.manifest.disks[0].root.id, read_all.manifest.disks[0].root.id);
-    assert!(read_changed.counts.bytes_read < 20 * 400_000, "read {}", read_changed.counts.bytes_read);
+    let read_all = bench
+        .back_up(&[("vda", &path)], Some(&first.manifest), Changes::Unknown)
+        .await;
+    let read_changed = bench
+        .back_up(&[("vda", &path)], Some(&first.manifest), Changes::Only(changes))
+        .await;
+    assert_eq!(
+        read_changed.manifest.disks[0].root.id,
+        read_all.manifest.disks[0].root.id
+    );
+    assert!(
+        read_changed.counts.bytes_read < 20 * 400_000,
+        "read {}",
+        read_changed.counts.bytes_read
+    );
     let target = bench.path("back");
     bench.restore(&read_changed.manifest, 0, &target, false).await;
     assert_equal(&path, &target);
@@ -209,7 +264,9 @@ async fn equal_disks_are_stored_once_even_within_one_session() {
     let one = bench.back_up(&[("a", &path)], None, Changes::Unknown).await;
     // The same keys: other keys would cut elsewhere.
     let clones = Bench::with_keys(bench.engine.vault.keyring.clone());
-    let two = clones.back_up(&[("a", &path), ("b", &path)], None, Changes::Unknown).await;
+    let two = clones
+        .back_up(&[("a", &path), ("b", &path)], None, Changes::Unknown)
+        .await;
     assert_eq!(two.counts.bytes_new, one.counts.bytes_new);
     let target = clones.path("back");
     clones.restore(&two.manifest, 1, &target, false).await;

@@ -77,7 +77,11 @@ impl FileConfig {
                 text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
             });
             CliError::Settings {
-                problems: vec![format!("{} line {line}: {}", path.display(), error.message())],
+                problems: vec![format!(
+                    "{} line {line}: {}",
+                    path.display(),
+                    without_value(error.message())
+                )],
             }
         })
     }
@@ -104,6 +108,20 @@ impl FileConfig {
             }
         }
         problems
+    }
+}
+
+/// A message of the parser without the value that it may repeat: `invalid type: string "…", expected u32`.
+fn without_value(message: &str) -> String {
+    let Some((what, rest)) = message.split_once(": ") else {
+        return message.to_owned();
+    };
+    if !what.starts_with("invalid ") {
+        return message.to_owned();
+    }
+    match rest.rsplit_once("expected ") {
+        Some((_, expected)) => format!("{what}, expected {expected}"),
+        None => what.to_owned(),
     }
 }
 

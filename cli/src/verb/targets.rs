@@ -57,6 +57,9 @@ fn file_name(disk: &str, format: DiskFormat, at: usize) -> String {
             }
         }
     }
+    if name.is_empty() {
+        name.push('%');
+    }
     let extension = format.name();
     if name.len() + 1 + extension.len() > FILE_NAME_MAX {
         // What is cut off may be what told two names apart: the disk's number does.

@@ -139,9 +139,9 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                todo.push(path)
+                todo.push(path);
             } else {
-                found.push(path)
+                found.push(path);
             }
         }
     }

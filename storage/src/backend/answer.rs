@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -145,8 +146,12 @@ fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dy
 /// A certificate that nobody vouches for, or a server that speaks no TLS: rustls says so by this kind, and asking again does not help.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
     sources(error)
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::InvalidData)
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            // An error inside an error of I/O is not among its sources; only this shows it.
+            std::iter::successors(Some(error), |error| error.get_ref()?.downcast_ref::<io::Error>())
+                .any(|error| error.kind() == io::ErrorKind::InvalidData)
+        })
 }
 
 /// Makes connections whose answers are read.

@@ -271,7 +271,7 @@ impl Suite {
             assert!(
                 matches!(&error, BackendError::NotFound { name: told } if *told == name),
                 "{error:?}"
-            )
+            );
         };
         missing(self.backend.read(&name, 10).await.expect_err("missing"));
         missing(self.backend.read_range(&name, 0..1).await.expect_err("missing"));
@@ -305,7 +305,7 @@ impl Suite {
                 assert!(
                     matches!(result, Err(BackendError::Refused { .. })),
                     "{bad:?} was taken: {result:?}"
-                )
+                );
             };
             refused(self.backend.create(bad, &[]).await);
             refused(self.backend.read(bad, 1).await.map(drop));

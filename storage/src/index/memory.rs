@@ -115,7 +115,7 @@ impl ChunkIndex for MemoryIndex {
         Ok(self.lock().damage.iter().copied().collect())
     }
 
-    async fn len(&self) -> Result<u64, IndexError> {
+    async fn count(&self) -> Result<u64, IndexError> {
         Ok(self.lock().entries.len() as u64)
     }
 }

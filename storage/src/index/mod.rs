@@ -139,5 +139,5 @@ pub trait ChunkIndex: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the index cannot be asked.
-    async fn len(&self) -> Result<u64, IndexError>;
+    async fn count(&self) -> Result<u64, IndexError>;
 }

@@ -16,7 +16,9 @@ mod wrap;
 pub use file::{KeyFile, create_secret};
 pub use keyring::{Generation, GenerationKeys, Key, Keyring};
 pub use kit::RecoveryKit;
-pub use opening::{Change, Draft, Ignored, Opened, RevisionObject, Stamp, first_revision, names_slot_kind, open_revisions};
+pub use opening::{
+    Change, Draft, Ignored, Opened, RevisionObject, Stamp, first_revision, names_slot_kind, open_revisions,
+};
 pub use revision::{ObjectHash, Revision};
 pub use slot::{Grant, NewSlot, SLOT_NAME_MAX, SlotInfo, SlotKind};
 pub use unlock::{PASSPHRASE_MAX, PASSPHRASE_MIN, PassphraseCost, Unlock};

@@ -124,7 +124,10 @@ pub fn first_revision(
 
 /// Whether any readable revision names a slot of this kind. Not proven by any key: only to know what a person can be asked for.
 pub fn names_slot_kind(vault: VaultId, objects: &[RevisionObject], kind: super::SlotKind) -> bool {
-    let mut readable = objects.iter().take(KEY_REVISIONS_MAX).filter_map(|o| Decoded::read(vault, &o.name, &o.bytes).ok());
+    let mut readable = objects
+        .iter()
+        .take(KEY_REVISIONS_MAX)
+        .filter_map(|o| Decoded::read(vault, &o.name, &o.bytes).ok());
     readable.any(|decoded| decoded.revision.slots().any(|slot| slot.kind == kind))
 }
 

@@ -313,7 +313,7 @@ fn of_two_revisions_of_one_number_the_higher_claim_counts_and_no_generation_is_l
         let kept = opened.superseded(&[late.object.clone(), taker.object.clone(), next.object.clone()]);
         assert_eq!(
             kept,
-            [taker.object.name.clone()],
+            std::slice::from_ref(&taker.object.name),
             "the revision that lost has keys that no other has"
         );
     }
@@ -602,7 +602,7 @@ fn bodies_over_the_bounds_are_refused() {
         ("no slots", |b| b.slots.clear()),
         ("many slots", |b| b.slots = vec![b.slots[0].clone(); KEY_SLOTS_MAX + 1]),
         ("a million empty slots", |b| {
-            b.slots = vec![stored::KeySlot::default(); 500_000]
+            b.slots = vec![stored::KeySlot::default(); 500_000];
         }),
         ("equal names", |b| b.slots.push(b.slots[0].clone())),
         ("no generations", |b| b.generations.clear()),

@@ -63,7 +63,7 @@ impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
         if let Some(value) = cell.get() {
             return Ok(value.clone());
         }
-        let fetched = cell.get_or_try_init(|| fetch()).await.cloned();
+        let fetched = cell.get_or_try_init(fetch).await.cloned();
         let mut state = self.state.lock().expect("no panic while held");
         match &fetched {
             Ok(value) => {

@@ -32,7 +32,9 @@ pub struct VaultReader {
 
 impl std::fmt::Debug for VaultReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VaultReader").field("vault", &self.vault).finish_non_exhaustive()
+        f.debug_struct("VaultReader")
+            .field("vault", &self.vault)
+            .finish_non_exhaustive()
     }
 }
 

@@ -86,6 +86,8 @@ pub enum Spot {
     Frame(PackId, u32),
     /// Frames of a pack that start in that range (from, to before), when no footer says where they are.
     Range(PackId, u32, u32),
+    /// A place in the frame that starts at that offset, where not what a recipe expects lies. The rest of the frame is as it must be.
+    Place(PackId, u32, u32),
     /// Footer or trailer of a pack: what the frames hold can be read, but is listed only by an index segment.
     Footer(PackId),
 }
@@ -95,7 +97,11 @@ impl Spot {
     pub fn pack(&self) -> Option<PackId> {
         match self {
             Self::Object(_) => None,
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => Some(*pack),
+            Self::Pack(pack)
+            | Self::Frame(pack, _)
+            | Self::Range(pack, ..)
+            | Self::Place(pack, ..)
+            | Self::Footer(pack) => Some(*pack),
         }
     }
 
@@ -103,7 +109,11 @@ impl Spot {
     pub fn object(&self) -> String {
         match self {
             Self::Object(name) => name.clone(),
-            Self::Pack(pack) | Self::Frame(pack, _) | Self::Range(pack, ..) | Self::Footer(pack) => names::pack(*pack),
+            Self::Pack(pack)
+            | Self::Frame(pack, _)
+            | Self::Range(pack, ..)
+            | Self::Place(pack, ..)
+            | Self::Footer(pack) => names::pack(*pack),
         }
     }
 }
@@ -133,7 +143,11 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn format(spot: Spot, error: &FormatError) -> Self {
-        Self { spot, kind: FindingKind::of_format(error), what: error.to_string() }
+        Self {
+            spot,
+            kind: FindingKind::of_format(error),
+            what: error.to_string(),
+        }
     }
 }
 
@@ -160,7 +174,14 @@ impl Drafts {
             self.dropped += 1;
             return;
         }
-        self.spots.insert(fault.spot, Draft { kind: fault.kind, what: fault.what, harms: BTreeSet::new() });
+        self.spots.insert(
+            fault.spot,
+            Draft {
+                kind: fault.kind,
+                what: fault.what,
+                harms: BTreeSet::new(),
+            },
+        );
     }
 
     pub(super) fn harm(&mut self, spot: &Spot, point: PointId) {
@@ -191,7 +212,11 @@ impl Drafts {
 
     /// Packs with any damage, be it to their footers.
     pub(super) fn damaged_packs(&self) -> BTreeSet<PackId> {
-        self.spots.iter().filter(|(_, draft)| draft.kind.is_damage()).filter_map(|(spot, _)| spot.pack()).collect()
+        self.spots
+            .iter()
+            .filter(|(_, draft)| draft.kind.is_damage())
+            .filter_map(|(spot, _)| spot.pack())
+            .collect()
     }
 
     /// One finding for each object and kind, with all its spots.
@@ -202,11 +227,21 @@ impl Drafts {
             let what = match &spot {
                 Spot::Frame(_, offset) => format!("frame at {offset}: {}", draft.what),
                 Spot::Range(_, start, _) => format!("frames from {start} on: {}", draft.what),
+                Spot::Place(_, offset, _) => format!("frame at {offset}: {}", draft.what),
                 Spot::Footer(_) => format!("footer: {}", draft.what),
                 _ => draft.what,
             };
             let (finding, harms) = findings.entry((object.clone(), draft.kind)).or_insert_with(|| {
-                (Finding { kind: draft.kind, object, what, spots: Vec::new(), harms: Vec::new() }, BTreeSet::new())
+                (
+                    Finding {
+                        kind: draft.kind,
+                        object,
+                        what,
+                        spots: Vec::new(),
+                        harms: Vec::new(),
+                    },
+                    BTreeSet::new(),
+                )
             });
             finding.spots.push(spot);
             harms.extend(draft.harms);
@@ -241,7 +276,7 @@ struct DamagedPack {
 impl Damaged {
     pub(super) fn add(&mut self, spot: &Spot) {
         match spot {
-            Spot::Object(_) | Spot::Footer(_) => {}
+            Spot::Object(_) | Spot::Footer(_) | Spot::Place(..) => {}
             Spot::Pack(pack) => self.packs.entry(*pack).or_default().whole = true,
             Spot::Frame(pack, offset) => {
                 self.packs.entry(*pack).or_default().frames.insert(*offset);
@@ -277,11 +312,22 @@ mod tests {
     use crate::ids::{ClusterId, PartId, SessionId, Writer};
 
     fn pack(seq: u32) -> PackId {
-        PackId { writer: Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) }, seq }
+        PackId {
+            writer: Writer {
+                cluster: ClusterId(1),
+                session: SessionId(2),
+                part: PartId(3),
+            },
+            seq,
+        }
     }
 
     fn fault(spot: Spot, kind: FindingKind) -> Fault {
-        Fault { spot, kind, what: String::from("checksum of frame differs") }
+        Fault {
+            spot,
+            kind,
+            what: String::from("checksum of frame differs"),
+        }
     }
 
     #[test]
@@ -298,7 +344,10 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].harms, [one, two]);
         assert_eq!(findings[0].object, names::pack(pack(0)));
-        assert_eq!(findings[0].what, "frame at 96: checksum of frame differs (and 1 more places)");
+        assert_eq!(
+            findings[0].what,
+            "frame at 96: checksum of frame differs (and 1 more places)"
+        );
     }
 
     #[test]
@@ -309,7 +358,14 @@ mod tests {
         drafts.add(fault(Spot::Footer(pack(2)), FindingKind::Corrupt));
         drafts.add(fault(Spot::Pack(pack(3)), FindingKind::Unsupported));
         let damaged = drafts.damaged();
-        let at = |seq, frame_offset| damaged.at(Location { pack: pack(seq), frame_offset, frame_length: 100, place: 0 });
+        let at = |seq, frame_offset| {
+            damaged.at(Location {
+                pack: pack(seq),
+                frame_offset,
+                frame_length: 100,
+                place: 0,
+            })
+        };
         assert_eq!(at(0, 700), Some(Spot::Pack(pack(0))));
         assert_eq!(at(1, 96), Some(Spot::Frame(pack(1), 96)));
         assert_eq!(at(1, 97), None);

@@ -48,9 +48,19 @@ impl Marks {
 /// `references` are what recipes expect in damaged places.
 ///
 /// What the store did not give for other reasons than damage, and what a newer version wrote, is not marked.
-pub fn plan_marks(findings: &[Finding], footers: &BTreeMap<PackId, Footer>, references: &BTreeSet<(ChunkId, Location)>) -> Marks {
+pub fn plan_marks(
+    findings: &[Finding],
+    footers: &BTreeMap<PackId, Footer>,
+    references: &BTreeSet<(ChunkId, Location)>,
+) -> Marks {
     let mut damage = BTreeSet::new();
+    let mut places = BTreeSet::new();
     for finding in findings {
+        // The rest of such a frame is good, but nothing new is to be inherited from leaves that expect what is not there.
+        places.extend(finding.spots.iter().filter_map(|spot| match spot {
+            Spot::Place(pack, offset, place) => Some((*pack, *offset, *place)),
+            _ => None,
+        }));
         if matches!(finding.kind, FindingKind::Unsupported | FindingKind::Unreadable) {
             continue;
         }
@@ -62,26 +72,33 @@ pub fn plan_marks(findings: &[Finding], footers: &BTreeMap<PackId, Footer>, refe
                 Spot::Range(pack, ..) => damage.insert((*pack, None)),
                 Spot::Footer(pack) if !footers.contains_key(pack) => damage.insert((*pack, None)),
                 // Pieces are read without footers.
-                Spot::Footer(_) | Spot::Object(_) => false,
+                Spot::Footer(_) | Spot::Object(_) | Spot::Place(..) => false,
             };
         }
     }
     let is_in = |at: &Location| damage.contains(&(at.pack, None)) || damage.contains(&(at.pack, Some(at.frame_offset)));
+    let is_at = |at: &Location| places.contains(&(at.pack, at.frame_offset, at.place));
     let packs: BTreeSet<PackId> = damage.iter().map(|(pack, _)| *pack).collect();
-    let listed = packs.iter().filter_map(|pack| footers.get(pack).map(|footer| footer.entries(*pack))).flatten();
+    let listed = packs
+        .iter()
+        .filter_map(|pack| footers.get(pack).map(|footer| footer.entries(*pack)))
+        .flatten();
     let mut lost = BTreeSet::new();
     let mut is_cut = false;
-    for (id, at) in listed.chain(references.iter().copied()) {
-        if !is_in(&at) {
-            continue;
-        }
+    let referred = references.iter().copied().filter(|(_, at)| is_in(at) || is_at(at));
+    for (id, at) in listed.filter(|(_, at)| is_in(at)).chain(referred) {
         if lost.len() >= LOST_MAX {
             is_cut = true;
             break;
         }
         lost.insert((id, at));
     }
-    Marks { lost: lost.into_iter().collect(), damage: damage.into_iter().collect(), is_cut }
+    damage.extend(places.into_iter().map(|(pack, offset, _)| (pack, Some(offset))));
+    Marks {
+        lost: lost.into_iter().collect(),
+        damage: damage.into_iter().collect(),
+        is_cut,
+    }
 }
 
 #[cfg(test)]
@@ -92,11 +109,24 @@ mod tests {
     use crate::seal::FrameKind;
 
     fn pack(seq: u32) -> PackId {
-        PackId { writer: Writer { cluster: ClusterId(1), session: SessionId(2), part: PartId(3) }, seq }
+        PackId {
+            writer: Writer {
+                cluster: ClusterId(1),
+                session: SessionId(2),
+                part: PartId(3),
+            },
+            seq,
+        }
     }
 
     fn finding(kind: FindingKind, spot: Spot) -> Finding {
-        Finding { kind, object: spot.object(), what: String::new(), spots: vec![spot], harms: Vec::new() }
+        Finding {
+            kind,
+            object: spot.object(),
+            what: String::new(),
+            spots: vec![spot],
+            harms: Vec::new(),
+        }
     }
 
     fn footer() -> Footer {
@@ -107,7 +137,9 @@ mod tests {
             plain_length: 8192,
             pieces: vec![(1, ChunkId([id; 32])), (1, ChunkId([id + 1; 32]))],
         };
-        Footer { frames: vec![frame(96, 10), frame(196, 20)] }
+        Footer {
+            frames: vec![frame(96, 10), frame(196, 20)],
+        }
     }
 
     fn lost(marks: &Marks) -> Vec<(u8, u32)> {
@@ -117,27 +149,75 @@ mod tests {
     #[test]
     fn of_a_damaged_frame_its_own_pieces_are_lost_and_of_a_pack_all() {
         let footers = BTreeMap::from([(pack(0), footer()), (pack(1), footer())]);
-        let marks = plan_marks(&[finding(FindingKind::Corrupt, Spot::Frame(pack(0), 196))], &footers, &BTreeSet::new());
+        let marks = plan_marks(
+            &[finding(FindingKind::Corrupt, Spot::Frame(pack(0), 196))],
+            &footers,
+            &BTreeSet::new(),
+        );
         assert_eq!(lost(&marks), [(20, 0), (21, 1)]);
         assert_eq!(marks.damage, [(pack(0), Some(196))]);
-        let marks = plan_marks(&[finding(FindingKind::Missing, Spot::Pack(pack(1)))], &footers, &BTreeSet::new());
+        let marks = plan_marks(
+            &[finding(FindingKind::Missing, Spot::Pack(pack(1)))],
+            &footers,
+            &BTreeSet::new(),
+        );
         assert_eq!(marks.lost.len(), 4);
         assert_eq!(marks.damage, [(pack(1), None)]);
     }
 
     #[test]
     fn what_recipes_expect_in_a_damaged_place_is_lost_also_without_a_footer() {
-        let at = |seq| Location { pack: pack(seq), frame_offset: 96, frame_length: 100, place: 3 };
+        let at = |seq| Location {
+            pack: pack(seq),
+            frame_offset: 96,
+            frame_length: 100,
+            place: 3,
+        };
         let references = BTreeSet::from([(ChunkId([7; 32]), at(0)), (ChunkId([8; 32]), at(1))]);
-        let marks = plan_marks(&[finding(FindingKind::Missing, Spot::Pack(pack(0)))], &BTreeMap::new(), &references);
+        let marks = plan_marks(
+            &[finding(FindingKind::Missing, Spot::Pack(pack(0)))],
+            &BTreeMap::new(),
+            &references,
+        );
         assert_eq!(marks.lost, [(ChunkId([7; 32]), at(0))]);
+    }
+
+    #[test]
+    fn of_a_place_where_something_else_lies_only_what_was_expected_is_lost() {
+        let at = |place| Location {
+            pack: pack(0),
+            frame_offset: 96,
+            frame_length: 100,
+            place,
+        };
+        let references = BTreeSet::from([(ChunkId([7; 32]), at(0)), (ChunkId([8; 32]), at(1))]);
+        let footers = BTreeMap::from([(pack(0), footer())]);
+        let marks = plan_marks(
+            &[finding(FindingKind::Dangling, Spot::Place(pack(0), 96, 1))],
+            &footers,
+            &references,
+        );
+        assert_eq!(marks.lost, [(ChunkId([8; 32]), at(1))]);
+        assert_eq!(
+            marks.damage,
+            [(pack(0), Some(96))],
+            "no leaf that expects it is inherited"
+        );
     }
 
     #[test]
     fn a_footer_or_an_unreachable_pack_or_a_newer_version_loses_nothing() {
         let footers = BTreeMap::from([(pack(0), footer())]);
-        let blind = plan_marks(&[finding(FindingKind::Corrupt, Spot::Footer(pack(1)))], &footers, &BTreeSet::new());
-        assert_eq!(blind.damage, [(pack(1), None)], "without any footer nothing new is to rely on the pack");
+        let blind = plan_marks(
+            &[finding(FindingKind::Corrupt, Spot::Footer(pack(1)))],
+            &footers,
+            &BTreeSet::new(),
+        );
+        assert_eq!(
+            blind.damage,
+            [(pack(1), None)],
+            "without any footer nothing new is to rely on the pack"
+        );
         let findings = [
             finding(FindingKind::Corrupt, Spot::Footer(pack(0))),
             finding(FindingKind::Unreadable, Spot::Pack(pack(0))),

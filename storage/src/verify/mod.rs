@@ -109,7 +109,10 @@ pub struct UnknownLevel(pub String);
 impl FromStr for Level {
     type Err = UnknownLevel;
     fn from_str(name: &str) -> Result<Self, UnknownLevel> {
-        Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| UnknownLevel(name.chars().take(40).collect()))
+        Self::ALL
+            .into_iter()
+            .find(|level| level.name() == name)
+            .ok_or_else(|| UnknownLevel(name.chars().take(40).collect()))
     }
 }
 
@@ -147,19 +150,32 @@ pub struct Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("id", &self.id).field("has_keys", &self.vault.is_some()).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("id", &self.id)
+            .field("has_keys", &self.vault.is_some())
+            .finish_non_exhaustive()
     }
 }
 
 impl Target {
     /// A vault without its keys.
     pub fn keyless(backend: Arc<dyn Backend>, id: VaultId) -> Self {
-        Self { backend, id, vault: None, index: None }
+        Self {
+            backend,
+            id,
+            vault: None,
+            index: None,
+        }
     }
 
     /// An opened vault. The index, if given, is asked for pieces that are no longer where recipes say: what was stored again heals older points too.
     pub fn opened(vault: Arc<Vault>, index: Option<Arc<dyn ChunkIndex>>) -> Self {
-        Self { backend: Arc::clone(&vault.backend), id: vault.id, vault: Some(vault), index }
+        Self {
+            backend: Arc::clone(&vault.backend),
+            id: vault.id,
+            vault: Some(vault),
+            index,
+        }
     }
 }
 
@@ -211,12 +227,18 @@ impl Report {
 
     /// Whether something was written by a newer version.
     pub fn has_unsupported(&self) -> bool {
-        self.findings.iter().any(|finding| finding.kind == FindingKind::Unsupported)
+        self.findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::Unsupported)
     }
 
     /// All points that are harmed.
     pub fn harmed(&self) -> BTreeSet<PointId> {
-        self.findings.iter().filter(|finding| finding.kind.is_damage()).flat_map(|finding| finding.harms.iter().copied()).collect()
+        self.findings
+            .iter()
+            .filter(|finding| finding.kind.is_damage())
+            .flat_map(|finding| finding.harms.iter().copied())
+            .collect()
     }
 }
 
@@ -227,8 +249,16 @@ impl Report {
 pub async fn run(target: &Target, level: Level, options: &Options, progress: &Progress) -> Result<Report> {
     let is_narrow = matches!(options.scope, Scope::Item(_) | Scope::Point(_));
     if target.vault.is_none() && (level.needs_keys() || is_narrow) {
-        let why = if is_narrow { "only recipes tell which packs a point needs".to_owned() } else { format!("level {level} opens objects") };
-        return Err(KeyError::None { vault: target.id.to_string(), why }.into());
+        let why = if is_narrow {
+            "only recipes tell which packs a point needs".to_owned()
+        } else {
+            format!("level {level} opens objects")
+        };
+        return Err(KeyError::None {
+            vault: target.id.to_string(),
+            why,
+        }
+        .into());
     }
     let mut scan = Scan::new(target, progress);
     progress.begin(Phase::Names, 0, 0);
@@ -264,8 +294,12 @@ pub async fn run(target: &Target, level: Level, options: &Options, progress: &Pr
             Scope::Pack(_) => Vec::new(),
             Scope::Item(_) | Scope::Point(_) => {
                 let lengths = scan.names.points();
-                let chosen = points.iter().flat_map(|(item, points)| points.iter().map(move |point| (*item, *point)));
-                chosen.map(|(item, point)| (object_names::point(item, point), lengths[&item][&point])).collect()
+                let chosen = points
+                    .iter()
+                    .flat_map(|(item, points)| points.iter().map(move |point| (*item, *point)));
+                chosen
+                    .map(|(item, point)| (object_names::point(item, point), lengths[&item][&point]))
+                    .collect()
             }
         };
         scan.check_small(small, level).await?;
@@ -290,7 +324,11 @@ async fn list(scan: &mut Scan<'_>, options: &Options) -> Result<()> {
             use object_names::{CATALOG, CLUSTER, HEADER, INDEX, KEYS, PACKS, POINTS};
             // Segments and points before packs: what a backup writes meanwhile has its packs listed before it is missed.
             scan.list(&[POINTS, INDEX, PACKS, KEYS, CLUSTER, CATALOG]).await?;
-            scan.find(Spot::Object(HEADER.to_owned()), "without it nobody knows how the vault's disks are cut").await?;
+            scan.find(
+                Spot::Object(HEADER.to_owned()),
+                "without it nobody knows how the vault's disks are cut",
+            )
+            .await?;
             if !scan.progress.is_stopped() {
                 scan.read_segments().await?;
                 scan.judge_names().await?;
@@ -304,7 +342,10 @@ async fn list(scan: &mut Scan<'_>, options: &Options) -> Result<()> {
             }
             scan.find(Spot::Pack(pack), "it was asked for").await?;
         }
-        Scope::Item(item) => scan.list(&[&format!("{}{item}/", object_names::POINTS), object_names::INDEX]).await?,
+        Scope::Item(item) => {
+            scan.list(&[&format!("{}{item}/", object_names::POINTS), object_names::INDEX])
+                .await?;
+        }
         Scope::Point(_) => scan.list(&[object_names::POINTS, object_names::INDEX]).await?,
     }
     Ok(())
@@ -317,7 +358,11 @@ fn chosen_points(scan: &Scan<'_>, scope: Scope) -> BTreeMap<ItemId, Vec<PointId>
         Scope::Point(only) => only == point,
     };
     let chosen = scan.names.points().iter().map(|(item, points)| {
-        let points: Vec<PointId> = points.keys().copied().filter(|point| is_chosen(*item, *point)).collect();
+        let points: Vec<PointId> = points
+            .keys()
+            .copied()
+            .filter(|point| is_chosen(*item, *point))
+            .collect();
         (*item, points)
     });
     chosen.filter(|(_, points)| !points.is_empty()).collect()
@@ -326,18 +371,42 @@ fn chosen_points(scan: &Scan<'_>, scope: Scope) -> BTreeMap<ItemId, Vec<PointId>
 fn all_small(scan: &Scan<'_>) -> Vec<(String, u64)> {
     let names = &scan.names;
     let points = names.points().iter();
-    let points = points.flat_map(|(item, points)| points.iter().map(|(point, length)| (object_names::point(*item, *point), *length)));
+    let points = points.flat_map(|(item, points)| {
+        points
+            .iter()
+            .map(|(point, length)| (object_names::point(*item, *point), *length))
+    });
     let segments = names.segments().map(|(id, length)| (object_names::segment(id), length));
-    names.small().iter().map(|(name, length)| (name.clone(), *length)).chain(points).chain(segments).collect()
+    names
+        .small()
+        .iter()
+        .map(|(name, length)| (name.clone(), *length))
+        .chain(points)
+        .chain(segments)
+        .collect()
 }
 
-async fn walk(scan: &mut Scan<'_>, points: &BTreeMap<ItemId, Vec<PointId>>, resolves: bool, only: Option<PackId>, collects: bool) -> Result<Found> {
+async fn walk(
+    scan: &mut Scan<'_>,
+    points: &BTreeMap<ItemId, Vec<PointId>>,
+    resolves: bool,
+    only: Option<PackId>,
+    collects: bool,
+) -> Result<Found> {
     let (target, progress) = (scan.target, scan.progress);
-    let Some(vault) = &target.vault else { return Ok(Found::default()) };
+    let Some(vault) = &target.vault else {
+        return Ok(Found::default());
+    };
     progress.begin(if resolves { Phase::Recipes } else { Phase::Harm }, 0, 0);
     // The walk reads lengths of packs while manifests that do not open are noted.
     let names = std::mem::take(&mut scan.names);
-    let mut walk = Walk::new(Arc::clone(vault), target.index.clone(), &names, progress, scan.drafts.damaged());
+    let mut walk = Walk::new(
+        Arc::clone(vault),
+        target.index.clone(),
+        &names,
+        progress,
+        scan.drafts.damaged(),
+    );
     if resolves {
         walk = walk.resolving(only);
     }
@@ -370,12 +439,20 @@ fn take(scan: &mut Scan<'_>, found: Found, references: &mut BTreeSet<(crate::ids
     scan.checked.disks += found.disks;
     scan.checked.chunks += found.chunks;
     if found.moved > 0 {
-        scan.notes.push(format!("{} chunks lie elsewhere than recipes say, where the index knows them", found.moved));
+        scan.notes.push(format!(
+            "{} chunks lie elsewhere than recipes say, where the index knows them",
+            found.moved
+        ));
     }
     references.extend(found.references);
 }
 
-async fn finish(scan: Scan<'_>, level: Level, references: &BTreeSet<(crate::ids::ChunkId, crate::ids::Location)>, is_walked: bool) -> Result<Report> {
+async fn finish(
+    scan: Scan<'_>,
+    level: Level,
+    references: &BTreeSet<(crate::ids::ChunkId, crate::ids::Location)>,
+    is_walked: bool,
+) -> Result<Report> {
     let is_complete = !scan.progress.is_stopped();
     let damaged: BTreeSet<PackId> = scan.drafts.damaged_packs();
     let footers = match &scan.target.vault {
@@ -386,7 +463,11 @@ async fn finish(scan: Scan<'_>, level: Level, references: &BTreeSet<(crate::ids:
     let loses_pieces = !scan.drafts.damaged().is_empty();
     let findings_more = scan.drafts.dropped();
     let findings = scan.drafts.finish();
-    let mut marks = if has_keys { plan_marks(&findings, &footers, references) } else { Marks::default() };
+    let mut marks = if has_keys {
+        plan_marks(&findings, &footers, references)
+    } else {
+        Marks::default()
+    };
     marks.is_cut |= findings_more > 0 || references.len() > LOST_MAX;
     Ok(Report {
         level,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use super::finding::{Damaged, Fault, FindingKind, Spot};
+use super::finding::{Damaged, FINDINGS_MAX, Fault, FindingKind, Spot};
 use super::marks::LOST_MAX;
 use super::names::Names;
 use super::progress::Progress;
@@ -91,12 +91,20 @@ pub(super) struct Walk<'a> {
     resolves: bool,
     only: Option<PackId>,
     damaged: Damaged,
+    /// Packs whose footers cannot be read.
+    footless: BTreeSet<PackId>,
     patience: Patience,
     found: Found,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(vault: Arc<Vault>, index: Option<Arc<dyn ChunkIndex>>, names: &'a Names, progress: &'a Progress, damaged: Damaged) -> Self {
+    pub(super) fn new(
+        vault: Arc<Vault>,
+        index: Option<Arc<dyn ChunkIndex>>,
+        names: &'a Names,
+        progress: &'a Progress,
+        damaged: Damaged,
+    ) -> Self {
         let reader = Arc::new(VaultReader::new(Arc::clone(&vault), index.clone()));
         Self {
             vault,
@@ -108,6 +116,7 @@ impl<'a> Walk<'a> {
             resolves: false,
             only: None,
             damaged,
+            footless: BTreeSet::new(),
             patience: Patience::default(),
             found: Found::default(),
         }
@@ -155,7 +164,10 @@ impl<'a> Walk<'a> {
     async fn disk(&mut self, point: PointId, root: Root, before: Option<&Walked>) -> Result<Walked> {
         let source = Arc::clone(&self.reader) as Arc<dyn NodeSource>;
         let tree = Arc::new(Tree::new(root, self.vault.ids.clone(), source));
-        let mut walked = Walked { tree: Arc::clone(&tree), harmed: BTreeMap::new() };
+        let mut walked = Walked {
+            tree: Arc::clone(&tree),
+            harmed: BTreeMap::new(),
+        };
         let before = before.filter(|before| before.tree.root().depth == root.depth);
         let mut window: Vec<(u64, Child)> = Vec::new();
         let mut stack = vec![(root.depth, 0_u64, root.child)];
@@ -246,7 +258,14 @@ impl<'a> Walk<'a> {
         for reference in references {
             self.reach(reference.at.pack);
             if let Some(spot) = self.damaged.at(reference.at) {
-                doubtful.push((reference, Fault { spot, kind: FindingKind::Dangling, what: String::new() }));
+                doubtful.push((
+                    reference,
+                    Fault {
+                        spot,
+                        kind: FindingKind::Dangling,
+                        what: String::new(),
+                    },
+                ));
             } else if self.resolves && self.only.is_none_or(|only| only == reference.at.pack) {
                 packs.entry(reference.at.pack).or_default().push(reference);
             }
@@ -254,7 +273,11 @@ impl<'a> Walk<'a> {
         let wanted: Vec<PackId> = packs.keys().copied().collect();
         let this = &*self;
         let fetch = |pack| async move { (pack, this.footing(pack).await) };
-        let footings: Vec<_> = futures::stream::iter(wanted).map(fetch).buffered(READS_AT_ONCE).collect().await;
+        let footings: Vec<_> = futures::stream::iter(wanted)
+            .map(fetch)
+            .buffered(READS_AT_ONCE)
+            .collect()
+            .await;
         for (pack, footing) in footings {
             let footing = footing?;
             for reference in packs.remove(&pack).unwrap_or_default() {
@@ -262,7 +285,9 @@ impl<'a> Walk<'a> {
                     doubtful.push((reference, fault));
                 }
             }
-            if let Footing::Frames(fault) = footing.as_ref() {
+            if let Footing::Frames(fault) = footing.as_ref()
+                && self.footless.insert(pack)
+            {
                 self.found.faults.push(fault.clone());
             }
         }
@@ -300,7 +325,10 @@ impl<'a> Walk<'a> {
                 };
             }
         };
-        let found = rows.binary_search_by_key(&(at.frame_offset, at.place), |row| (row.frame_offset, row.place)).ok().map(|i| &rows[i]);
+        let found = rows
+            .binary_search_by_key(&(at.frame_offset, at.place), |row| (row.frame_offset, row.place))
+            .ok()
+            .map(|i| &rows[i]);
         let what = match found {
             Some(row) if row.id == id && row.kind == FrameKind::Data && row.frame_length == at.frame_length => {
                 if row.length == grains {
@@ -310,7 +338,11 @@ impl<'a> Walk<'a> {
             }
             _ => format!("chunk {id} does not lie at {} where the recipe says", at.place),
         };
-        Ok(Some(Fault { spot: Spot::Frame(at.pack, at.frame_offset), kind: FindingKind::Dangling, what }))
+        Ok(Some(Fault {
+            spot: Spot::Place(at.pack, at.frame_offset, at.place),
+            kind: FindingKind::Dangling,
+            what,
+        }))
     }
 
     /// Whether the index has each of these elsewhere, and it lies there.
@@ -321,7 +353,9 @@ impl<'a> Walk<'a> {
             let ids: Vec<ChunkId> = batch.iter().map(|(reference, _)| reference.id).collect();
             for (i, location) in index.locate(&ids).await?.into_iter().enumerate() {
                 let (reference, _) = &batch[i];
-                let Some(at) = location.filter(|at| *at != reference.at && self.damaged.at(*at).is_none()) else { continue };
+                let Some(at) = location.filter(|at| *at != reference.at && self.damaged.at(*at).is_none()) else {
+                    continue;
+                };
                 let footing = self.footing(at.pack).await?;
                 moved[start + i] = self.check(&footing, Reference { at, ..*reference }).await?.is_none();
             }
@@ -335,19 +369,36 @@ impl<'a> Walk<'a> {
             Footing::Rows(rows) => rows.len() + 16,
             _ => 16,
         };
-        self.footings.get(pack, weigh, async || self.read_footing(pack).await.map(Arc::new)).await
+        self.footings
+            .get(pack, weigh, async || self.read_footing(pack).await.map(Arc::new))
+            .await
     }
 
     async fn read_footing(&self, pack: PackId) -> Result<Footing> {
         let vault = &self.vault;
-        let error = match read_footer(vault.backend.as_ref(), &vault.keyring, vault.id, pack, self.names.pack_length(pack)).await {
+        let error = match read_footer(
+            vault.backend.as_ref(),
+            &vault.keyring,
+            vault.id,
+            pack,
+            self.names.pack_length(pack),
+        )
+        .await
+        {
             Ok((_, footer, _)) => {
                 let mut rows = Vec::new();
                 for frame in &footer.frames {
                     let mut place = 0_u32;
                     for (length, id) in &frame.pieces {
                         let (frame_offset, frame_length) = (frame.offset, frame.length);
-                        rows.push(Row { frame_offset, place, frame_length, length: *length, kind: frame.kind, id: *id });
+                        rows.push(Row {
+                            frame_offset,
+                            place,
+                            frame_length,
+                            length: *length,
+                            kind: frame.kind,
+                            id: *id,
+                        });
                         place += length;
                     }
                 }
@@ -355,24 +406,48 @@ impl<'a> Walk<'a> {
             }
             Err(error) => error,
         };
-        let Some(kind) = FindingKind::of(&error) else { return Err(error) };
+        let Some(kind) = FindingKind::of(&error) else {
+            return Err(error);
+        };
         match self.reader.pack_keys(pack).await {
-            Ok(_) => Ok(Footing::Frames(Fault { spot: Spot::Footer(pack), kind, what: error.chain() })),
+            Ok(_) => Ok(Footing::Frames(Fault {
+                spot: Spot::Footer(pack),
+                kind,
+                what: error.chain(),
+            })),
             Err(error) => {
-                let Some(kind) = FindingKind::of(&error) else { return Err(error) };
-                Ok(Footing::Gone(Fault { spot: Spot::Pack(pack), kind, what: error.chain() }))
+                let Some(kind) = FindingKind::of(&error) else {
+                    return Err(error);
+                };
+                Ok(Footing::Gone(Fault {
+                    spot: Spot::Pack(pack),
+                    kind,
+                    what: error.chain(),
+                }))
             }
         }
     }
 
     /// Says what an error met at a location means: of the whole pack, or of the frame.
     async fn fault_at(&self, at: Location, error: Error) -> Result<Fault> {
-        let Some(kind) = FindingKind::of(&error) else { return Err(error) };
+        let Some(kind) = FindingKind::of(&error) else {
+            return Err(error);
+        };
         match self.reader.pack_keys(at.pack).await {
-            Ok(_) => Ok(Fault { spot: Spot::Frame(at.pack, at.frame_offset), kind, what: error.chain() }),
+            Ok(_) => Ok(Fault {
+                spot: Spot::Frame(at.pack, at.frame_offset),
+                kind,
+                what: error.chain(),
+            }),
             Err(error) => {
-                let Some(kind) = FindingKind::of(&error) else { return Err(error) };
-                Ok(Fault { spot: Spot::Pack(at.pack), kind, what: error.chain() })
+                let Some(kind) = FindingKind::of(&error) else {
+                    return Err(error);
+                };
+                Ok(Fault {
+                    spot: Spot::Pack(at.pack),
+                    kind,
+                    what: error.chain(),
+                })
             }
         }
     }
@@ -390,6 +465,9 @@ impl<'a> Walk<'a> {
     }
 
     fn note(&mut self, fault: Fault) -> Result<()> {
+        if self.found.harms.contains_key(&fault.spot) || self.found.faults.len() > FINDINGS_MAX {
+            return Ok(());
+        }
         self.patience.met(&fault)?;
         if fault.kind.is_damage() {
             self.damaged.add(&fault.spot);
@@ -403,7 +481,11 @@ impl<'a> Walk<'a> {
         let spot = self.damaged.at(at)?;
         if let Some(index) = &self.index
             && let Ok(found) = index.locate(&[id]).await
-            && found.first().copied().flatten().is_some_and(|other| other != at && self.damaged.at(other).is_none())
+            && found
+                .first()
+                .copied()
+                .flatten()
+                .is_some_and(|other| other != at && self.damaged.at(other).is_none())
         {
             self.found.moved += 1;
             return None;
@@ -435,6 +517,11 @@ impl<'a> Walk<'a> {
 fn references_of(segment: u64, leaf: &Leaf) -> impl Iterator<Item = Reference> + '_ {
     leaf.entries.iter().filter_map(move |entry| match entry {
         Entry::Hole { .. } => None,
-        Entry::Chunk { grains, id, hint } => Some(Reference { segment, id: *id, at: *hint, grains: u32::from(*grains) }),
+        Entry::Chunk { grains, id, hint } => Some(Reference {
+            segment,
+            id: *id,
+            at: *hint,
+            grains: u32::from(*grains),
+        }),
     })
 }

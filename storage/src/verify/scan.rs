@@ -51,7 +51,12 @@ impl Patience {
             return Ok(());
         }
         let source = format!("{PATIENCE} objects one after another, the last: {}", fault.what).into();
-        Err(BackendError::Unavailable { operation: "read", name: fault.spot.object(), source }.into())
+        Err(BackendError::Unavailable {
+            operation: "read",
+            name: fault.spot.object(),
+            source,
+        }
+        .into())
     }
 
     fn read(&mut self) {
@@ -99,8 +104,14 @@ impl<'a> Scan<'a> {
 
     /// Takes an error met at a spot as a finding, unless it says nothing of the object.
     fn blame(&mut self, spot: Spot, error: Error) -> Result<()> {
-        let Some(kind) = FindingKind::of(&error) else { return Err(error) };
-        let fault = Fault { spot, kind, what: error.chain() };
+        let Some(kind) = FindingKind::of(&error) else {
+            return Err(error);
+        };
+        let fault = Fault {
+            spot,
+            kind,
+            what: error.chain(),
+        };
         self.patience.met(&fault)?;
         // A manifest harms the point that it is.
         let point = match &fault.spot {
@@ -116,7 +127,11 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn missing(&mut self, spot: Spot, what: &str) {
-        self.add(Fault { spot, kind: FindingKind::Missing, what: what.to_owned() });
+        self.add(Fault {
+            spot,
+            kind: FindingKind::Missing,
+            what: what.to_owned(),
+        });
     }
 
     /// Lists folders of the vault.
@@ -155,7 +170,9 @@ impl<'a> Scan<'a> {
         let mut reads = futures::stream::iter(wanted).map(read).buffer_unordered(2);
         while let Some((id, bytes)) = reads.next().await {
             let name = names::segment(id);
-            let entries = bytes.map_err(Error::from).and_then(|bytes| small::open_segment(vault, &name, &bytes));
+            let entries = bytes
+                .map_err(Error::from)
+                .and_then(|bytes| small::open_segment(vault, &name, &bytes));
             match entries {
                 Ok(entries) => {
                     self.patience.read();
@@ -164,7 +181,9 @@ impl<'a> Scan<'a> {
                             && found < entry.length
                         {
                             let footer = Footer::decode(&entry.footer).unwrap_or_default();
-                            cut_pack(entry.pack, found, &footer).into_iter().for_each(|fault| self.add(fault));
+                            cut_pack(entry.pack, found, &footer)
+                                .into_iter()
+                                .for_each(|fault| self.add(fault));
                         }
                         say.packs.insert(entry.pack, entry.length);
                     }
@@ -185,14 +204,30 @@ impl<'a> Scan<'a> {
     /// Judges the names of the whole vault.
     pub(super) async fn judge_names(&mut self) -> Result<()> {
         let suspects = self.names.suspects(self.segments.as_ref());
-        let finished = if suspects.is_empty() { BTreeSet::new() } else { self.finished(&suspects).await };
+        let finished = if suspects.is_empty() {
+            BTreeSet::new()
+        } else {
+            self.finished(&suspects).await
+        };
         let (faults, notes) = self.names.judge(&suspects, &finished, self.segments.as_ref());
         self.notes.extend(notes);
-        let compared = self.segments.as_ref().map(|say| self.names.compare(say)).unwrap_or_default();
+        let compared = self
+            .segments
+            .as_ref()
+            .map(|say| self.names.compare(say))
+            .unwrap_or_default();
         faults.into_iter().chain(compared).for_each(|fault| self.add(fault));
         self.notes.extend(self.names.notes());
-        if !self.names.small().keys().any(|name| names::parse_key_revision(name).is_some()) {
-            self.missing(Spot::Object(names::KEYS.to_owned()), "no key revision is there: nobody can open the vault");
+        if !self
+            .names
+            .small()
+            .keys()
+            .any(|name| names::parse_key_revision(name).is_some())
+        {
+            self.missing(
+                Spot::Object(names::KEYS.to_owned()),
+                "no key revision is there: nobody can open the vault",
+            );
         }
         Ok(())
     }
@@ -208,14 +243,22 @@ impl<'a> Scan<'a> {
         futures::stream::iter(points)
             .map(read)
             .buffer_unordered(SMALL_AT_ONCE)
-            .filter_map(async |header| header.map(|header| header.writer).filter(|writer| suspects.contains(writer)))
+            .filter_map(async |header| {
+                header
+                    .map(|header| header.writer)
+                    .filter(|writer| suspects.contains(writer))
+            })
             .collect()
             .await
     }
 
     /// Checks all objects but packs: those given, each of that length.
     pub(super) async fn check_small(&mut self, objects: Vec<(String, u64)>, level: Level) -> Result<()> {
-        self.progress.begin(Phase::Objects, objects.len() as u64, objects.iter().map(|(_, length)| length).sum());
+        self.progress.begin(
+            Phase::Objects,
+            objects.len() as u64,
+            objects.iter().map(|(_, length)| length).sum(),
+        );
         let (light, heavy): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(_, length)| *length <= SMALL);
         let backend = self.backend();
         for (objects, at_once) in [(light, SMALL_AT_ONCE), (heavy, 2)] {
@@ -231,7 +274,9 @@ impl<'a> Scan<'a> {
                         _ => small::check(self.target.id, &name, &bytes).map_err(Error::from),
                     },
                     // Revisions, catalogues and points are deleted while others work; segments are not.
-                    Err(BackendError::NotFound { .. }) if names::parse_segment(&name).is_none() && name != names::HEADER => {
+                    Err(BackendError::NotFound { .. })
+                        if names::parse_segment(&name).is_none() && name != names::HEADER =>
+                    {
                         self.notes.push(format!("{name} was deleted meanwhile"));
                         Ok(())
                     }
@@ -260,25 +305,50 @@ impl<'a> Scan<'a> {
         let depth = if level.opens() { Depth::Contents } else { Depth::Checks };
         if let Some(vault) = self.target.vault.clone() {
             let writers: BTreeSet<Writer> = packs.keys().map(|pack| pack.writer).collect();
-            let segments: Vec<PackId> = self.names.segments().map(|(id, _)| id).filter(|id| writers.contains(&id.writer)).collect();
+            let segments: Vec<PackId> = self
+                .names
+                .segments()
+                .map(|(id, _)| id)
+                .filter(|id| writers.contains(&id.writer))
+                .collect();
             for id in segments {
                 let name = names::segment(id);
                 // One that cannot be read is a finding elsewhere; its packs come with the rest.
-                let Ok(bytes) = self.backend().read(&name, small::LENGTH_MAX).await else { continue };
-                let Ok(entries) = small::open_segment(&vault, &name, &bytes) else { continue };
-                let group = entries.into_iter().filter_map(|entry| packs.remove(&entry.pack).map(|length| (entry.pack, length, Some(entry.footer))));
+                let Ok(bytes) = self.backend().read(&name, small::LENGTH_MAX).await else {
+                    continue;
+                };
+                let Ok(entries) = small::open_segment(&vault, &name, &bytes) else {
+                    continue;
+                };
+                let group = entries.into_iter().filter_map(|entry| {
+                    packs
+                        .remove(&entry.pack)
+                        .map(|length| (entry.pack, length, Some(entry.footer)))
+                });
                 self.check_group(group.collect(), depth, Some(&name)).await?;
                 if self.progress.is_stopped() {
                     return Ok(());
                 }
             }
         }
-        self.check_group(packs.into_iter().map(|(pack, length)| (pack, length, None)).collect(), depth, None).await
+        self.check_group(
+            packs.into_iter().map(|(pack, length)| (pack, length, None)).collect(),
+            depth,
+            None,
+        )
+        .await
     }
 
-    async fn check_group(&mut self, packs: Vec<(PackId, u64, Option<Bytes>)>, depth: Depth, segment: Option<&str>) -> Result<()> {
+    async fn check_group(
+        &mut self,
+        packs: Vec<(PackId, u64, Option<Bytes>)>,
+        depth: Depth,
+        segment: Option<&str>,
+    ) -> Result<()> {
         let target = self.target;
-        let check = |(pack, length, listed)| async move { (pack, length, check_pack(target, pack, length, depth, listed).await) };
+        let check = |(pack, length, listed)| async move {
+            (pack, length, check_pack(target, pack, length, depth, listed).await)
+        };
         let mut checks = futures::stream::iter(packs).map(check).buffer_unordered(PACKS_AT_ONCE);
         while let Some((pack, length, verdict)) = checks.next().await {
             match verdict {
@@ -287,9 +357,15 @@ impl<'a> Scan<'a> {
                     self.checked.packs += 1;
                     self.checked.frames += verdict.frames;
                     self.checked.pieces += verdict.pieces;
-                    if verdict.segment_differs && let Some(segment) = segment {
+                    if verdict.segment_differs
+                        && let Some(segment) = segment
+                    {
                         let what = format!("lists another footer for pack {pack} than the pack has");
-                        self.add(Fault { spot: Spot::Object(segment.to_owned()), kind: FindingKind::Corrupt, what });
+                        self.add(Fault {
+                            spot: Spot::Object(segment.to_owned()),
+                            kind: FindingKind::Corrupt,
+                            what,
+                        });
                     }
                     verdict.faults.into_iter().for_each(|fault| self.add(fault));
                 }
@@ -312,7 +388,9 @@ impl<'a> Scan<'a> {
             let bytes = backend.read(&name, small::LENGTH_MAX).await;
             (name, bytes)
         };
-        let mut reads = futures::stream::iter(points.iter().copied()).map(read).buffer_unordered(SMALL_AT_ONCE);
+        let mut reads = futures::stream::iter(points.iter().copied())
+            .map(read)
+            .buffer_unordered(SMALL_AT_ONCE);
         let mut manifests = Vec::new();
         while let Some((name, bytes)) = reads.next().await {
             let opened = match bytes {
@@ -334,17 +412,29 @@ impl<'a> Scan<'a> {
         let mut footers = BTreeMap::new();
         for pack in packs {
             let length = self.names.pack_length(*pack);
-            if let Ok((_, footer, _)) = crate::pack::read_footer(self.backend(), &vault.keyring, vault.id, *pack, length).await {
+            if let Ok((_, footer, _)) =
+                crate::pack::read_footer(self.backend(), &vault.keyring, vault.id, *pack, length).await
+            {
                 footers.insert(*pack, footer);
             }
         }
-        let writers: BTreeSet<Writer> = packs.iter().filter(|pack| !footers.contains_key(*pack)).map(|pack| pack.writer).collect();
+        let writers: BTreeSet<Writer> = packs
+            .iter()
+            .filter(|pack| !footers.contains_key(*pack))
+            .map(|pack| pack.writer)
+            .collect();
         for (id, _) in self.names.segments().filter(|(id, _)| writers.contains(&id.writer)) {
             let name = names::segment(id);
-            let Ok(bytes) = self.backend().read(&name, small::LENGTH_MAX).await else { continue };
-            let Ok(entries) = small::open_segment(vault, &name, &bytes) else { continue };
+            let Ok(bytes) = self.backend().read(&name, small::LENGTH_MAX).await else {
+                continue;
+            };
+            let Ok(entries) = small::open_segment(vault, &name, &bytes) else {
+                continue;
+            };
             for entry in entries.into_iter().filter(|entry| packs.contains(&entry.pack)) {
-                if !footers.contains_key(&entry.pack) && let Ok(footer) = Footer::decode(&entry.footer) {
+                if !footers.contains_key(&entry.pack)
+                    && let Ok(footer) = Footer::decode(&entry.footer)
+                {
                     footers.insert(entry.pack, footer);
                 }
             }
@@ -356,14 +446,24 @@ impl<'a> Scan<'a> {
 /// Names of all manifests.
 fn point_names(names: &Names) -> Vec<String> {
     let points = names.points().iter();
-    points.flat_map(|(item, points)| points.keys().map(|point| names::point(*item, *point))).collect()
+    points
+        .flat_map(|(item, points)| points.keys().map(|point| names::point(*item, *point)))
+        .collect()
 }
 
-async fn check_pack(target: &Target, pack: PackId, length: u64, depth: Depth, listed: Option<Bytes>) -> Result<Verdict> {
+async fn check_pack(
+    target: &Target,
+    pack: PackId,
+    length: u64,
+    depth: Depth,
+    listed: Option<Bytes>,
+) -> Result<Verdict> {
     let bytes = read_pack(target.backend.as_ref(), pack, length).await?;
     let (id, vault): (_, Option<Arc<Vault>>) = (target.id, target.vault.clone());
     // Hashing and opening a pack takes tens of milliseconds.
-    let done = tokio::task::spawn_blocking(move || examine(id, pack, &bytes, depth, vault.as_deref(), listed.as_deref())).await;
+    let done =
+        tokio::task::spawn_blocking(move || examine(id, pack, &bytes, depth, vault.as_deref(), listed.as_deref()))
+            .await;
     match done {
         Ok(verdict) => verdict,
         Err(stopped) => match stopped.try_into_panic() {
@@ -375,11 +475,20 @@ async fn check_pack(target: &Target, pack: PackId, length: u64, depth: Depth, li
 
 async fn read_pack(backend: &dyn Backend, pack: PackId, length: u64) -> Result<BytesMut> {
     if length > PACK_MAX as u64 {
-        return Err(FormatError::TooLarge { what: "pack", value: length, max: PACK_MAX as u64 }.into());
+        return Err(FormatError::TooLarge {
+            what: "pack",
+            value: length,
+            max: PACK_MAX as u64,
+        }
+        .into());
     }
     let name = &names::pack(pack);
-    let ranges = (0..length).step_by(READ_REQUEST_MAX as usize).map(|start| start..(start + READ_REQUEST_MAX).min(length));
-    let mut reads = futures::stream::iter(ranges).map(|range| backend.read_range(name, range)).buffered(REQUESTS_OF_PACK);
+    let ranges = (0..length)
+        .step_by(READ_REQUEST_MAX as usize)
+        .map(|start| start..(start + READ_REQUEST_MAX).min(length));
+    let mut reads = futures::stream::iter(ranges)
+        .map(|range| backend.read_range(name, range))
+        .buffered(REQUESTS_OF_PACK);
     let mut bytes = BytesMut::with_capacity(length as usize);
     while let Some(read) = reads.next().await {
         bytes.extend_from_slice(&read?);

@@ -38,17 +38,29 @@ pub(super) fn check(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), Form
     }
 }
 
-fn check_one_part(vault: VaultId, kind: ObjectKind, frame_kind: FrameKind, id: Option<PackId>, bytes: &[u8]) -> Result<(), FormatError> {
+fn check_one_part(
+    vault: VaultId,
+    kind: ObjectKind,
+    frame_kind: FrameKind,
+    id: Option<PackId>,
+    bytes: &[u8],
+) -> Result<(), FormatError> {
     let header = ObjectHeader::parse(bytes)?;
     header.expect(kind, vault, id.map(|id| (id.writer, id.seq)))?;
     let frame = &bytes[OBJECT_HEADER..];
     let clear = FrameHeader::parse(frame)?;
     if clear.kind != frame_kind || clear.number != 0 {
-        return Err(FormatError::Malformed { what: "object", why: "holds another kind of frame" });
+        return Err(FormatError::Malformed {
+            what: "object",
+            why: "holds another kind of frame",
+        });
     }
     clear.check(frame)?;
     if frame.len() != clear.length() {
-        return Err(FormatError::Malformed { what: "object", why: "bytes are left over after its frame" });
+        return Err(FormatError::Malformed {
+            what: "object",
+            why: "bytes are left over after its frame",
+        });
     }
     Ok(())
 }
@@ -65,7 +77,11 @@ fn check_clear(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), FormatErr
     if found == vault {
         return Ok(());
     }
-    Err(FormatError::Mismatch { what: "vault id", expected: vault.to_string(), found: found.to_string() })
+    Err(FormatError::Mismatch {
+        what: "vault id",
+        expected: vault.to_string(),
+        found: found.to_string(),
+    })
 }
 
 /// As far as can be seen without a key: the MAC needs one.
@@ -74,18 +90,31 @@ fn check_revision(vault: VaultId, bytes: &[u8]) -> Result<(), FormatError> {
     if bytes.is_empty() {
         return Err(FormatError::Truncated { what, need: 1, have: 0 });
     }
-    let malformed = |_| FormatError::Malformed { what, why: "is not the message it must be" };
+    let malformed = |_| FormatError::Malformed {
+        what,
+        why: "is not the message it must be",
+    };
     let revision = stored::KeyRevision::decode(bytes).map_err(malformed)?;
     let body = stored::KeyRevisionBody::decode(revision.body).map_err(malformed)?;
     if revision.mac.len() != 32 {
-        return Err(FormatError::Malformed { what, why: "its MAC is not 32 bytes long" });
+        return Err(FormatError::Malformed {
+            what,
+            why: "its MAC is not 32 bytes long",
+        });
     }
     if body.format_version != 1 {
-        return Err(FormatError::Unsupported { what: "key revision version", value: u64::from(body.format_version) });
+        return Err(FormatError::Unsupported {
+            what: "key revision version",
+            value: u64::from(body.format_version),
+        });
     }
     if body.vault_id != vault.0.as_slice() {
         let found = crate::ids::hex(&body.vault_id.slice(..body.vault_id.len().min(32)));
-        return Err(FormatError::Mismatch { what: "vault id", expected: vault.to_string(), found });
+        return Err(FormatError::Mismatch {
+            what: "vault id",
+            expected: vault.to_string(),
+            found,
+        });
     }
     Ok(())
 }
@@ -117,7 +146,11 @@ pub(super) fn open_segment(vault: &Vault, name: &str, bytes: &[u8]) -> Result<Ve
     let (header, plain) = open_object(&vault.keyring, ObjectKind::Segment, vault.id, name, bytes)?;
     let entries = segment::decode(&plain.into())?;
     if entries.iter().any(|entry| entry.pack.writer != header.writer) {
-        return Err(FormatError::Malformed { what: "index segment", why: "lists a pack of another writer" }.into());
+        return Err(FormatError::Malformed {
+            what: "index segment",
+            why: "lists a pack of another writer",
+        }
+        .into());
     }
     Ok(entries)
 }

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A running server; ended when dropped, also by a panic.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Server {
@@ -83,7 +83,7 @@ fn start(command: impl Fn(u16) -> Command) -> Server {
 }
 
 /// S3, without checking signatures, and with a bucket `bucket`.
-pub fn moto() -> Option<Server> {
+pub(crate) fn moto() -> Option<Server> {
     let program = find("s3", "python/bin/moto_server")?;
     let server = start(|port| {
         let mut command = Command::new(&program);
@@ -104,8 +104,8 @@ pub fn moto() -> Option<Server> {
 }
 
 /// The account and the key that every azurite has: published, and no secret.
-pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
-pub const AZURITE_KEY: &str =
+pub(crate) const AZURITE_ACCOUNT: &str = "devstoreaccount1";
+pub(crate) const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Makes a container: the one request that object_store has no word for.
@@ -120,7 +120,7 @@ require("http").request(request, (answer) => process.exit(answer.statusCode === 
 "#;
 
 /// Azure blobs, with a container `container`.
-pub fn azurite() -> Option<Server> {
+pub(crate) fn azurite() -> Option<Server> {
     let program = find("azure", "node_modules/.bin/azurite-blob")?;
     let server = start(|port| {
         let mut command = Command::new(&program);

@@ -109,7 +109,7 @@ impl HomeControl {
     /// When it cannot be stored; [`ControlError::ReadOnly`].
     pub async fn use_number(&self) -> Result<SessionId, ControlError> {
         let counter = self.may_write()?.counter.clone();
-        blocking(move || locked(&counter).next()).await
+        blocking(move || locked(&counter).use_up()).await
     }
 
     /// Hides a point: no list shows it, no later point is made against it. It is restorable until it is swept. Returns when it was removed:

@@ -66,7 +66,7 @@ impl SessionCounter {
     ///
     /// # Errors
     /// When the file cannot be written; the number is then not given.
-    pub fn next(&mut self) -> Result<SessionId, ControlError> {
+    pub fn use_up(&mut self) -> Result<SessionId, ControlError> {
         let next = self
             .last
             .checked_add(1)
@@ -107,11 +107,11 @@ mod tests {
         let path = dir.path().join("session");
         let mut counter = SessionCounter::open(&path).unwrap();
         assert!(!counter.was_kept);
-        assert_eq!(counter.next().unwrap(), SessionId(1));
+        assert_eq!(counter.use_up().unwrap(), SessionId(1));
         let mut again = SessionCounter::open(&path).unwrap();
         assert!(again.was_kept);
         assert_eq!(again.last(), 1);
-        assert_eq!(again.next().unwrap(), SessionId(2));
+        assert_eq!(again.use_up().unwrap(), SessionId(2));
     }
 
     #[test]
@@ -119,10 +119,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone/session");
         let mut counter = SessionCounter::open(&path).unwrap();
-        assert!(counter.next().is_err());
+        assert!(counter.use_up().is_err());
         assert_eq!(counter.last(), 0);
         std::fs::create_dir(path.parent().unwrap()).unwrap();
-        assert_eq!(counter.next().unwrap(), SessionId(1));
+        assert_eq!(counter.use_up().unwrap(), SessionId(1));
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             let mut counter = SessionCounter::open(&path).unwrap();
             assert_eq!((counter.last(), counter.was_kept), (0, false), "{text:?}");
             assert!(counter.raise(41));
-            assert_eq!(counter.next().unwrap(), SessionId(42));
+            assert_eq!(counter.use_up().unwrap(), SessionId(42));
         }
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
         assert_eq!(SessionCounter::open(&path).unwrap().last(), 0);
@@ -144,8 +144,8 @@ mod tests {
     fn a_counter_that_knows_more_than_the_vault_stays() {
         let dir = tempfile::tempdir().unwrap();
         let mut counter = SessionCounter::open(&dir.path().join("session")).unwrap();
-        counter.next().unwrap();
-        counter.next().unwrap();
+        counter.use_up().unwrap();
+        counter.use_up().unwrap();
         assert!(!counter.raise(1));
         assert!(!counter.raise(u64::MAX), "no honest counter gets there");
         assert_eq!(counter.last(), 2);

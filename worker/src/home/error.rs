@@ -20,7 +20,7 @@ pub enum HomeError {
         vault: String,
         /// Why.
         #[source]
-        source: ControlError,
+        source: Box<ControlError>,
     },
     /// This home has no claim on the vault: it only knows where it is.
     #[error("vault {vault} is not written from this home, but by {holder}")]
@@ -75,7 +75,8 @@ impl HomeError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Control(e) | Self::NotWritable { source: e, .. } => e.kind(),
+            Self::Control(e) => e.kind(),
+            Self::NotWritable { source, .. } => source.kind(),
             Self::Storage(e) => e.kind(),
             Self::NotClaimed { .. } => Kind::Fenced,
             Self::NoVault { .. } => Kind::Missing,
@@ -88,25 +89,19 @@ impl HomeError {
     /// What to do about it, where one thing can be named.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotWritable {
-                vault,
-                source: ControlError::Copied { .. },
-            } => Some(format!(
+            Self::NotWritable { vault, source } if matches!(**source, ControlError::Copied { .. }) => Some(format!(
                 "if the home at the old place is not used any more: tresor vault take-over {vault}; reading needs nothing"
             )),
-            Self::NotWritable {
-                vault,
-                source: ControlError::Fenced { .. },
-            }
-            | Self::NotClaimed { vault, .. } => Some(format!(
+            Self::NotWritable { source, .. } if !matches!(**source, ControlError::Fenced { .. }) => None,
+            Self::NotWritable { vault, .. } | Self::NotClaimed { vault, .. } => Some(format!(
                 "reading needs nothing; to write from here and stop the other: tresor vault take-over {vault}"
             )),
             Self::NoVault { known, .. } if known.is_empty() => Some(String::from("tresor vault create NAME")),
             Self::NoVault { known, .. } => Some(format!("there are: {}", known.join(", "))),
             Self::NoKey { .. } => Some(String::from("give a key file, the recovery kit or the passphrase")),
-            Self::Storage(tresor_storage::Error::Vault(VaultError::VaultExists { .. })) => {
-                Some(String::from("to use that vault: tresor vault take-over NAME --store URL"))
-            }
+            Self::Storage(tresor_storage::Error::Vault(VaultError::VaultExists { .. })) => Some(String::from(
+                "to use that vault: tresor vault take-over NAME --store URL",
+            )),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ use tresor_storage::index::rocks::Load;
 use tresor_storage::index::{Answer, ChunkIndex, IndexError, IndexSession, RocksIndex, Stamp};
 use tresor_storage::limits::PACKS_IN_FLIGHT;
 use tresor_storage::vault::{Vault, names};
-use tresor_storage::{Doing as _, Error, Result};
+use tresor_storage::{Doing as _, Result};
 
 use super::files;
 use crate::blocking::blocking;
@@ -184,7 +184,7 @@ async fn keep(path: &Path, stamp: Stamp, vault: &Arc<Vault>) -> Result<Result<(R
         Err(IndexError::Malformed) => return Ok(Err(String::from("it cannot be read"))),
         Err(error) => return Err(error).doing(doing),
     };
-    if witnesses.0.is_empty() && index.len().await.doing(doing)? > 0 {
+    if witnesses.0.is_empty() && index.count().await.doing(doing)? > 0 {
         return Ok(Err(String::from("it does not say which packs it has seen")));
     }
     for name in &witnesses.0 {
@@ -279,8 +279,8 @@ impl ChunkIndex for HomeIndex {
         self.index.damage().await
     }
 
-    async fn len(&self) -> Result<u64, IndexError> {
-        self.index.len().await
+    async fn count(&self) -> Result<u64, IndexError> {
+        self.index.count().await
     }
 }
 

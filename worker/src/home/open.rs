@@ -246,7 +246,7 @@ async fn open_writable(
     let entry = home.vault(name)?;
     let not_writable = |source| HomeError::NotWritable {
         vault: name.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let (lock, folder) = {
         let (home, id) = (home.clone(), entry.id);

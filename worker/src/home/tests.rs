@@ -237,13 +237,7 @@ async fn a_copied_home_reads_and_does_not_write_until_it_takes_over() {
     let fenced = story.write(&home).await.unwrap_err();
     assert_eq!(fenced.kind(), Kind::Fenced);
     assert!(
-        matches!(
-            fenced,
-            HomeError::NotWritable {
-                source: ControlError::Fenced { .. },
-                ..
-            }
-        ),
+        matches!(&fenced, HomeError::NotWritable { source, .. } if matches!(**source, ControlError::Fenced { .. })),
         "{fenced:?}"
     );
     assert_eq!(story.read(&home).await.points.len(), 2);

@@ -343,7 +343,7 @@ impl Job {
             outcome.bytes_equal += equal
                 .iter()
                 .map(|w| u64::from(w.grains) * u64::from(GRAIN))
-                .sum::<u64>()
+                .sum::<u64>();
         });
         *wants = differs;
         Ok(())
@@ -403,7 +403,7 @@ impl Job {
         for want in &frame.wants {
             match self.reader.chunk(want.id, want.hint).await {
                 Ok(data) if data.len() == usize::from(want.grains) * GRAIN as usize => {
-                    self.write(vec![(want.offset, data)]).await?
+                    self.write(vec![(want.offset, data)]).await?;
                 }
                 Ok(_) => {
                     let why = Error::from(FormatError::Malformed {

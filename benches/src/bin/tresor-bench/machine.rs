@@ -38,7 +38,11 @@ pub(crate) fn describe(work: &Path) -> Machine {
         system: field(&read("/etc/os-release"), "PRETTY_NAME", '=')
             .trim_matches('"')
             .to_owned(),
-        file_system: output(Command::new("df").args(["--output=fstype"]).arg(work)).lines().last().unwrap_or_default().to_owned(),
+        file_system: output(Command::new("df").args(["--output=fstype"]).arg(work))
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_owned(),
         load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         commit: output(Command::new("git").args(["describe", "--always", "--dirty"])),
         time: output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])),

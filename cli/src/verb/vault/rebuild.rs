@@ -42,12 +42,17 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
     let home = app.home("vault rebuild")?;
     let name = app.vault_name(&home, name)?;
     app.refuse_store(&name)?;
-    let mut ignore = |_: &Report| {};
-    let opening = open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut ignore);
-    let vault = Box::pin(opening)
-        .await
-        .doing(|| format!("could not rebuild the index of vault {name}"))?;
-    let entries = vault.index.len().await.map_err(tresor_storage::Error::from)?;
+    let watch = app.screen.count(&name);
+    let mut show = |report: &Report| {
+        let one_by_one = report.packs_listed.saturating_sub(report.packs_in_segments);
+        let done = report.segments_read + report.footers_read + report.packs_scanned;
+        watch.at(done, report.segments_listed + one_by_one);
+    };
+    let opening = open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut show);
+    let opened = Box::pin(opening).await;
+    drop(watch);
+    let vault = opened.doing(|| format!("could not rebuild the index of vault {name}"))?;
+    let entries = vault.index.count().await.map_err(tresor_storage::Error::from)?;
     let nothing = Report::default();
     let report = match &vault.index_state {
         IndexState::Rebuilt { report, .. } => report,

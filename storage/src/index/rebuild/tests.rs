@@ -307,7 +307,8 @@ async fn a_damaged_frame_costs_its_own_pieces_and_is_noted() {
     let (vault, shelf, entries) = filled().await;
     let frames = frames_of(&shelf, 2);
     leave_frames_only(&shelf, 2);
-    let harms: [(&str, fn(&mut [u8])); 4] = [
+    type Harm = fn(&mut [u8]);
+    let harms: [(&str, Harm); 4] = [
         ("a byte of ciphertext", |frame| frame[FRAME_HEADER + 5] ^= 1),
         ("the frame's magic", |frame| frame[0] ^= 1),
         ("its kind, to one unknown", |frame| frame[8] ^= 0x40),
@@ -405,7 +406,7 @@ async fn objects_of_no_proper_name_are_told_and_passed_over() {
     let (vault, shelf, entries) = filled().await;
     let pack = shelf.get(&pack_name(1)).unwrap();
     for name in ["packs/zz/what", "index/what", "packs/README"] {
-        shelf.create(name, &[pack.clone()]).await.unwrap();
+        shelf.create(name, std::slice::from_ref(&pack)).await.unwrap();
     }
     let (report, index) = rebuilt(&vault).await;
     assert_eq!(index.entries(), entries);
@@ -515,5 +516,5 @@ async fn an_index_in_rocksdb_is_rebuilt_to_the_same_entries() {
     let ids: Vec<_> = entries.keys().copied().collect();
     let expected: Vec<_> = entries.values().map(|entry| Some(entry.location)).collect();
     assert_eq!(index.locate(&ids).await.unwrap(), expected);
-    assert_eq!(index.len().await.unwrap(), entries.len() as u64);
+    assert_eq!(index.count().await.unwrap(), entries.len() as u64);
 }

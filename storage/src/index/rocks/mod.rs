@@ -476,8 +476,8 @@ impl Shared {
     fn damage(&self) -> Result<Vec<(PackId, Option<u32>)>, IndexError> {
         let db = &self.opened.db;
         let rows = db.iterator_cf(family(db, DAMAGE), IteratorMode::Start);
-        let read = |row: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
-            let (key, _) = row.map_err(|e| trouble("read damage", e))?;
+        let read = |row: Result<_, rocksdb::Error>| {
+            let (key, _): (Box<[u8]>, Box<[u8]>) = row.map_err(|e| trouble("read damage", e))?;
             parse_damage_key(&key).ok_or(IndexError::Malformed)
         };
         rows.map(read).collect()
@@ -538,7 +538,7 @@ impl ChunkIndex for RocksIndex {
         self.run(Shared::damage).await
     }
 
-    async fn len(&self) -> Result<u64, IndexError> {
+    async fn count(&self) -> Result<u64, IndexError> {
         self.run(|shared| {
             let db = &shared.opened.db;
             let keys = db.property_int_value_cf(family(db, CHUNKS), "rocksdb.estimate-num-keys");

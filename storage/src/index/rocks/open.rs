@@ -63,7 +63,7 @@ pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexE
 }
 
 fn open_families(path: &Path, options: Options) -> Result<Opened, IndexError> {
-    let cache = Cache::new_lru_cache(std::env::var("CACHE").map_or(options::CACHE_BYTES, |c| c.parse::<usize>().unwrap() << 20));
+    let cache = Cache::new_lru_cache(options::CACHE_BYTES);
     let db = DB::open_cf_descriptors(&options, path, options::families(&cache)).map_err(refused)?;
     Ok(Opened {
         db,

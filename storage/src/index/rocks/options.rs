@@ -82,7 +82,7 @@ fn chunks(cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     // Half of a row is a hash, and every lookup would unpack a block. Not yet measured against LZ4 (benches/index).
-    options.set_compression_type(if std::env::var_os("LZ4").is_some() { DBCompressionType::Lz4 } else { DBCompressionType::None });
+    options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_max_write_buffer_number(2);
     options.set_target_file_size_base(FILE_BYTES);

@@ -104,7 +104,7 @@ async fn all_that_was_acknowledged_is_there_after_a_reopen() {
     assert_eq!(entries(&index).await, before);
     assert_eq!(index.damage().await.unwrap(), [(location(1, 1).pack, Some(96))]);
     assert_eq!(index.witness().await.unwrap().as_deref(), Some("index/other"));
-    assert_eq!(index.len().await.unwrap(), 6000);
+    assert_eq!(index.count().await.unwrap(), 6000);
     // Numbers of writers go on where they ended.
     index
         .insert(
@@ -574,51 +574,4 @@ proptest! {
             assert_eq!(entries(&index).await, memory.entries());
         });
     }
-}
-
-#[tokio::test]
-#[ignore]
-async fn zz_measure() {
-    use std::time::Instant;
-    let n: u64 = std::env::var("N").unwrap().parse().unwrap();
-    let loc = |n: u64| {
-        let pack = n / 2000;
-        let writer = crate::ids::Writer { cluster: ClusterId(1), session: crate::ids::SessionId(pack / 100), part: crate::ids::PartId(pack / 100) };
-        Location { pack: PackId { writer, seq: (pack % 100) as u32 }, frame_offset: 96 + (n % 2000 / 16) as u32 * 230_000, frame_length: 200_000 + (id(n).0[0] as u32) * 100, place: (n % 16 * 7) as u32 }
-    };
-    let rss = || std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096 >> 20;
-    let dir = TempDir::new_in(std::env::var("DIR").unwrap_or("/var/tmp".into())).unwrap();
-    let path = dir.path().join("index");
-    let t = Instant::now();
-    let load = RocksIndex::load(&path, STAMP).await.unwrap();
-    for first in (0..n).step_by(128_000) {
-        load.add((first..n.min(first + 128_000)).map(|n| (id(n), loc(n))).collect()).await.unwrap();
-    }
-    let index = load.finish(None).await.unwrap();
-    let s = t.elapsed().as_secs_f64();
-    println!("load {n}: {s:.1} s, {:.0}/s, rss {} MiB {:?}", n as f64 / s, rss(), index.memory());
-    let t = Instant::now();
-    index.shared.opened.db.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).unwrap();
-    println!("compaction settles in {:.1} s", t.elapsed().as_secs_f64());
-    drop(index);
-    let bytes: u64 = fs::read_dir(&path).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
-    println!("{:.1} B an entry on disk, {} files", bytes as f64 / n as f64, files(&path, ".sst").len());
-    let before = rss();
-    let t = Instant::now();
-    let index = RocksIndex::open(&path, STAMP).await.unwrap();
-    println!("open {:.1} ms, len {}, rss {} -> {} MiB {:?}", t.elapsed().as_secs_f64() * 1e3, index.len().await.unwrap(), before, rss(), index.memory());
-    let mut r = 0x9e37_79b9_7f4a_7c15u64;
-    for (name, base) in [("known", 0), ("unknown", n), ("known", 0), ("unknown", n)] {
-        let batches: Vec<Vec<ChunkId>> = (0..1000).map(|_| (0..512).map(|_| { r ^= r << 13; r ^= r >> 7; r ^= r << 17; id(base + r % n) }).collect()).collect();
-        let t = Instant::now();
-        for ids in &batches { index.lookup(session(1, 0), ids).await.unwrap(); }
-        let s = t.elapsed().as_secs_f64();
-        println!("{name}: {:.0}/s, {:.2} ms a batch, rss {} MiB {:?}", 512_000.0 / s, s, rss(), index.memory());
-    }
-    let t = Instant::now();
-    for p in 0..50u64 {
-        let pack: Vec<_> = (0..2000).map(|c| { let n = n * 2 + p * 2000 + c; (id(n), loc(n)) }).collect();
-        index.insert(session(1, 0), &pack).await.unwrap();
-    }
-    println!("insert of a pack of 2000: {:.2} ms", t.elapsed().as_secs_f64() * 1e3 / 50.0);
 }

@@ -76,11 +76,16 @@ pub(super) fn examine(file: &File, size: u64, format: DiskFormat) -> Result<Fact
 /// Gives bytes to the parsers of all formats, as an image could hold them.
 pub(super) fn parse_foreign(bytes: &[u8]) {
     let read = |offset: u64, length: usize| -> Result<Vec<u8>, HeaderError> {
-        let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let rest = bytes
+            .get(usize::try_from(offset).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
         Ok(rest[..length.min(rest.len())].to_vec())
     };
     let _ = qcow2::parse(&bytes[..bytes.len().min(qcow2::HEAD_MAX)]);
-    let _ = vhd::parse(&bytes[..bytes.len().min(vhd::FOOTER)], &bytes[bytes.len().saturating_sub(vhd::FOOTER)..]);
+    let _ = vhd::parse(
+        &bytes[..bytes.len().min(vhd::FOOTER)],
+        &bytes[bytes.len().saturating_sub(vhd::FOOTER)..],
+    );
     let _ = vhdx::parse(read);
     let _ = vhdx::allocated(bytes.len() as u64 * 4096, read);
     match vmdk::descriptor_place(bytes) {
