@@ -18,6 +18,10 @@ use crate::logging;
 use crate::screen::{Answer, Screen};
 use crate::verb;
 
+/// Threads for reads, writes, hashing and compression. Each keeps buffers of its own between calls, so their number bounds memory; cores and a
+/// disk are busy with far fewer.
+const BLOCKING_THREADS: usize = 16;
+
 /// How long threads that are stuck in the system may hold up the end of the process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,6 +87,7 @@ fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
 
 fn start(app: &App, verb: Verb) -> Result<Answer, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|source| CliError::File {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tresor_storage::ids::{ChunkId, Location};
@@ -79,7 +78,9 @@ pub(super) struct Frames {
     ticket: u64,
     table: PiecesBuilder,
     ids: Vec<ChunkId>,
-    data: Vec<Bytes>,
+    /// The chunks, copied: a slice would keep its whole segment in memory until the frame is full, and on a disk with few new chunks a frame has
+    /// one from each of many segments.
+    body: Vec<u8>,
     /// Chunks of this session that the index did not know when their segment was looked up.
     storing: HashMap<ChunkId, (u64, u32)>,
     retiring: VecDeque<Settled>,
@@ -104,7 +105,7 @@ impl Frames {
             ticket: 0,
             table: PiecesBuilder::new(FrameKind::Data),
             ids: Vec::new(),
-            data: Vec::new(),
+            body: Vec::new(),
             storing: HashMap::new(),
             retiring: VecDeque::new(),
             sequenced: 0,
@@ -176,7 +177,7 @@ impl Frames {
         self.bytes_new += data.len() as u64;
         let place = self.table.add(data.len());
         self.ids.push(id);
-        self.data.push(data);
+        self.body.extend_from_slice(&data);
         self.storing.insert(id, (self.ticket, place));
         Ok(Draft::Ticketed {
             grains,
@@ -191,7 +192,8 @@ impl Frames {
             return Ok(());
         }
         let table = std::mem::replace(&mut self.table, PiecesBuilder::new(FrameKind::Data));
-        let (ids, data) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.data));
+        let ids = std::mem::take(&mut self.ids);
+        let body = std::mem::replace(&mut self.body, Vec::with_capacity(FRAME_PLAIN_TARGET));
         let ticket = self.ticket;
         self.ticket += 1;
         let permit = Arc::clone(&self.cpu).acquire_owned().await.expect("never closed");
@@ -199,9 +201,7 @@ impl Frames {
         let coded = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let mut plain = head;
-            for chunk in data {
-                plain.extend_from_slice(&chunk);
-            }
+            plain.extend_from_slice(&body);
             compress(&plain, level)
         });
         self.send(ToPacker::Frame {

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
 use tresor_storage::chunk::is_zero;
 use tresor_storage::ids::Location;
-use tresor_storage::limits::{GRAIN, READ_REQUEST_MAX, REQUESTS_IN_FLIGHT, SEGMENT};
+use tresor_storage::limits::{GRAIN, READ_REQUEST_MAX, SEGMENT};
 use tresor_storage::pack::Pieces;
 use tresor_storage::recipe::{Child, Entry, NodeSource, Tree};
 use tresor_storage::seal::FrameKind;
@@ -26,6 +26,8 @@ use crate::sink::SinkError;
 const WINDOW_WANTS: usize = 1 << 17;
 /// Leaves read at once.
 const LEAVES_IN_FLIGHT: usize = 16;
+/// Requests being fetched or written at once.
+const READS_IN_FLIGHT: usize = 12;
 /// Bytes fetched and not yet written.
 const FLIGHT_BYTES: u64 = 64 << 20;
 /// Ranges of damage kept; beyond, they are only counted into the last.
@@ -76,7 +78,7 @@ async fn restore(reader: &Arc<VaultReader>, request: &RestoreRequest) -> Result<
                     ));
                 async move { joined(task.await) }
             })
-            .buffer_unordered(REQUESTS_IN_FLIGHT)
+            .buffer_unordered(READS_IN_FLIGHT)
             .try_collect::<()>()
             .await?;
     }
