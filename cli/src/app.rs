@@ -81,7 +81,7 @@ impl App {
             let opening = home::open_for_reading(None, Place::Url(url), &self.secrets, &self.stores);
             return Box::pin(opening)
                 .await
-                .doing(|| format!("could not open the vault at {}", human::plain(url)));
+                .doing(|| format!("could not open the vault at {}", human::url(url)));
         }
         let home = self.home(verb)?;
         let name = self.vault_name(&home, given)?;

@@ -145,6 +145,16 @@ impl Table {
     }
 }
 
+/// A store's URL without what stands before an `@` in its host part: somebody may have put a password there.
+pub(crate) fn url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return plain(url);
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    plain(&format!("{scheme}://{host}{path}"))
+}
+
 /// A text without what a terminal could take as a command.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()
