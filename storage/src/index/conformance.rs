@@ -1,6 +1,6 @@
 //! What every implementation of [`ChunkIndex`] must do, as checks to run against a fresh, empty one.
 //!
-//! Each check takes an index of its own and panics with what differs. Add a check here, and to [`suite`], and all implementations are held to it.
+//! Each check takes an index of its own and panics with what differs. Add a check here, and to `suite`, and all implementations are held to it.
 
 use std::sync::Arc;
 
