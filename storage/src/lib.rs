@@ -20,7 +20,10 @@ pub mod verify;
 
 /// Messages stored as protocol buffers (`proto/tresor_storage.proto`).
 #[expect(missing_docs, reason = "generated; the .proto file is commented")]
-#[allow(rustdoc::invalid_html_tags, reason = "names of objects in the comments of the .proto file")]
+#[allow(
+    rustdoc::invalid_html_tags,
+    reason = "names of objects in the comments of the .proto file"
+)]
 pub mod stored {
     include!(concat!(env!("OUT_DIR"), "/tresor.storage.v1.rs"));
 }
