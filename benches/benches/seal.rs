@@ -42,11 +42,11 @@ fn seal(c: &mut Criterion) {
         bytes: plain.clone(),
     };
     group.bench_function("encrypt", |b| {
-        b.iter(|| seal.seal(FrameKind::Data, 0, raw()).expect("seals"));
+        b.iter(|| seal.seal(FrameKind::Data, 0, &raw()).expect("seals"));
     });
-    let sealed = seal.seal(FrameKind::Data, 0, raw()).expect("seals");
+    let sealed = seal.seal(FrameKind::Data, 0, &raw()).expect("seals");
     group.bench_function("decrypt", |b| b.iter(|| seal.open(black_box(&sealed)).expect("opens")));
-    let compressed = seal.seal(FrameKind::Data, 0, compress(&plain, 1)).expect("seals");
+    let compressed = seal.seal(FrameKind::Data, 0, &compress(&plain, 1)).expect("seals");
     group.bench_function("decrypt and decompress", |b| {
         b.iter(|| seal.open(black_box(&compressed)).expect("opens"));
     });

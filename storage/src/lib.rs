@@ -4,6 +4,7 @@
 //! The bytes are described in `docs/format.md`. This crate knows nothing of jobs, schedules, Raft or the network protocol between processes.
 
 pub mod backend;
+pub mod buffers;
 pub mod catalog;
 pub mod chunk;
 pub mod error;

@@ -47,7 +47,7 @@ pub const PARSERS: &[Parser] = &[
     Parser {
         name: "frame",
         run: frame,
-        sample: |_| PACK.seal.seal(FrameKind::Data, 0, compress(&[7; 5000], 1)).unwrap(),
+        sample: |_| PACK.seal.seal(FrameKind::Data, 0, &compress(&[7; 5000], 1)).unwrap(),
     },
     Parser {
         name: "frame_plain",
@@ -210,7 +210,7 @@ fn frame_plain(bytes: &[u8]) {
             plain_length,
             bytes: bytes.to_vec(),
         };
-        let sealed = PACK.seal.seal(FrameKind::Data, 0, coded).unwrap();
+        let sealed = PACK.seal.seal(FrameKind::Data, 0, &coded).unwrap();
         if let Ok((_, plain)) = PACK.seal.open(&sealed) {
             assert_eq!(plain.len(), plain_length as usize);
         }
@@ -255,10 +255,10 @@ fn pack_sample(random: &mut Random) -> Vec<u8> {
         table.add(4096);
         let plain = [table.table(), random.bytes(4096)].concat();
         builder
-            .place(FrameKind::Data, &table, &[IDS.chunk(&plain)], compress(&plain, 1))
+            .place(FrameKind::Data, &table, &[IDS.chunk(&plain)], &compress(&plain, 1))
             .unwrap();
     }
-    builder.finish().unwrap().pieces.concat()
+    builder.finish().unwrap().object.to_vec()
 }
 
 fn footer(bytes: &[u8]) {

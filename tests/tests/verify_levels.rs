@@ -85,11 +85,11 @@ async fn reseal_with_a_wrong_chunk(stage: &Stage, pack: PackId) -> ChunkId {
             },
             Codec::Zstd => compress(&plain, 3),
         };
-        let placed = builder.place(frame.kind, &table, &ids, coded).unwrap();
+        let placed = builder.place(frame.kind, &table, &ids, &coded).unwrap();
         assert_eq!((placed.offset, placed.length), (frame.offset, frame.length));
     }
     let finished = builder.finish().unwrap();
-    stage.memory.replace(&finished.name, finished.pieces.concat());
+    stage.memory.replace(&finished.name, finished.object.to_vec());
     wronged.unwrap()
 }
 

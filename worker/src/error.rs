@@ -45,6 +45,9 @@ pub enum WorkerError {
         /// How that is known.
         why: String,
     },
+    /// The system gives no more threads.
+    #[error("could not start threads: {0}")]
+    Threads(String),
     /// Told to stop.
     #[error("interrupted")]
     Interrupted,
@@ -60,7 +63,7 @@ impl WorkerError {
             Self::Control(e) => e.kind(),
             Self::Home(e) => e.kind(),
             Self::Changed { .. } => Kind::Invalid,
-            Self::Interrupted => Kind::Retry,
+            Self::Threads(_) | Self::Interrupted => Kind::Retry,
         }
     }
 }

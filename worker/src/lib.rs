@@ -5,6 +5,7 @@
 pub mod backup;
 mod blocking;
 pub mod control;
+mod cores;
 pub mod error;
 pub mod extent;
 pub mod home;

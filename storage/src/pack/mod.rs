@@ -12,7 +12,7 @@ mod pieces;
 mod read;
 mod trailer;
 
-pub use builder::{FinishedPack, PackBuilder, Placed};
+pub use builder::{FinishedPack, PACK_ROOM, PackBuilder, Placed};
 pub use footer::{Footer, FooterFrame};
 pub use pieces::{Pieces, PiecesBuilder};
 pub use read::{PackKeys, PackShape, read_footer, scan_frames};

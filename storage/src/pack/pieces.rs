@@ -75,9 +75,9 @@ impl PiecesBuilder {
         &self.lengths
     }
 
-    /// The table, with room behind it for the pieces, which the caller appends in order.
+    /// The table; the pieces follow it in order.
     pub fn table(&self) -> Vec<u8> {
-        let mut plain = Vec::with_capacity(2 + self.lengths.len() * 4 + self.bytes);
+        let mut plain = Vec::with_capacity(2 + self.lengths.len() * 4);
         plain.extend_from_slice(&(self.lengths.len() as u16).to_le_bytes());
         for length in &self.lengths {
             match self.kind {

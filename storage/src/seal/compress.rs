@@ -48,8 +48,13 @@ pub struct Compressed {
 
 thread_local! {
     // A context is some hundred KiB that would be allocated and cleared for each frame.
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Room that [`compress_into`] wants for a plaintext of that length.
+pub fn compressed_room(plain: usize) -> usize {
+    zstd::zstd_safe::compress_bound(plain)
 }
 
 /// Compresses a frame's plaintext at a zstd level; stores it raw when that saves less than 3 %.
@@ -57,33 +62,40 @@ thread_local! {
 /// # Panics
 /// When zstd fails on valid input, or the plaintext is over 4 GiB.
 pub fn compress(plain: &[u8], level: i32) -> Compressed {
+    let mut compressed = compress_into(plain, level, Vec::with_capacity(compressed_room(plain.len())));
+    compressed.bytes.shrink_to_fit();
+    compressed
+}
+
+/// As [`compress`], into a buffer of the caller, which is cleared, and grows only if it has less than [`compressed_room`].
+///
+/// # Panics
+/// As [`compress`].
+pub fn compress_into(plain: &[u8], level: i32, mut bytes: Vec<u8>) -> Compressed {
     let plain_length = u32::try_from(plain.len()).expect("frames are bounded");
+    bytes.clear();
+    bytes.reserve_exact(compressed_room(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {
-        if !matches!(slot, Some((at, ..)) if *at == level) {
-            *slot = Some((level, Compressor::new(level).expect("zstd makes a context"), Vec::new()));
+        if !matches!(slot, Some((at, _)) if *at == level) {
+            *slot = Some((level, Compressor::new(level).expect("zstd makes a context")));
         }
-        let (_, compressor, scratch) = slot.as_mut().expect("just set");
-        let bound = zstd::zstd_safe::compress_bound(plain.len());
-        if scratch.len() < bound {
-            scratch.resize(bound, 0);
-        }
-        let length = compressor
-            .compress_to_buffer(plain, scratch.as_mut_slice())
+        let (_, compressor) = slot.as_mut().expect("just set");
+        compressor
+            .compress_to_buffer(plain, &mut bytes)
             .expect("the buffer has zstd's bound");
-        if length + plain.len() * 3 / 100 < plain.len() {
-            Compressed {
-                codec: Codec::Zstd,
-                plain_length,
-                bytes: scratch[..length].to_vec(),
-            }
-        } else {
-            Compressed {
-                codec: Codec::Raw,
-                plain_length,
-                bytes: plain.to_vec(),
-            }
-        }
-    })
+    });
+    let codec = if bytes.len() + plain.len() * 3 / 100 < plain.len() {
+        Codec::Zstd
+    } else {
+        bytes.clear();
+        bytes.extend_from_slice(plain);
+        Codec::Raw
+    };
+    Compressed {
+        codec,
+        plain_length,
+        bytes,
+    }
 }
 
 /// Undoes [`compress`]; the result is exactly `plain_length` bytes, and never more memory than that is taken.

@@ -13,6 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::compress::{Codec, Compressed, decompress};
 use super::header::ObjectHeader;
+use crate::buffers::Aligned;
 use crate::error::{FormatError, Result};
 use crate::keys::{Key, KeyError, Keyring};
 use crate::limits::{FOOTER_PLAIN_MAX, FRAME_CHUNKS_PLAIN_MAX, FRAME_PLAIN_MAX};
@@ -271,7 +272,20 @@ impl ObjectSeal {
     ///
     /// # Panics
     /// When the plaintext is over the bound of its kind.
-    pub fn seal(&self, kind: FrameKind, number: u32, coded: Compressed) -> Result<Vec<u8>> {
+    pub fn seal(&self, kind: FrameKind, number: u32, coded: &Compressed) -> Result<Vec<u8>> {
+        let mut frame = Aligned::default();
+        self.seal_onto(kind, number, coded, &mut frame)?;
+        Ok(frame.to_vec())
+    }
+
+    /// As [`seal`](Self::seal), behind what `object` holds already. On an error `object` is as it was.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    ///
+    /// # Panics
+    /// As [`seal`](Self::seal).
+    pub fn seal_onto(&self, kind: FrameKind, number: u32, coded: &Compressed, object: &mut Aligned) -> Result<()> {
         assert!(
             coded.plain_length as usize <= kind.plain_max(),
             "frames are bounded before they are sealed"
@@ -285,18 +299,23 @@ impl ObjectSeal {
             sealed_length: (coded.bytes.len() + TAG) as u32,
             crc: 0,
         };
-        let mut frame = Vec::with_capacity(FRAME_HEADER + coded.bytes.len() + TAG);
-        frame.extend_from_slice(&[0; FRAME_HEADER]);
-        frame.extend_from_slice(&coded.bytes);
+        let start = object.len();
+        object.extend_from_slice(&[0; FRAME_HEADER]);
+        object.extend_from_slice(&coded.bytes);
         let tag = key
-            .seal_in_place_separate_tag(Self::nonce(&header), self.aad(&header), &mut frame[FRAME_HEADER..])
+            .seal_in_place_separate_tag(
+                Self::nonce(&header),
+                self.aad(&header),
+                &mut object[start + FRAME_HEADER..],
+            )
             .expect("frames are shorter than what AES-GCM takes");
-        frame.extend_from_slice(tag.as_ref());
+        object.extend_from_slice(tag.as_ref());
+        let frame = &mut object[start..];
         let clear = header.before_crc();
         header.crc = crc32c::crc32c_append(crc32c::crc32c(&clear), &frame[FRAME_HEADER..]);
         frame[..BEFORE_CRC].copy_from_slice(&clear);
         frame[BEFORE_CRC..FRAME_HEADER].copy_from_slice(&header.crc.to_le_bytes());
-        Ok(frame)
+        Ok(())
     }
 
     /// Opens a frame: checksum, tag, then decompression to exactly the length that the tag covers.
@@ -343,7 +362,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_frame_is_noticed() {
         let (seal, _) = seal("packs/x");
-        let frame = seal.seal(FrameKind::Data, 3, compress(&[5; 300], 1)).expect("seals");
+        let frame = seal.seal(FrameKind::Data, 3, &compress(&[5; 300], 1)).expect("seals");
         assert_eq!(seal.open(&frame).expect("opens").1, [5; 300]);
         for bit in 0..frame.len() * 8 {
             let mut damaged = frame.clone();
@@ -367,7 +386,7 @@ mod tests {
         let header = ObjectHeader::new(ObjectKind::Pack, VaultId([9; 16]), writer, 0, keyring.newest(), meta);
         let here = ObjectSeal::new(&keyring, &header, "packs/a").expect("keys");
         let there = ObjectSeal::new(&keyring, &header, "packs/b").expect("keys");
-        let frame = here.seal(FrameKind::Data, 0, compress(b"chunk", 1)).expect("seals");
+        let frame = here.seal(FrameKind::Data, 0, &compress(b"chunk", 1)).expect("seals");
         assert!(matches!(
             there.open(&frame),
             Err(crate::Error::Format(FormatError::Authentication { .. }))
@@ -387,7 +406,7 @@ mod tests {
     #[test]
     fn a_plain_length_beyond_the_bound_takes_no_memory() {
         let (seal, _) = seal("packs/x");
-        let mut frame = seal.seal(FrameKind::Data, 0, compress(b"chunk", 1)).expect("seals");
+        let mut frame = seal.seal(FrameKind::Data, 0, &compress(b"chunk", 1)).expect("seals");
         frame[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(FrameHeader::parse(&frame), Err(FormatError::TooLarge { .. })));
     }

@@ -7,7 +7,7 @@ mod frame;
 mod header;
 mod object;
 
-pub use compress::{Codec, Compressed, compress};
+pub use compress::{Codec, Compressed, compress, compress_into, compressed_room};
 pub use frame::{FRAME_HEADER, FRAME_OVERHEAD, FrameHeader, FrameKind, ObjectSeal};
 pub use header::{OBJECT_HEADER, ObjectHeader, ObjectKind};
 pub use object::{open_object, seal_object};

@@ -44,7 +44,7 @@ pub fn seal_object(
         &keyring.generation(generation)?.meta,
     );
     let seal = ObjectSeal::new(keyring, &header, name)?;
-    let frame = seal.seal(frame_kind(kind), 0, compress(plain, 3))?;
+    let frame = seal.seal(frame_kind(kind), 0, &compress(plain, 3))?;
     Ok([header.encode().as_slice(), &frame].concat().into())
 }
 

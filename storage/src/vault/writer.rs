@@ -12,12 +12,13 @@ use tokio::task::JoinSet;
 use super::context::Vault;
 use super::names;
 use crate::backend::BackendError;
+use crate::buffers::{Aligned, Pool};
 use crate::error::{Doing, Error, FormatError, Result};
 use crate::ids::{ChunkId, Location, PackId, Writer};
 use crate::index::segment::SegmentBuilder;
 use crate::index::{ChunkIndex, IndexSession};
 use crate::limits::PACKS_IN_FLIGHT;
-use crate::pack::{FinishedPack, PackBuilder, PiecesBuilder, Placed, TRAILER};
+use crate::pack::{FinishedPack, PACK_ROOM, PackBuilder, PiecesBuilder, Placed, TRAILER};
 use crate::recipe::NodeSink;
 use crate::seal::{Compressed, FrameKind, ObjectKind, compress, seal_object};
 use crate::vault::VaultError;
@@ -54,6 +55,8 @@ pub struct PackWriter {
     next_pack: u32,
     next_segment: u32,
     open: Option<PackBuilder>,
+    /// Packs being filled or put.
+    buffers: Arc<Pool<Aligned>>,
     putting: JoinSet<Result<StoredPack>>,
     segment: SegmentBuilder,
     settled: Vec<ChunkId>,
@@ -80,6 +83,7 @@ impl PackWriter {
             next_pack: 0,
             next_segment: 0,
             open: None,
+            buffers: Pool::new(PACK_ROOM, PACKS_IN_FLIGHT + 1),
             putting: JoinSet::new(),
             segment: SegmentBuilder::new(),
             settled: Vec::new(),
@@ -101,7 +105,7 @@ impl PackWriter {
         kind: FrameKind,
         table: &PiecesBuilder,
         ids: &[ChunkId],
-        coded: Compressed,
+        coded: &Compressed,
     ) -> Result<Placed> {
         if self.open.as_ref().is_some_and(|pack| pack.is_full_for(ids.len())) {
             self.close_pack().await?;
@@ -111,7 +115,8 @@ impl PackWriter {
                 writer: self.writer,
                 seq: self.next_pack,
             };
-            self.open = Some(PackBuilder::new(&self.vault.keyring, self.vault.id, id)?);
+            let buffer = self.buffers.take();
+            self.open = Some(PackBuilder::in_buffer(&self.vault.keyring, self.vault.id, id, buffer)?);
             self.next_pack += 1;
         }
         self.open.as_mut().expect("just opened").place(kind, table, ids, coded)
@@ -124,8 +129,9 @@ impl PackWriter {
         }
         let pack = builder.finish()?;
         let (vault, index, session) = (Arc::clone(&self.vault), Arc::clone(&self.index), self.session);
+        let buffers = Arc::clone(&self.buffers);
         self.putting
-            .spawn(async move { put_pack(&vault, index.as_ref(), session, pack).await });
+            .spawn(async move { put_pack(&vault, index.as_ref(), session, pack, &buffers).await });
         Ok(())
     }
 
@@ -213,20 +219,20 @@ async fn put_pack(
     index: &dyn ChunkIndex,
     session: IndexSession,
     pack: FinishedPack,
+    buffers: &Arc<Pool<Aligned>>,
 ) -> Result<StoredPack> {
     let doing = || format!("put pack {}", pack.id);
-    match vault.backend.create(&pack.name, &pack.pieces).await {
+    let length = pack.object.len() as u64;
+    // The buffer is free for the next pack as soon as the store has let go of it.
+    let object = buffers.share(pack.object);
+    match vault.backend.create(&pack.name, &[object]).await {
         Ok(()) => {}
         Err(BackendError::Exists { name }) => return Err(VaultError::Collision { name }).doing(doing),
         Err(error) => return Err(error).doing(doing),
     }
     // A store that lost or cut what it acknowledged is found here, before any manifest relies on it.
-    let end = pack.length - TRAILER as u64;
-    let back = vault
-        .backend
-        .read_range(&pack.name, end..pack.length)
-        .await
-        .doing(doing)?;
+    let end = length - TRAILER as u64;
+    let back = vault.backend.read_range(&pack.name, end..length).await.doing(doing)?;
     if back != pack.trailer.as_slice() {
         return Err(Error::from(FormatError::Checksum {
             what: "pack as the store gives it back",
@@ -244,7 +250,7 @@ async fn put_pack(
     let ids = entries.into_iter().map(|(id, _)| id).collect();
     Ok(StoredPack {
         id: pack.id,
-        length: pack.length,
+        length,
         footer_plain: pack.footer_plain,
         ids,
         indexed,
@@ -257,11 +263,14 @@ impl NodeSink for PackWriter {
         let mut table = PiecesBuilder::new(FrameKind::Recipe);
         let places: Vec<u32> = nodes.iter().map(|(_, bytes)| table.add(bytes.len())).collect();
         let mut plain = table.table();
+        plain.reserve_exact(table.bytes());
         for (_, bytes) in nodes {
             plain.extend_from_slice(bytes);
         }
         let ids: Vec<ChunkId> = nodes.iter().map(|(id, _)| *id).collect();
-        let placed = self.place(FrameKind::Recipe, &table, &ids, compress(&plain, 3)).await?;
+        let placed = self
+            .place(FrameKind::Recipe, &table, &ids, &compress(&plain, 3))
+            .await?;
         Ok(places.into_iter().map(|place| placed.at(place)).collect())
     }
 }

@@ -412,12 +412,17 @@ mod tests {
             table.add(chunk.len());
             let plain = [table.table(), chunk.to_vec()].concat();
             let placed = builder
-                .place(FrameKind::Data, &table, &[vault.ids.chunk(&chunk)], compress(&plain, 1))
+                .place(
+                    FrameKind::Data,
+                    &table,
+                    &[vault.ids.chunk(&chunk)],
+                    &compress(&plain, 1),
+                )
                 .unwrap();
             starts.push(placed.offset as usize);
         }
         let finished = builder.finish().unwrap();
-        let pack = finished.pieces.concat();
+        let pack = finished.object.to_vec();
         let shape = PackShape::check(vault.id, ID, &pack).unwrap();
         starts.push(shape.trailer.footer_offset as usize);
         Sample {

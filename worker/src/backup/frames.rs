@@ -3,18 +3,47 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tresor_storage::buffers::{Aligned, Pool};
 use tresor_storage::ids::{ChunkId, Location};
 use tresor_storage::limits::FRAME_PLAIN_TARGET;
 use tresor_storage::pack::PiecesBuilder;
 use tresor_storage::recipe::Child;
-use tresor_storage::seal::{Compressed, FrameKind, compress};
+use tresor_storage::seal::{Compressed, FrameKind, compress_into, compressed_room};
 
+use super::Effort;
 use super::segment::{Part, SegmentDone};
+use crate::cores::Cores;
 
 /// Frames and segments on their way to the packer: enough to keep all cores compressing, few enough to stay small.
 pub(super) const QUEUE: usize = 12;
+
+/// Room for the table before a frame's chunks: a whole page, so that they begin with one.
+const HEAD: usize = 4096;
+
+/// The chunks of a frame being filled. Copied: a slice would keep its whole segment in memory until the frame is full, and on a disk with few new
+/// chunks a frame has one from each of many segments.
+struct Body {
+    /// [`HEAD`], then the chunks.
+    buffer: Aligned,
+    /// One of the frames that may be filled or compressed at once.
+    slot: OwnedSemaphorePermit,
+}
+
+impl Body {
+    fn new(mut buffer: Aligned, slot: OwnedSemaphorePermit) -> Self {
+        buffer.resize(HEAD);
+        Self { buffer, slot }
+    }
+
+    /// The frame's plaintext: the table, put right before the chunks, and them.
+    fn plain(&mut self, table: &[u8]) -> &[u8] {
+        self.buffer[HEAD - table.len()..HEAD].copy_from_slice(table);
+        &self.buffer[HEAD - table.len()..]
+    }
+}
 
 /// A run of grains whose chunk is stored, or will be in a frame of that ticket.
 #[derive(Debug)]
@@ -51,7 +80,7 @@ pub(super) enum ToPacker {
         ticket: u64,
         table: PiecesBuilder,
         ids: Vec<ChunkId>,
-        coded: JoinHandle<Compressed>,
+        coded: BoxFuture<'static, Compressed>,
     },
     /// Nobody names these tickets any more.
     Forget(BTreeSet<u64>),
@@ -73,14 +102,15 @@ struct Settled {
 pub(super) struct Frames {
     to_packer: mpsc::Sender<ToPacker>,
     settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
-    cpu: Arc<Semaphore>,
+    cores: Arc<Cores>,
+    slots: Arc<Semaphore>,
+    plain_buffers: Arc<Pool<Aligned>>,
+    coded_buffers: Arc<Pool<Vec<u8>>>,
     level: i32,
     ticket: u64,
     table: PiecesBuilder,
     ids: Vec<ChunkId>,
-    /// The chunks, copied: a slice would keep its whole segment in memory until the frame is full, and on a disk with few new chunks a frame has
-    /// one from each of many segments.
-    body: Vec<u8>,
+    body: Option<Body>,
     /// Chunks of this session that the index did not know when their segment was looked up.
     storing: HashMap<ChunkId, (u64, u32)>,
     retiring: VecDeque<Settled>,
@@ -94,18 +124,23 @@ impl Frames {
     pub(super) fn new(
         to_packer: mpsc::Sender<ToPacker>,
         settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
-        cpu: Arc<Semaphore>,
-        level: i32,
+        cores: Arc<Cores>,
+        effort: Effort,
     ) -> Self {
+        // One each core compresses, one each that waits for it, and the one that is filled.
+        let slots = 2 * effort.cores.max(1) + 1;
         Self {
             to_packer,
             settled,
-            cpu,
-            level,
+            cores,
+            slots: Arc::new(Semaphore::new(slots)),
+            plain_buffers: Pool::new(HEAD + FRAME_PLAIN_TARGET, slots),
+            coded_buffers: Pool::new(compressed_room(HEAD + FRAME_PLAIN_TARGET), QUEUE + slots),
+            level: effort.compression_level,
             ticket: 0,
             table: PiecesBuilder::new(FrameKind::Data),
             ids: Vec::new(),
-            body: Vec::new(),
+            body: None,
             storing: HashMap::new(),
             retiring: VecDeque::new(),
             sequenced: 0,
@@ -113,6 +148,11 @@ impl Frames {
             chunks_known: 0,
             bytes_new: 0,
         }
+    }
+
+    /// Where the packer gives back the buffers of frames that it has placed.
+    pub(super) fn coded_buffers(&self) -> Arc<Pool<Vec<u8>>> {
+        Arc::clone(&self.coded_buffers)
     }
 
     async fn send(&self, message: ToPacker) -> Result<(), PackerGone> {
@@ -173,11 +213,18 @@ impl Frames {
         if self.table.bytes() + data.len() > FRAME_PLAIN_TARGET {
             self.flush().await?;
         }
+        let body = match &mut self.body {
+            Some(body) => body,
+            none => {
+                let slot = Arc::clone(&self.slots).acquire_owned().await.expect("never closed");
+                none.insert(Body::new(self.plain_buffers.take(), slot))
+            }
+        };
+        body.buffer.extend_from_slice(&data);
         self.chunks_new += 1;
         self.bytes_new += data.len() as u64;
         let place = self.table.add(data.len());
         self.ids.push(id);
-        self.body.extend_from_slice(&data);
         self.storing.insert(id, (self.ticket, place));
         Ok(Draft::Ticketed {
             grains,
@@ -188,22 +235,24 @@ impl Frames {
     }
 
     async fn flush(&mut self) -> Result<(), PackerGone> {
-        if self.ids.is_empty() {
+        let Some(mut body) = self.body.take() else {
             return Ok(());
-        }
+        };
         let table = std::mem::replace(&mut self.table, PiecesBuilder::new(FrameKind::Data));
         let ids = std::mem::take(&mut self.ids);
-        let body = std::mem::replace(&mut self.body, Vec::with_capacity(FRAME_PLAIN_TARGET));
         let ticket = self.ticket;
         self.ticket += 1;
-        let permit = Arc::clone(&self.cpu).acquire_owned().await.expect("never closed");
         let (head, level) = (table.table(), self.level);
-        let coded = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let mut plain = head;
-            plain.extend_from_slice(&body);
-            compress(&plain, level)
-        });
+        let (plain_buffers, room) = (Arc::clone(&self.plain_buffers), self.coded_buffers.take());
+        let coded = self
+            .cores
+            .run(move || {
+                let compressed = compress_into(body.plain(&head), level, room);
+                plain_buffers.give(body.buffer);
+                drop(body.slot);
+                compressed
+            })
+            .boxed();
         self.send(ToPacker::Frame {
             ticket,
             table,

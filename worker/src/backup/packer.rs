@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tresor_storage::buffers::Pool;
 use tresor_storage::ids::ChunkId;
 use tresor_storage::pack::Placed;
 use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
@@ -36,6 +37,7 @@ pub(super) struct Packer {
     disks: Vec<PackerDisk>,
     progress: Arc<Progress>,
     settled: mpsc::UnboundedSender<Vec<ChunkId>>,
+    coded_buffers: Arc<Pool<Vec<u8>>>,
     /// Frames that drafts may still name.
     placed: HashMap<u64, Placed>,
     /// Tickets are placed in order: all below this one are.
@@ -52,6 +54,7 @@ impl Packer {
         disks: Vec<PackerDisk>,
         progress: Arc<Progress>,
         settled: mpsc::UnboundedSender<Vec<ChunkId>>,
+        coded_buffers: Arc<Pool<Vec<u8>>>,
     ) -> Self {
         Self {
             vault,
@@ -59,6 +62,7 @@ impl Packer {
             disks,
             progress,
             settled,
+            coded_buffers,
             placed: HashMap::new(),
             next_ticket: 0,
             waiting: VecDeque::new(),
@@ -80,15 +84,10 @@ impl Packer {
                     ids,
                     coded,
                 } => {
-                    let coded = match coded.await {
-                        Ok(coded) => coded,
-                        Err(error) => match error.try_into_panic() {
-                            Ok(panic) => std::panic::resume_unwind(panic),
-                            Err(_) => return Err(WorkerError::Interrupted),
-                        },
-                    };
+                    let coded = coded.await;
                     debug_assert_eq!(ticket, self.next_ticket);
-                    let placed = self.writer.place(FrameKind::Data, &table, &ids, coded).await?;
+                    let placed = self.writer.place(FrameKind::Data, &table, &ids, &coded).await?;
+                    self.coded_buffers.give(coded.bytes);
                     self.progress.add_new(table.bytes() as u64);
                     self.progress.add_stored(u64::from(placed.length));
                     self.placed.insert(ticket, placed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tresor_storage::Doing;
 use tresor_storage::backend::BackendError;
 use tresor_storage::ids::{PartId, PointId, Writer};
@@ -19,6 +19,7 @@ use super::plan::{Todo, plan_changed, plan_read, usable_changes};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
 use crate::control::{Commit, ControlError, OpenSession, Session};
+use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
 use crate::source::{DiskSource, SourceKind, Steadiness};
@@ -72,7 +73,7 @@ async fn make(
         }
     };
     let damage = Arc::new(KnownDamage::new(damage));
-    let cpu = Arc::new(Semaphore::new(request.effort.cores.max(1)));
+    let cores = Arc::new(Cores::new(request.effort.cores)?);
     let buffers = Arc::new(BufferPool::default());
     let cutter = vault.cutter()?;
     let reader: Arc<dyn NodeSource> = Arc::clone(&engine.reader) as _;
@@ -91,7 +92,7 @@ async fn make(
                 disk: disk.name.clone(),
                 parent,
                 damage: Arc::clone(&damage),
-                cpu: Arc::clone(&cpu),
+                cores: Arc::clone(&cores),
                 buffers: Arc::clone(&buffers),
                 progress: Arc::clone(&steering.progress),
             })
@@ -107,6 +108,7 @@ async fn make(
         reason = "one list a pack, packs come of frames only, and who sends frames takes the lists before it sends more"
     )]
     let (settled_in, settled_out) = mpsc::unbounded_channel();
+    let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&cores), request.effort);
     let packer_disks = contexts
         .iter()
         .map(|c| PackerDisk {
@@ -126,16 +128,11 @@ async fn make(
         packer_disks,
         Arc::clone(&steering.progress),
         settled_in,
+        frames.coded_buffers(),
     );
     // Dropped with this future, so that nothing goes on after an error or a stop.
     let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
 
-    let mut frames = Frames::new(
-        to_packer,
-        settled_out,
-        Arc::clone(&cpu),
-        request.effort.compression_level,
-    );
     let mut counts = BackupCounts::default();
     let mut read = Ok(());
     let mut started = 0;

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Semaphore;
 use tresor_storage::chunk::recut::{Need, Recut, Recutted};
 use tresor_storage::chunk::{Cutter, Piece};
 use tresor_storage::ids::{ChunkId, Location, PackId};
@@ -15,7 +14,7 @@ use tresor_storage::recipe::{Child, Entry, Leaf, Tree, leaf_id};
 use tresor_storage::vault::Vault;
 
 use super::plan::Todo;
-use crate::blocking::blocking;
+use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::progress::Progress;
 use crate::source::DiskSource;
@@ -129,7 +128,7 @@ pub(super) struct DiskContext {
     pub(super) disk: String,
     pub(super) parent: Option<Arc<Tree>>,
     pub(super) damage: Arc<KnownDamage>,
-    pub(super) cpu: Arc<Semaphore>,
+    pub(super) cores: Arc<Cores>,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) progress: Arc<Progress>,
 }
@@ -244,13 +243,8 @@ impl DiskContext {
 
         let child = self.parents_child(segment).await;
         let data = Bytes::from_owner(pooled);
-        let permit = Arc::clone(&self.cpu).acquire_owned().await.expect("never closed");
         let (vault, cutter) = (Arc::clone(&self.vault), self.cutter.clone());
-        let (leaf_id, parts) = blocking(move || {
-            let _permit = permit;
-            cut_and_name(&vault, &cutter, &data)
-        })
-        .await;
+        let (leaf_id, parts) = self.cores.run(move || cut_and_name(&vault, &cutter, &data)).await;
         let Some(leaf_id) = leaf_id else {
             return Ok(SegmentDone::Hole);
         };

@@ -176,7 +176,7 @@ async fn make_pack(vault: &WritableVault) -> (tresor_storage::ids::ChunkId, Stri
     let mut plain = table.table();
     plain.extend_from_slice(&chunk);
     let placed = packs
-        .place(FrameKind::Data, &table, &[id], compress(&plain, 1))
+        .place(FrameKind::Data, &table, &[id], &compress(&plain, 1))
         .await
         .unwrap();
     packs.finish().await.unwrap();

@@ -171,7 +171,7 @@ async fn filled() -> (Arc<Vault>, Arc<Shelf>, BTreeMap<ChunkId, Entry>) {
             let plain = [table.table(), chunks.concat()].concat();
             let ids: Vec<ChunkId> = chunks.iter().map(|chunk| vault.ids.chunk(chunk)).collect();
             let placed = writes
-                .place(FrameKind::Data, &table, &ids, compress(&plain, 1))
+                .place(FrameKind::Data, &table, &ids, &compress(&plain, 1))
                 .await
                 .unwrap();
             some.push(recipe::Entry::Chunk {

@@ -84,6 +84,9 @@ fn chunks(cache: &Cache) -> Options {
     // Half of a row is a hash, and every lookup would unpack a block. Not yet measured against LZ4 (benches/index).
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(MEMTABLE_BYTES);
+    // A first backup asks mostly for what is not there: a filter answers for entries that are not in a file yet, too.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.05);
     options.set_max_write_buffer_number(2);
     options.set_target_file_size_base(FILE_BYTES);
     options.set_max_bytes_for_level_base(4 * MEMTABLE_BYTES as u64);
