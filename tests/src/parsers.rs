@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use tresor_storage::backend::Abilities;
 use tresor_storage::catalog::{Catalog, CatalogId};
-use tresor_storage::chunk::{IdKeys, Profile};
+use tresor_storage::chunk::{Fingerprint, IdKeys, Profile};
 use tresor_storage::ids::{ChunkId, ClusterId, ItemId, Location, PackId, PartId, PointId, SessionId, VaultId, Writer};
 use tresor_storage::index::segment::{self, SegmentBuilder};
 use tresor_storage::keys::{
@@ -384,6 +384,7 @@ fn node_sample(random: &mut Random) -> Node {
         (!random.one_in(3)).then(|| Child {
             id: ChunkId([random.bits() as u8; 32]),
             hint: location(random),
+            print: (!random.one_in(3)).then(|| Fingerprint([random.bits() as u8; 16])),
         })
     });
     Node {
@@ -404,6 +405,7 @@ fn manifest_sample(random: &mut Random) -> Vec<u8> {
     let child = Child {
         id: ChunkId([7; 32]),
         hint: location(random),
+        print: None,
     };
     let disk = ManifestDisk {
         name: String::from("vda"),

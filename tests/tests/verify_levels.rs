@@ -110,7 +110,7 @@ async fn point_with_leaf(stage: &Stage, leaf: Leaf) -> Manifest {
     // An index of its own: what this writes is not to heal anything.
     let mut packs = PackWriter::new(Arc::clone(vault), Arc::new(MemoryIndex::new()), session, writer);
     let mut tree = TreeBuilder::new(vault.ids.clone(), vault.profile, size);
-    tree.push_new(leaf.id(&vault.ids), leaf.encode(), &mut packs, None)
+    tree.push_new(leaf.id(&vault.ids), None, leaf.encode(), &mut packs, None)
         .await
         .unwrap();
     let root: Root = tree.finish(&mut packs, None).await.unwrap();

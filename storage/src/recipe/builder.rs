@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::node::{Child, Node};
 use super::root::{Root, depth_of, segments_of};
 use super::tree::Tree;
-use crate::chunk::{IdKeys, Profile};
+use crate::chunk::{Fingerprint, IdKeys, Profile};
 use crate::error::Result;
 use crate::ids::{ChunkId, Location};
 use crate::limits::{FRAME_CHUNKS_PLAIN_MAX, NODE_CHILDREN, RECIPE_NODE_MAX};
@@ -37,6 +37,7 @@ enum Slot {
     /// In the batch that is being collected.
     Pending {
         id: ChunkId,
+        print: Option<Fingerprint>,
         index: usize,
     },
 }
@@ -107,16 +108,23 @@ impl TreeBuilder {
     pub async fn push_new(
         &mut self,
         id: ChunkId,
+        print: Option<Fingerprint>,
         bytes: Vec<u8>,
         sink: &mut dyn NodeSink,
         parent: Parent<'_>,
     ) -> Result<()> {
-        let slot = self.collect(id, bytes, sink).await?;
+        let slot = self.collect(id, print, bytes, sink).await?;
         self.fresh[0] = true;
         self.push(slot, sink, parent).await
     }
 
-    async fn collect(&mut self, id: ChunkId, bytes: Vec<u8>, sink: &mut dyn NodeSink) -> Result<Slot> {
+    async fn collect(
+        &mut self,
+        id: ChunkId,
+        print: Option<Fingerprint>,
+        bytes: Vec<u8>,
+        sink: &mut dyn NodeSink,
+    ) -> Result<Slot> {
         if self.batch_bytes >= BATCH_BYTES {
             self.flush(sink).await?;
         }
@@ -124,6 +132,7 @@ impl TreeBuilder {
         self.batch.push((id, bytes));
         Ok(Slot::Pending {
             id,
+            print,
             index: self.batch.len() - 1,
         })
     }
@@ -134,10 +143,11 @@ impl TreeBuilder {
         }
         let locations = sink.place_nodes(&self.batch).await?;
         for slot in self.levels.iter_mut().flatten() {
-            if let Slot::Pending { id, index } = *slot {
+            if let Slot::Pending { id, print, index } = *slot {
                 *slot = Slot::At(Child {
                     id,
                     hint: locations[index],
+                    print,
                 });
             }
         }
@@ -186,7 +196,7 @@ impl TreeBuilder {
                     self.flush(sink).await?;
                     let bytes = self.node(level).encode();
                     self.fresh[level + 1] = true;
-                    self.collect(id, bytes, sink).await?
+                    self.collect(id, None, bytes, sink).await?
                 }
             }
         };
@@ -201,7 +211,11 @@ impl TreeBuilder {
             Slot::Hole => None,
             Slot::At(child) => Some(child),
             // Only for the name, which does not cover hints.
-            Slot::Pending { id, .. } => Some(Child { id, hint: NOWHERE }),
+            Slot::Pending { id, print, .. } => Some(Child {
+                id,
+                hint: NOWHERE,
+                print,
+            }),
         };
         Node {
             level: (level + 1) as u8,
@@ -342,7 +356,7 @@ mod tests {
                     let id = leaf.id(&keys);
                     match known.filter(|child| child.id == id) {
                         Some(child) => builder.push_stored(child, store, parent).await.unwrap(),
-                        None => builder.push_new(id, leaf.encode(), store, parent).await.unwrap(),
+                        None => builder.push_new(id, None, leaf.encode(), store, parent).await.unwrap(),
                     }
                 }
             }

@@ -57,6 +57,7 @@ pub(crate) fn name_of(bytes: &[u8], keys: &IdKeys) -> Result<ChunkId, FormatErro
 mod tests {
     use super::super::{Child, Entry, Leaf, Node};
     use super::*;
+    use crate::chunk::Fingerprint;
     use crate::ids::{ClusterId, Location, PackId, PartId, SessionId, Writer};
     use crate::keys::Keyring;
 
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(name_of(&leaf.encode(), &keys), Ok(leaf.id(&keys)));
         let child = |n| {
             Some(Child {
+                print: Some(Fingerprint([9; 16])),
                 id: ChunkId([n; 32]),
                 hint,
             })

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! 'N' u8 · level u8 (1: its children are leaves) · children u16 · presence, one bit each, padded to bytes · ids of those present · their hints
+//!     · on level 1: their fingerprints, 16 bytes each, zeros where none is known
 //! ```
 //! The name covers everything before the hints. A child that is not present is a hole.
 
-use crate::chunk::IdKeys;
+use crate::chunk::{Fingerprint, IdKeys};
 use crate::error::FormatError;
 use crate::ids::{ChunkId, Location};
 use crate::limits::{DEPTH_MAX, NODE_CHILDREN, RECIPE_NODE_MAX};
@@ -13,6 +14,8 @@ use crate::limits::{DEPTH_MAX, NODE_CHILDREN, RECIPE_NODE_MAX};
 use super::hints::{self, Cursor};
 
 const TAG: u8 = b'N';
+/// Stands for a fingerprint that is not known.
+const UNKNOWN: [u8; 16] = [0; 16];
 
 /// A leaf or node, seen from above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Child {
     pub id: ChunkId,
     /// Where it was when this was written.
     pub hint: Location,
+    /// Of a leaf: the fingerprint of its segment, if the segment was read whole when it was named.
+    pub print: Option<Fingerprint>,
 }
 
 /// One node.
@@ -64,6 +69,11 @@ impl Node {
         let mut bytes = self.named_part();
         let locations: Vec<_> = self.children.iter().flatten().map(|child| child.hint).collect();
         hints::encode(&locations, &mut bytes);
+        if self.level == 1 {
+            for child in self.children.iter().flatten() {
+                bytes.extend_from_slice(&child.print.map_or(UNKNOWN, |print| print.0));
+            }
+        }
         bytes
     }
 
@@ -101,11 +111,24 @@ impl Node {
             });
         }
         let locations = hints::decode(&mut cursor, number)?;
+        let prints = cursor.take(if level == 1 { number * 16 } else { 0 })?;
         cursor.finish()?;
-        let mut pairs = ids.as_chunks::<32>().0.iter().zip(locations);
+        let prints = prints
+            .as_chunks::<16>()
+            .0
+            .iter()
+            .map(|print| (*print != UNKNOWN).then_some(Fingerprint(*print)))
+            .chain(std::iter::repeat(None));
+        let mut rows = ids.as_chunks::<32>().0.iter().zip(locations).zip(prints);
         let children = (0..count)
-            .map(|i| present(i).then(|| pairs.next().expect("one for each present")))
-            .map(|pair| pair.map(|(id, hint)| Child { id: ChunkId(*id), hint }))
+            .map(|i| present(i).then(|| rows.next().expect("one for each present")))
+            .map(|row| {
+                row.map(|((id, hint), print)| Child {
+                    id: ChunkId(*id),
+                    hint,
+                    print,
+                })
+            })
             .collect();
         Ok(Self { level, children })
     }

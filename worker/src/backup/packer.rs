@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tresor_storage::buffers::Pool;
+use tresor_storage::chunk::Fingerprint;
 use tresor_storage::ids::ChunkId;
 use tresor_storage::pack::Placed;
 use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
@@ -26,7 +27,11 @@ enum Waiting {
     Disk(usize),
     Hole,
     Stored(Child),
-    Leaf { id: ChunkId, drafts: Vec<Draft> },
+    Leaf {
+        id: ChunkId,
+        print: Option<Fingerprint>,
+        drafts: Vec<Draft>,
+    },
     Forget(std::collections::BTreeSet<u64>),
     DiskEnd,
 }
@@ -103,7 +108,7 @@ impl Packer {
                 ToPacker::Disk(disk) => Waiting::Disk(disk),
                 ToPacker::Hole => Waiting::Hole,
                 ToPacker::Stored(child) => Waiting::Stored(child),
-                ToPacker::Leaf { id, drafts } => Waiting::Leaf { id, drafts },
+                ToPacker::Leaf { id, print, drafts } => Waiting::Leaf { id, print, drafts },
                 ToPacker::Forget(tickets) => Waiting::Forget(tickets),
                 ToPacker::DiskEnd => Waiting::DiskEnd,
             };
@@ -145,11 +150,11 @@ impl Packer {
                     let (builder, parent) = self.current.as_mut().expect("a disk has begun");
                     builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
                 }
-                Waiting::Leaf { id, drafts } => {
+                Waiting::Leaf { id, print, drafts } => {
                     let leaf = self.leaf(drafts);
                     let (builder, parent) = self.current.as_mut().expect("a disk has begun");
                     builder
-                        .push_new(id, leaf.encode(), &mut self.writer, parent.as_deref())
+                        .push_new(id, print, leaf.encode(), &mut self.writer, parent.as_deref())
                         .await?;
                 }
                 Waiting::Forget(tickets) => {

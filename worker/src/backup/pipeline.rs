@@ -76,6 +76,7 @@ async fn make(
     let cores = Arc::new(Cores::new(request.effort.cores)?);
     let buffers = Arc::new(BufferPool::default());
     let cutter = vault.cutter()?;
+    let prints = vault.fingerprinter()?;
     let reader: Arc<dyn NodeSource> = Arc::clone(&engine.reader) as _;
     let contexts: Vec<Arc<DiskContext>> = request
         .disks
@@ -88,6 +89,7 @@ async fn make(
                 index: Arc::clone(&engine.index),
                 session: session.for_index(),
                 cutter: cutter.clone(),
+                prints: prints.clone(),
                 source: Arc::clone(&disk.source),
                 disk: disk.name.clone(),
                 parent,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tresor_storage::chunk::recut::{Need, Recut, Recutted};
-use tresor_storage::chunk::{Cutter, Piece};
+use tresor_storage::chunk::{Cutter, Fingerprint, Fingerprinter, Piece};
 use tresor_storage::ids::{ChunkId, Location, PackId};
 use tresor_storage::index::{Answer, ChunkIndex, IndexSession};
 use tresor_storage::limits::{GRAIN, SEGMENT};
@@ -48,6 +48,7 @@ pub(super) enum SegmentDone {
     /// New parts; `leaf` is stored already if all of its chunks are.
     Parts {
         leaf_id: ChunkId,
+        print: Option<Fingerprint>,
         stored_leaf: Option<Location>,
         parts: Vec<Part>,
     },
@@ -124,6 +125,7 @@ pub(super) struct DiskContext {
     pub(super) index: Arc<dyn ChunkIndex>,
     pub(super) session: IndexSession,
     pub(super) cutter: Cutter,
+    pub(super) prints: Fingerprinter,
     pub(super) source: Arc<dyn DiskSource>,
     pub(super) disk: String,
     pub(super) parent: Option<Arc<Tree>>,
@@ -243,12 +245,20 @@ impl DiskContext {
 
         let child = self.parents_child(segment).await;
         let data = Bytes::from_owner(pooled);
-        let (vault, cutter) = (Arc::clone(&self.vault), self.cutter.clone());
-        let (leaf_id, parts) = self.cores.run(move || cut_and_name(&vault, &cutter, &data)).await;
-        let Some(leaf_id) = leaf_id else {
-            return Ok(SegmentDone::Hole);
-        };
-        self.place(segment, child, leaf_id, parts, None, outcome).await
+        // With known damage a segment must be named, to find which of its chunks are harmed.
+        let before = child.and_then(|child| child.print).filter(|_| self.damage.0.is_empty());
+        let (vault, cutter, prints) = (Arc::clone(&self.vault), self.cutter.clone(), self.prints.clone());
+        let named = self
+            .cores
+            .run(move || name_segment(&vault, &cutter, &prints, before, &data));
+        match named.await {
+            Named::Hole => Ok(SegmentDone::Hole),
+            Named::Unchanged => Ok(SegmentDone::Inherited(child.expect("its fingerprint was compared"))),
+            Named::New { leaf_id, print, parts } => {
+                self.place(segment, child, leaf_id, Some(print), parts, None, outcome)
+                    .await
+            }
+        }
     }
 
     /// Follows the parent by known changes; `None` when it cannot be followed here.
@@ -335,7 +345,7 @@ impl DiskContext {
         let Some(leaf_id) = name_parts(&self.vault, &parts) else {
             return Ok(Some(SegmentDone::Hole));
         };
-        self.place(segment, child, leaf_id, parts, Some(leaf), outcome)
+        self.place(segment, child, leaf_id, None, parts, Some(leaf), outcome)
             .await
             .map(Some)
     }
@@ -346,11 +356,15 @@ impl DiskContext {
         segment: u64,
         child: Option<Child>,
         leaf_id: ChunkId,
+        print: Option<Fingerprint>,
         mut parts: Vec<Part>,
         parents_leaf: Option<Leaf>,
         outcome: &mut SegmentOutcome,
     ) -> Result<SegmentDone, WorkerError> {
-        let same = child.filter(|child| child.id == leaf_id);
+        let same = child.filter(|child| child.id == leaf_id).map(|child| Child {
+            print: print.or(child.print),
+            ..child
+        });
         let chunks = parts.iter().filter(|part| !matches!(part, Part::Hole { .. })).count() as u64;
         let parents_leaf = match (same, parents_leaf) {
             // Equal names: equal segments. Without known damage not even the parent's leaf is read.
@@ -410,6 +424,7 @@ impl DiskContext {
         let stored_leaf = stored_leaf.filter(|_| all_known && self.damage.0.is_empty());
         Ok(SegmentDone::Parts {
             leaf_id,
+            print,
             stored_leaf,
             parts,
         })
@@ -454,6 +469,41 @@ impl DiskContext {
                 };
             }
         }
+    }
+}
+
+/// What a segment that was read turned out to be.
+enum Named {
+    Hole,
+    /// As the parent has it.
+    Unchanged,
+    New {
+        leaf_id: ChunkId,
+        print: Fingerprint,
+        parts: Vec<Part>,
+    },
+}
+
+fn name_segment(
+    vault: &Vault,
+    cutter: &Cutter,
+    prints: &Fingerprinter,
+    before: Option<Fingerprint>,
+    data: &Bytes,
+) -> Named {
+    let known = before.map(|before| (before, prints.of(data)));
+    if let Some((before, now)) = known
+        && before == now
+    {
+        return Named::Unchanged;
+    }
+    match cut_and_name(vault, cutter, data) {
+        (None, _) => Named::Hole,
+        (Some(leaf_id), parts) => Named::New {
+            leaf_id,
+            print: known.map_or_else(|| prints.of(data), |(_, now)| now),
+            parts,
+        },
     }
 }
 
