@@ -104,20 +104,30 @@ pub fn compress_into(plain: &[u8], level: i32, mut bytes: Vec<u8>) -> Compressed
     }
 }
 
-/// Undoes [`compress`]; the result is exactly `plain_length` bytes, and never more memory than that is taken.
-pub(crate) fn decompress(codec: Codec, coded: Vec<u8>, plain_length: u32) -> Result<Vec<u8>, FormatError> {
-    let plain = match codec {
-        Codec::Raw => coded,
-        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| {
-            let decompressor = slot.get_or_insert_with(|| Decompressor::new().expect("zstd makes a context"));
-            decompressor
-                .decompress(&coded, plain_length as usize)
-                .map_err(|_| FormatError::Malformed {
-                    what: "frame",
-                    why: "does not decompress",
-                })
-        })?,
-    };
+/// Undoes [`compress`] into an empty buffer; the result is exactly `plain_length` bytes, and never more memory than that is taken beyond what the
+/// buffer has.
+pub(crate) fn decompress(
+    codec: Codec,
+    coded: &[u8],
+    plain_length: u32,
+    mut plain: Vec<u8>,
+) -> Result<Vec<u8>, FormatError> {
+    plain.clear();
+    match codec {
+        Codec::Raw => plain.extend_from_slice(coded),
+        Codec::Zstd => {
+            plain.reserve_exact(plain_length as usize);
+            DECOMPRESSOR.with_borrow_mut(|slot| {
+                let decompressor = slot.get_or_insert_with(|| Decompressor::new().expect("zstd makes a context"));
+                decompressor
+                    .decompress_to_buffer(coded, &mut plain)
+                    .map_err(|_| FormatError::Malformed {
+                        what: "frame",
+                        why: "does not decompress",
+                    })
+            })?;
+        }
+    }
     if plain.len() == plain_length as usize {
         Ok(plain)
     } else {

@@ -9,6 +9,8 @@
 //! repeated with other bytes: that object has another salt. The associated data is the object's header, the object's name and the frame's
 //! header without its checksum: no frame can be moved to another place or object unnoticed. The checksum needs no key (scrubbing).
 
+use std::cell::RefCell;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::compress::{Codec, Compressed, decompress};
@@ -323,18 +325,38 @@ impl ObjectSeal {
     /// # Errors
     /// By cause; a checksum that is right with a tag that is wrong is [`FormatError::Authentication`].
     pub fn open(&self, frame: &[u8]) -> Result<(FrameHeader, Vec<u8>)> {
+        self.open_into(frame, Vec::new())
+    }
+
+    /// As [`open`](Self::open), with the plaintext in a buffer of the caller, which is lost on an error.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_into(&self, frame: &[u8], plain: Vec<u8>) -> Result<(FrameHeader, Vec<u8>)> {
         let header = FrameHeader::parse(frame)?;
         header.check(frame)?;
         let key = self.key(header.kind)?;
-        let mut sealed = frame[FRAME_HEADER..header.length()].to_vec();
-        let length = key
-            .open_in_place(Self::nonce(&header), self.aad(&header), &mut sealed)
-            .map_err(|_| FormatError::Authentication { what: "frame" })?
-            .len();
-        sealed.truncate(length);
-        Ok((header, decompress(header.codec, sealed, header.plain_length)?))
+        SCRATCH.with_borrow_mut(|coded| {
+            coded.clear();
+            coded.extend_from_slice(&frame[FRAME_HEADER..header.length()]);
+            let opened = key
+                .open_in_place(Self::nonce(&header), self.aad(&header), coded)
+                .map_err(|_| FormatError::Authentication { what: "frame" })?;
+            let plain = decompress(header.codec, opened, header.plain_length, plain)?;
+            // A large object passes seldom, and must not leave its size with every thread.
+            coded.shrink_to(SCRATCH_MAX);
+            Ok((header, plain))
+        })
     }
 }
+
+thread_local! {
+    // What is decrypted before it is decompressed.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a thread keeps of it.
+const SCRATCH_MAX: usize = FRAME_CHUNKS_PLAIN_MAX;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ mod writer;
 
 pub(crate) use cache::Cache;
 pub use context::Vault;
-pub use reader::{VaultReader, check_chunk, open_pieces};
+pub use reader::{VaultReader, check_chunk, open_pieces, open_pieces_in};
 pub use writer::{PackWriter, Written};
 
 use crate::error::Kind;

@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::cache::Cache;
 use super::context::Vault;
+use crate::buffers::Pool;
 use crate::error::{Doing, FormatError, Kind, Result};
 use crate::ids::{ChunkId, Location, PackId};
 use crate::index::ChunkIndex;
 use crate::limits::{FRAME_CHUNKS_PLAIN_MAX, RECIPE_NODE_MAX};
 use crate::pack::{PackKeys, Pieces};
 use crate::recipe::NodeSource;
-use crate::seal::{FRAME_OVERHEAD, FrameKind};
+use crate::seal::{FRAME_OVERHEAD, FrameHeader, FrameKind};
 use crate::vault::names;
 
 /// Plaintext of opened frames kept: leaves lie many to a frame and are read in order.
@@ -139,6 +140,19 @@ impl VaultReader {
 /// Named errors for damage.
 pub fn open_pieces(keys: &PackKeys, kind: FrameKind, frame: &[u8]) -> Result<Pieces> {
     let (header, plain) = keys.seal.open(frame)?;
+    checked_pieces(kind, frame, header, plain.into())
+}
+
+/// As [`open_pieces`], with the plaintext in a buffer of the pool, to which it returns when the last piece is dropped.
+///
+/// # Errors
+/// As [`open_pieces`].
+pub fn open_pieces_in(keys: &PackKeys, kind: FrameKind, frame: &[u8], pool: &Arc<Pool<Vec<u8>>>) -> Result<Pieces> {
+    let (header, plain) = keys.seal.open_into(frame, pool.take())?;
+    checked_pieces(kind, frame, header, pool.share(plain))
+}
+
+fn checked_pieces(kind: FrameKind, frame: &[u8], header: FrameHeader, plain: Bytes) -> Result<Pieces> {
     if header.kind != kind || header.length() != frame.len() {
         return Err(FormatError::Malformed {
             what: "frame",
@@ -146,7 +160,7 @@ pub fn open_pieces(keys: &PackKeys, kind: FrameKind, frame: &[u8]) -> Result<Pie
         }
         .into());
     }
-    Ok(Pieces::parse(kind, plain.into())?)
+    Ok(Pieces::parse(kind, plain)?)
 }
 
 /// Checks a chunk against its name.

@@ -3,33 +3,38 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
+use tresor_storage::buffers::Pool;
 use tresor_storage::chunk::is_zero;
 use tresor_storage::ids::Location;
-use tresor_storage::limits::{GRAIN, READ_REQUEST_MAX, SEGMENT};
+use tresor_storage::limits::{FRAME_PLAIN_TARGET, GRAIN, READ_REQUEST_MAX, SEGMENT};
 use tresor_storage::pack::Pieces;
 use tresor_storage::recipe::{Child, Entry, NodeSource, Tree};
 use tresor_storage::seal::FrameKind;
-use tresor_storage::vault::{VaultReader, check_chunk, names, open_pieces};
+use tresor_storage::vault::{VaultReader, check_chunk, names, open_pieces_in};
 use tresor_storage::{Doing, Error, FormatError, Kind};
 
 use super::plan::{FrameRead, PackRead, Want, plan_reads};
 use super::{Damage, RestoreOutcome, RestorePreview, RestoreRequest};
-use crate::blocking::blocking;
+use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
 use crate::sink::SinkError;
 
-/// Chunks planned at once: about 12 MB, and enough of a disk that a pack is seldom fetched twice.
-const WINDOW_WANTS: usize = 1 << 17;
+/// Chunks planned at once: about 6 MB, three times over, and enough of a disk that a pack is seldom fetched twice.
+const WINDOW_WANTS: usize = 1 << 16;
 /// Leaves read at once.
 const LEAVES_IN_FLIGHT: usize = 16;
 /// Requests being fetched or written at once.
 const READS_IN_FLIGHT: usize = 12;
 /// Bytes fetched and not yet written.
-const FLIGHT_BYTES: u64 = 64 << 20;
+const FLIGHT_BYTES: u64 = 48 << 20;
+/// Frames opened and written as one: each handing over between threads costs as much as hashing a chunk.
+const FRAMES_AT_ONCE: usize = 4;
+/// Room for a frame's table of lengths.
+const FRAME_TABLE: usize = 4096;
 /// Ranges of damage kept; beyond, they are only counted into the last.
 const DAMAGE_MAX: usize = 10_000;
 const _: () = assert!(FLIGHT_BYTES >= 2 * READ_REQUEST_MAX);
@@ -50,7 +55,9 @@ struct Job {
     reader: Arc<VaultReader>,
     request: RestoreRequest,
     outcome: Mutex<RestoreOutcome>,
-    cpu: Semaphore,
+    cores: Cores,
+    /// Opened frames: so many for each request in flight, as each opens the next when the last are written.
+    plain_buffers: Arc<Pool<Vec<u8>>>,
     flight: Semaphore,
 }
 
@@ -60,7 +67,8 @@ async fn restore(reader: &Arc<VaultReader>, request: &RestoreRequest) -> Result<
         reader: Arc::clone(reader),
         request: request.clone(),
         outcome: Mutex::default(),
-        cpu: Semaphore::new(request.cores.max(1)),
+        cores: Cores::new(request.cores)?,
+        plain_buffers: Pool::new(FRAME_PLAIN_TARGET + FRAME_TABLE, READS_IN_FLIGHT * FRAMES_AT_ONCE),
         flight: Semaphore::new((FLIGHT_BYTES >> 10) as usize),
     });
     let (planned_in, mut planned) = mpsc::channel::<Vec<PackRead>>(1);
@@ -315,7 +323,7 @@ impl Job {
         entries: &[Entry],
         wants: &mut Vec<Want>,
     ) -> Result<(), WorkerError> {
-        let buffer = BytesMut::zeroed(length as usize);
+        let buffer = crate::source::buffer(length as usize);
         let mut there = self
             .request
             .sink
@@ -330,17 +338,15 @@ impl Job {
                 self.request.sink.zero(hole).await.map_err(|e| self.sink_error(e))?;
             }
         }
-        let permit = self.cpu.acquire().await.expect("never closed");
         let (reader, wanted) = (Arc::clone(&self.reader), std::mem::take(wants));
-        let (equal, differs): (Vec<Want>, Vec<Want>) = blocking(move || {
-            wanted.into_iter().partition(|want| {
+        let compared = self.cores.run(move || {
+            wanted.into_iter().partition(|want: &Want| {
                 let start = (want.offset - segment * SEGMENT) as usize;
                 let end = start + usize::from(want.grains) * GRAIN as usize;
                 reader.vault().ids.chunk(&there[start..end]) == want.id
             })
-        })
-        .await;
-        drop(permit);
+        });
+        let (equal, differs): (Vec<Want>, Vec<Want>) = compared.await;
         self.count(|outcome| {
             outcome.bytes_equal += equal
                 .iter()
@@ -380,24 +386,35 @@ impl Job {
             outcome.requests += 1;
         });
         self.request.progress.add_stored(length);
-        for frame in read.frames {
-            let start = (u64::from(frame.at.frame_offset) - read.range.start) as usize;
-            let sealed = bytes.slice(start..start + frame.at.frame_length as usize);
-            let permit = self.cpu.acquire().await.expect("never closed");
+        let mut frames = read.frames.into_iter();
+        loop {
+            let group: Vec<FrameRead> = frames.by_ref().take(FRAMES_AT_ONCE).collect();
+            if group.is_empty() {
+                return Ok(());
+            }
             let (keys, reader) = (Arc::clone(&keys), Arc::clone(&self.reader));
-            let (frame, checked) = blocking(move || {
-                let checked = open_pieces(&keys, FrameKind::Data, &sealed)
-                    .and_then(|pieces| check_wants(&reader, &pieces, &frame));
-                (frame, checked)
-            })
-            .await;
-            drop(permit);
-            match checked {
-                Ok(writes) => self.write(writes).await?,
-                Err(_) => self.write_frame_alone(&frame).await?,
+            let (buffers, bytes, first) = (Arc::clone(&self.plain_buffers), bytes.clone(), read.range.start);
+            let opened = self.cores.run(move || {
+                let mut writes = Vec::new();
+                let mut harmed = Vec::new();
+                for frame in group {
+                    let start = (u64::from(frame.at.frame_offset) - first) as usize;
+                    let sealed = &bytes[start..start + frame.at.frame_length as usize];
+                    let checked = open_pieces_in(&keys, FrameKind::Data, sealed, &buffers)
+                        .and_then(|pieces| check_wants(&reader, &pieces, &frame));
+                    match checked {
+                        Ok(checked) => writes.extend(checked),
+                        Err(_) => harmed.push(frame),
+                    }
+                }
+                (writes, harmed)
+            });
+            let (writes, harmed) = opened.await;
+            self.write(writes).await?;
+            for frame in harmed {
+                self.write_frame_alone(&frame).await?;
             }
         }
-        Ok(())
     }
 
     /// The slow way: each chunk of a frame for itself, wherever it is, and what cannot be had is damage.
@@ -429,23 +446,22 @@ impl Job {
     async fn write(&self, mut writes: Vec<(u64, Bytes)>) -> Result<(), WorkerError> {
         writes.sort_by_key(|(offset, _)| *offset);
         let size = self.request.root.size;
-        let mut run: Vec<Bytes> = Vec::new();
-        let mut run_start = 0;
-        let mut run_end = 0;
+        let mut runs: Vec<(u64, Vec<Bytes>)> = Vec::new();
+        let mut end = 0;
         let mut total = 0;
-        let mut chunks = 0;
+        let chunks = writes.len() as u64;
         for (offset, mut data) in writes {
             data.truncate((size - offset).min(data.len() as u64) as usize);
-            chunks += 1;
-            total += data.len() as u64;
-            if offset != run_end || run.is_empty() {
-                self.write_run(run_start, std::mem::take(&mut run)).await?;
-                run_start = offset;
+            let length = data.len() as u64;
+            match runs.last_mut() {
+                Some((_, run)) if offset == end => run.push(data),
+                _ => runs.push((offset, vec![data])),
             }
-            run_end = offset + data.len() as u64;
-            run.push(data);
+            end = offset + length;
+            total += length;
         }
-        self.write_run(run_start, run).await?;
+        let written = self.request.sink.write_runs(runs).await;
+        written.map_err(|e| self.sink_error(e))?;
         self.count(|outcome| {
             outcome.bytes_written += total;
             outcome.chunks += chunks;
@@ -453,17 +469,6 @@ impl Job {
         self.request.progress.add_read(total);
         self.request.progress.add_done(total);
         Ok(())
-    }
-
-    async fn write_run(&self, offset: u64, run: Vec<Bytes>) -> Result<(), WorkerError> {
-        if run.is_empty() {
-            return Ok(());
-        }
-        self.request
-            .sink
-            .write(offset, run)
-            .await
-            .map_err(|e| self.sink_error(e))
     }
 }
 

@@ -72,6 +72,17 @@ pub trait DiskSink: Send + Sync + 'static {
     /// [`SinkError::Range`] if it reaches beyond the size; those of the disk, by kind.
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> Result<(), SinkError>;
 
+    /// Writes several runs, each as [`write`](Self::write) would; handing over many at once saves what handing over costs.
+    ///
+    /// # Errors
+    /// As for `write`; runs before the failed one may have been written.
+    async fn write_runs(&self, runs: Vec<(u64, Vec<Bytes>)>) -> Result<(), SinkError> {
+        for (offset, data) in runs {
+            self.write(offset, data).await?;
+        }
+        Ok(())
+    }
+
     /// Makes an extent read as zeros, as a hole where possible.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ struct Inner {
     is_zeroed: bool,
     is_device: bool,
     writeback: Writeback,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// None once finished. Writers share it, `finish` has it alone: it cannot overtake a write whose future was dropped.
     target: RwLock<Option<Target>>,
 }
@@ -123,6 +124,7 @@ impl RawSink {
             is_zeroed,
             is_device,
             writeback: Writeback::default(),
+            turn: Arc::default(),
             target: RwLock::new(Some(target)),
         };
         Self { inner: Arc::new(inner) }
@@ -145,14 +147,30 @@ impl DiskSink for RawSink {
     }
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> Result<(), SinkError> {
-        let length = data.iter().map(|piece| piece.len() as u64).sum();
-        check_range(offset, length, self.size())?;
+        self.write_runs(vec![(offset, data)]).await
+    }
+
+    async fn write_runs(&self, runs: Vec<(u64, Vec<Bytes>)>) -> Result<(), SinkError> {
+        let mut total = 0;
+        for (offset, data) in &runs {
+            let length = data.iter().map(|piece| piece.len() as u64).sum();
+            check_range(*offset, length, self.size())?;
+            total += length;
+        }
+        // A file system lets one write a file at a time, and others spin at its lock; a device takes many.
+        let turn = match self.inner.is_device {
+            true => None,
+            false => Some(Arc::clone(&self.inner.turn).lock_owned().await),
+        };
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             inner.with_file("write", |file| {
-                write_pieces(file, offset, &data)?;
+                for (offset, data) in &runs {
+                    write_pieces(file, *offset, data)?;
+                }
+                drop(turn);
                 if inner.durable {
-                    inner.writeback.wrote(file, length);
+                    inner.writeback.wrote(file, total);
                 }
                 Ok(())
             })

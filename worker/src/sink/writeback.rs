@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::Advice;
 
-/// Written bytes between two kicks.
-const STEP: u64 = 32 << 20;
+/// Written bytes between two kicks. Each walks through the pages of the file that are cached: at 32 MiB that took a twelfth of a restore.
+const STEP: u64 = 128 << 20;
 
 /// Starts writing to the disk while the restore goes on, and drops from the page cache what is written. So the sync at the end is short, and neither dirty
 /// pages nor the restored disk push out what others have cached.
