@@ -111,6 +111,10 @@ impl Table {
     }
 
     /// Adds a row. Control characters of a terminal are taken out: names come from others.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rows are made for this, and a borrow would only be written at each call"
+    )]
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.columns.len(), "a row has the columns of its table");
         self.rows.push(cells.iter().map(|cell| plain(cell)).collect());

@@ -146,6 +146,7 @@ impl<B: Reused> Drop for Shared<B> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::{Aligned, PAGE, Pool, Reused};
 

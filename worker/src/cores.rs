@@ -52,6 +52,7 @@ impl Cores {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::Cores;
 
@@ -73,7 +74,9 @@ mod tests {
         }
         assert!(names.iter().all(|name| name.starts_with("tresor-core-")), "{names:?}");
         assert!(names.len() <= 2, "{names:?}");
-        drop(waiting);
+        for one in waiting {
+            one.await;
+        }
     }
 
     #[tokio::test]

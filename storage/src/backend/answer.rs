@@ -199,10 +199,10 @@ fn is_for_store(host: &str, path: &str, bucket: &str) -> bool {
 }
 
 impl Listening {
-    fn unreached(&self, host: &str, is_http: bool, for_store: bool, error: HttpError) -> HttpError {
+    fn unreached(&self, host: &str, is_http: bool, for_store: bool, error: &HttpError) -> HttpError {
         let kind = error.kind();
         let answered = self.answered.load(Relaxed);
-        let verdict = if is_tls(&error) {
+        let verdict = if is_tls(error) {
             Verdict::Refused
         } else if !for_store && !answered {
             // No cloud around us, and no key in the environment or the configuration.
@@ -223,7 +223,7 @@ impl Listening {
             kind,
             Answer {
                 verdict,
-                text: format!("{what} {host}: {}", root(&error)),
+                text: format!("{what} {host}: {}", root(error)),
             },
         )
     }
@@ -241,7 +241,7 @@ impl HttpService for Listening {
         let for_store = is_for_store(&host, uri.path(), &self.bucket);
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
-            Err(error) => return Err(self.unreached(&host, is_http, for_store, error)),
+            Err(error) => return Err(self.unreached(&host, is_http, for_store, &error)),
         };
         let status = response.status();
         if status.is_success() || status.is_informational() {
@@ -283,10 +283,10 @@ async fn text(body: HttpResponseBody) -> String {
 }
 
 /// Turns an error of object_store into ours. `end` is the end of the range that was asked for.
-pub(super) fn refine(operation: &'static str, name: &str, end: u64, error: object_store::Error) -> BackendError {
-    let (verdict, answer) = match sources(&error).find_map(|error| error.downcast_ref::<Answer>()) {
+pub(super) fn refine(operation: &'static str, name: &str, end: u64, error: &object_store::Error) -> BackendError {
+    let (verdict, answer) = match sources(error).find_map(|error| error.downcast_ref::<Answer>()) {
         Some(answer) => (answer.verdict, Some(answer.clone())),
-        None => (classify(&error), None),
+        None => (classify(error), None),
     };
     let name = name.to_owned();
     let source: Box<dyn Error + Send + Sync> = match answer {

@@ -85,7 +85,7 @@ impl ObjectBackend {
     async fn head(&self, name: &str, path: &Path) -> Result<u64, BackendError> {
         let error = match self.store.head(path).await {
             Ok(meta) => return Ok(meta.size),
-            Err(error) => refine("read", name, 0, error),
+            Err(error) => refine("read", name, 0, &error),
         };
         if !matches!(error, BackendError::NotFound { .. }) {
             return Err(error);
@@ -97,7 +97,7 @@ impl ObjectBackend {
         };
         match self.store.get_opts(path, options).await {
             Ok(result) => Ok(result.meta.size),
-            Err(error) => Err(refine("read", name, 1, error)),
+            Err(error) => Err(refine("read", name, 1, &error)),
         }
     }
 }
@@ -113,7 +113,7 @@ async fn collect(name: &str, end: u64, length: usize, result: GetResult) -> Resu
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| refine("read", name, end, error))?;
+        let chunk = chunk.map_err(|error| refine("read", name, end, &error))?;
         if first.len() + all.len() + chunk.len() > length {
             return Err(broken(format!("more than the {length} bytes announced")));
         }
@@ -150,7 +150,7 @@ impl Backend for ObjectBackend {
             .put_opts(&path, payload, options)
             .await
             .map(drop)
-            .map_err(|error| refine("put", name, 0, error))
+            .map_err(|error| refine("put", name, 0, &error))
     }
 
     async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
@@ -159,7 +159,7 @@ impl Backend for ObjectBackend {
             .store
             .get_opts(&path, GetOptions::default())
             .await
-            .map_err(|error| refine("read", name, 0, error))?;
+            .map_err(|error| refine("read", name, 0, &error))?;
         let length = result.meta.size;
         match usize::try_from(length) {
             Ok(bytes) if bytes <= max => collect(name, length, bytes, result).await,
@@ -194,7 +194,7 @@ impl Backend for ObjectBackend {
         let result = match self.store.get_opts(&path, options).await {
             Ok(result) => result,
             Err(error) => {
-                let error = refine("read", name, range.end, error);
+                let error = refine("read", name, range.end, &error);
                 // A range that begins at the end is answered by some as if it were inside, which object_store finds malformed.
                 let is_beyond = matches!(error, BackendError::Refused { .. })
                     && self.head(name, &path).await.is_ok_and(|length| range.end > length);
@@ -241,7 +241,7 @@ impl Backend for ObjectBackend {
                         }
                     }
                     Err(error) => {
-                        let error = refine("list", &prefix, 0, error);
+                        let error = refine("list", &prefix, 0, &error);
                         let Some(last) = state.last.clone().filter(|_| state.is_sorted) else {
                             return Some((Err(error), None));
                         };
@@ -265,7 +265,7 @@ impl Backend for ObjectBackend {
             .store
             .delete(&path)
             .await
-            .map_err(|error| refine("delete", name, 0, error))
+            .map_err(|error| refine("delete", name, 0, &error))
         {
             Err(BackendError::NotFound { .. }) => Ok(()),
             result => result,

@@ -254,10 +254,7 @@ impl DiskContext {
         match named.await {
             Named::Hole => Ok(SegmentDone::Hole),
             Named::Unchanged => Ok(SegmentDone::Inherited(child.expect("its fingerprint was compared"))),
-            Named::New { leaf_id, print, parts } => {
-                self.place(segment, child, leaf_id, Some(print), parts, None, outcome)
-                    .await
-            }
+            Named::New(fresh) => self.place(segment, child, fresh, None, outcome).await,
         }
     }
 
@@ -345,9 +342,12 @@ impl DiskContext {
         let Some(leaf_id) = name_parts(&self.vault, &parts) else {
             return Ok(Some(SegmentDone::Hole));
         };
-        self.place(segment, child, leaf_id, None, parts, Some(leaf), outcome)
-            .await
-            .map(Some)
+        let fresh = Fresh {
+            leaf_id,
+            print: None,
+            parts,
+        };
+        self.place(segment, child, fresh, Some(leaf), outcome).await.map(Some)
     }
 
     /// Finds where the parts lie: in the parent at the same place, else by the index.
@@ -355,12 +355,15 @@ impl DiskContext {
         &self,
         segment: u64,
         child: Option<Child>,
-        leaf_id: ChunkId,
-        print: Option<Fingerprint>,
-        mut parts: Vec<Part>,
+        fresh: Fresh,
         parents_leaf: Option<Leaf>,
         outcome: &mut SegmentOutcome,
     ) -> Result<SegmentDone, WorkerError> {
+        let Fresh {
+            leaf_id,
+            print,
+            mut parts,
+        } = fresh;
         let same = child.filter(|child| child.id == leaf_id).map(|child| Child {
             print: print.or(child.print),
             ..child
@@ -477,11 +480,15 @@ enum Named {
     Hole,
     /// As the parent has it.
     Unchanged,
-    New {
-        leaf_id: ChunkId,
-        print: Fingerprint,
-        parts: Vec<Part>,
-    },
+    New(Fresh),
+}
+
+/// A segment's parts, named.
+struct Fresh {
+    leaf_id: ChunkId,
+    /// If it was read whole.
+    print: Option<Fingerprint>,
+    parts: Vec<Part>,
 }
 
 fn name_segment(
@@ -499,11 +506,11 @@ fn name_segment(
     }
     match cut_and_name(vault, cutter, data) {
         (None, _) => Named::Hole,
-        (Some(leaf_id), parts) => Named::New {
+        (Some(leaf_id), parts) => Named::New(Fresh {
             leaf_id,
-            print: known.map_or_else(|| prints.of(data), |(_, now)| now),
+            print: Some(known.map_or_else(|| prints.of(data), |(_, now)| now)),
             parts,
-        },
+        }),
     }
 }
 

@@ -28,9 +28,9 @@ const WINDOW_WANTS: usize = 1 << 16;
 /// Leaves read at once.
 const LEAVES_IN_FLIGHT: usize = 16;
 /// Requests being fetched or written at once.
-const READS_IN_FLIGHT: usize = 12;
+const READS_IN_FLIGHT: usize = 10;
 /// Bytes fetched and not yet written.
-const FLIGHT_BYTES: u64 = 48 << 20;
+const FLIGHT_BYTES: u64 = 40 << 20;
 /// Frames opened and written as one: each handing over between threads costs as much as hashing a chunk.
 const FRAMES_AT_ONCE: usize = 4;
 /// Room for a frame's table of lengths.
@@ -76,20 +76,18 @@ async fn restore(reader: &Arc<VaultReader>, request: &RestoreRequest) -> Result<
         let job = Arc::clone(&job);
         tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { job.plan(planned_in).await }))
     };
-    while let Some(reads) = planned.recv().await {
-        stream::iter(reads)
-            .map(|read| {
-                let job = Arc::clone(&job);
-                let task =
-                    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
-                        async move { job.fetch_and_write(read).await },
-                    ));
-                async move { joined(task.await) }
-            })
-            .buffer_unordered(READS_IN_FLIGHT)
-            .try_collect::<()>()
-            .await?;
-    }
+    // One stream over all windows: while the last reads of one are written, the first of the next are fetched.
+    let reads = stream::poll_fn(move |context| planned.poll_recv(context)).flat_map(stream::iter);
+    reads
+        .map(|read| {
+            let job = Arc::clone(&job);
+            let task = tokio::spawn(async move { job.fetch_and_write(read).await });
+            let task = tokio_util::task::AbortOnDropHandle::new(task);
+            async move { joined(task.await) }
+        })
+        .buffer_unordered(READS_IN_FLIGHT)
+        .try_collect::<()>()
+        .await?;
     joined(planner.await)?;
     let outcome = {
         let mut outcome = std::mem::take(&mut *job.outcome.lock().expect("no panic while held"));

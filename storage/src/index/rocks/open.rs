@@ -43,7 +43,7 @@ pub(super) fn open(path: &Path, mut options: Options) -> Result<Opened, IndexErr
         });
     }
     options.create_if_missing(false);
-    open_families(path, options)
+    open_families(path, &options)
 }
 
 /// Makes an empty one where there is none.
@@ -59,16 +59,16 @@ pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexE
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_error_if_exists(true);
-    open_families(path, options)
+    open_families(path, &options)
 }
 
-fn open_families(path: &Path, options: Options) -> Result<Opened, IndexError> {
+fn open_families(path: &Path, options: &Options) -> Result<Opened, IndexError> {
     let cache = Cache::new_lru_cache(options::CACHE_BYTES);
-    let db = DB::open_cf_descriptors(&options, path, options::families(&cache)).map_err(refused)?;
+    let db = DB::open_cf_descriptors(options, path, options::families(&cache)).map_err(refused)?;
     Ok(Opened {
         db,
         #[cfg(test)]
-        options,
+        options: options.clone(),
         cache,
     })
 }

@@ -241,13 +241,13 @@ async fn a_damaged_database_is_stale_and_nothing_of_it_is_removed() {
     type Harm = fn(&Path);
     let harms: [(&str, Harm); 8] = [
         ("garbage in CURRENT", |path| {
-            fs::write(path.join("CURRENT"), "rubbish").unwrap()
+            fs::write(path.join("CURRENT"), "rubbish").unwrap();
         }),
         ("no CURRENT", |path| fs::remove_file(path.join("CURRENT")).unwrap()),
         ("no MANIFEST", |path| {
             files(path, "MANIFEST")
                 .iter()
-                .for_each(|file| fs::remove_file(file).unwrap())
+                .for_each(|file| fs::remove_file(file).unwrap());
         }),
         ("garbage in MANIFEST", |path| {
             files(path, "MANIFEST")
@@ -257,13 +257,13 @@ async fn a_damaged_database_is_stale_and_nothing_of_it_is_removed() {
         ("empty MANIFEST", |path| {
             files(path, "MANIFEST")
                 .iter()
-                .for_each(|file| fs::write(file, []).unwrap())
+                .for_each(|file| fs::write(file, []).unwrap());
         }),
         ("no table", |path| fs::remove_file(&files(path, ".sst")[0]).unwrap()),
         ("no log", |path| {
             files(path, ".log")
                 .iter()
-                .for_each(|file| fs::remove_file(file).unwrap())
+                .for_each(|file| fs::remove_file(file).unwrap());
         }),
         ("a flipped bit in the log", |path| {
             let log = files(path, ".log")
