@@ -13,6 +13,9 @@
 //!
 //! All of it runs on threads for blocking calls; a caller that goes away leaves the call running, which ends as if it had been waited for.
 
+mod errors;
+mod walk;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
@@ -30,14 +33,11 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Rena
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
+use self::errors::map_errno;
+use self::walk::LIST_BATCHES;
 use super::{Backend, BackendError, Listed, check_name, check_prefix, range_length};
 use crate::ids::hex;
 
-/// Folders below each other that a listing follows: the format has four, and a link to a folder above would have no end.
-const DEPTH_MAX: usize = 16;
-/// Objects handed over at once by a listing, and how many such batches wait for the caller.
-const LIST_BATCH: usize = 512;
-const LIST_BATCHES: usize = 2;
 /// Tries of a put whose folder is removed under it again and again.
 const FOLDER_TRIES: usize = 16;
 /// Folder of staged objects; `#` is in no object's name.
@@ -353,85 +353,6 @@ impl Root {
         }
         Ok(())
     }
-
-    /// Sends everything below `prefix`; stops when nobody listens any more.
-    fn walk(&self, prefix: &str, out: &mpsc::Sender<Result<Vec<Listed>, BackendError>>) {
-        let mut batch = Vec::with_capacity(LIST_BATCH);
-        let mut folders = vec![prefix.to_owned()];
-        while let Some(folder) = folders.pop() {
-            match self.walk_folder(&folder, &mut folders, &mut batch, out) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    let _ = out.blocking_send(Ok(batch));
-                    let _ = out.blocking_send(Err(error));
-                    return;
-                }
-            }
-        }
-        let _ = out.blocking_send(Ok(batch));
-    }
-
-    /// `false` when nobody listens any more.
-    fn walk_folder(
-        &self,
-        folder: &str,
-        folders: &mut Vec<String>,
-        batch: &mut Vec<Listed>,
-        out: &mpsc::Sender<Result<Vec<Listed>, BackendError>>,
-    ) -> Result<bool, BackendError> {
-        let fail = |errno| self.error("list", folder, errno);
-        let path = if folder.is_empty() { "." } else { folder };
-        let fd = match rustix::fs::openat(&self.fd, path, FOLDER, Mode::empty()) {
-            Ok(fd) => fd,
-            // Never there, or gone since its parent was read.
-            Err(Errno::NOENT) if !self.is_removed() => return Ok(true),
-            Err(errno) => return Err(fail(errno)),
-        };
-        for entry in Dir::read_from(&fd).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            // Names that are not UTF-8 and staged files are no objects.
-            let Some(name) = entry.file_name().to_str().ok().filter(|name| !name.starts_with('#')) else {
-                continue;
-            };
-            if name == "." || name == ".." {
-                continue;
-            }
-            let stat = match rustix::fs::statat(&fd, name, AtFlags::empty()) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(fail(errno)),
-            };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    if folder.matches('/').count() >= DEPTH_MAX {
-                        let source = "folders are nested too deeply (a link to a folder above?)".into();
-                        return Err(BackendError::Refused {
-                            operation: "list",
-                            name: folder.into(),
-                            source,
-                        });
-                    }
-                    folders.push(format!("{folder}{name}/"));
-                }
-                FileType::RegularFile => {
-                    let length = u64::try_from(stat.st_size).unwrap_or_default();
-                    batch.push(Listed {
-                        name: format!("{folder}{name}"),
-                        length,
-                    });
-                    if batch.len() == LIST_BATCH {
-                        let full = std::mem::replace(batch, Vec::with_capacity(LIST_BATCH));
-                        if out.blocking_send(Ok(full)).is_err() {
-                            return Ok(false);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(true)
-    }
 }
 
 fn write(file: &mut File, pieces: &[Bytes]) -> Result<(), Errno> {
@@ -463,54 +384,6 @@ fn file_length(operation: &'static str, name: &str, stat: &Stat) -> Result<u64, 
             name: name.into(),
             source: "not a regular file".into(),
         }),
-    }
-}
-
-/// What an error of the system means for an object.
-fn map_errno(operation: &'static str, name: &str, errno: Errno) -> BackendError {
-    let name = name.to_owned();
-    let source = Box::new(std::io::Error::from(errno));
-    match errno {
-        Errno::NOENT | Errno::NOTDIR => BackendError::NotFound { name },
-        Errno::EXIST => BackendError::Exists { name },
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => BackendError::Denied {
-            operation,
-            name,
-            source,
-        },
-        Errno::NOSPC | Errno::DQUOT => BackendError::Full {
-            operation,
-            name,
-            source,
-        },
-        // Network file systems that lost their server, and a machine short of something that comes back.
-        Errno::TIMEDOUT
-        | Errno::AGAIN
-        | Errno::INTR
-        | Errno::BUSY
-        | Errno::NFILE
-        | Errno::MFILE
-        | Errno::NOMEM
-        | Errno::NOBUFS
-        | Errno::STALE
-        | Errno::CONNREFUSED
-        | Errno::CONNRESET
-        | Errno::CONNABORTED
-        | Errno::NOTCONN
-        | Errno::HOSTDOWN
-        | Errno::HOSTUNREACH
-        | Errno::NETDOWN
-        | Errno::NETUNREACH => BackendError::Unavailable {
-            operation,
-            name,
-            source,
-        },
-        // EIO too: a disk that cannot read a sector will not learn it by being asked again.
-        _ => BackendError::Refused {
-            operation,
-            name,
-            source,
-        },
     }
 }
 
@@ -603,194 +476,4 @@ impl Backend for FileBackend {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use futures::TryStreamExt;
-
-    use super::*;
-
-    fn open(folder: &tempfile::TempDir) -> FileBackend {
-        FileBackend::open(folder.path(), false).unwrap()
-    }
-
-    fn staged(folder: &tempfile::TempDir) -> FileBackend {
-        let backend = open(folder);
-        backend.root.unnamed.store(false, Relaxed);
-        backend
-    }
-
-    async fn names(backend: &FileBackend, prefix: &str) -> Vec<String> {
-        let mut listed: Vec<_> = backend
-            .list(prefix)
-            .map_ok(|item| item.name)
-            .try_collect()
-            .await
-            .unwrap();
-        listed.sort();
-        listed
-    }
-
-    #[tokio::test]
-    async fn a_file_system_without_unnamed_files_passes_the_suite_too() {
-        let folder = tempfile::tempdir().unwrap();
-        crate::backend::conformance::run(Arc::new(staged(&folder))).await;
-        let staging = folder.path().join(STAGING);
-        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0, "staged files are left");
-    }
-
-    #[tokio::test]
-    async fn what_a_killed_process_staged_is_cleared_and_what_a_living_one_stages_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        staged(&folder).create("a", &[]).await.unwrap();
-        let staging = folder.path().join(STAGING);
-        std::fs::write(staging.join("dead"), "half an obj").unwrap();
-        let living = File::create(staging.join("living")).unwrap();
-        rustix::fs::flock(&living, FlockOperation::LockExclusive).unwrap();
-        let backend = open(&folder);
-        assert!(!staging.join("dead").exists());
-        assert!(staging.join("living").exists());
-        assert_eq!(names(&backend, "").await, ["a"], "staged files are no objects");
-    }
-
-    #[tokio::test]
-    async fn a_root_that_is_missing_is_made_only_when_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("a/b/c");
-        assert_eq!(
-            FileBackend::open(&root, false).unwrap_err().kind(),
-            std::io::ErrorKind::NotFound
-        );
-        FileBackend::open(&root, true).unwrap().create("x", &[]).await.unwrap();
-        assert!(root.join("x").is_file());
-    }
-
-    #[tokio::test]
-    async fn a_root_that_was_removed_is_not_an_empty_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        let backend = FileBackend::open(&root, true).unwrap();
-        std::fs::remove_dir(&root).unwrap();
-        std::fs::create_dir(&root).unwrap();
-        let refused = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Refused { .. }));
-        assert!(refused(backend.length("a").await.map(drop)));
-        assert!(refused(backend.read("a/b", 1).await.map(drop)));
-        assert!(refused(backend.create("a", &[]).await));
-        assert!(refused(backend.create("a/b", &[]).await));
-        assert!(refused(backend.delete("a").await));
-        assert!(refused(backend.list("a/").try_collect::<Vec<_>>().await.map(drop)));
-    }
-
-    #[tokio::test]
-    async fn an_empty_folder_goes_with_its_last_object_and_comes_back_with_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let backend = open(&folder);
-        backend.create("packs/00/w/1", &[]).await.unwrap();
-        backend.create("packs/00/w/2", &[]).await.unwrap();
-        backend.delete("packs/00/w/1").await.unwrap();
-        assert!(folder.path().join("packs/00/w").is_dir());
-        backend.delete("packs/00/w/2").await.unwrap();
-        assert!(!folder.path().join("packs/00/w").exists());
-        backend.create("packs/00/w/3", &[]).await.unwrap();
-        assert_eq!(names(&backend, "packs/").await, ["packs/00/w/3"]);
-    }
-
-    #[tokio::test]
-    async fn puts_and_deletes_in_one_folder_do_not_trip_over_each_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let backend = open(&folder);
-        let tasks = (0..8).map(|task| {
-            let backend = backend.clone();
-            tokio::spawn(async move {
-                for i in 0..50 {
-                    let name = format!("a/b/{task}-{i}");
-                    backend.create(&name, &[]).await.unwrap();
-                    backend.delete(&name).await.unwrap();
-                }
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.unwrap();
-        }
-        assert!(names(&backend, "").await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn things_that_are_no_files_are_no_objects() {
-        let folder = tempfile::tempdir().unwrap();
-        let backend = open(&folder);
-        rustix::fs::mknodat(
-            CWD,
-            folder.path().join("pipe"),
-            FileType::Fifo,
-            Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
-        std::fs::create_dir(folder.path().join("folder")).unwrap();
-        assert!(matches!(
-            backend.read("pipe", 9).await,
-            Err(BackendError::Refused { .. })
-        ));
-        assert!(matches!(
-            backend.read("folder", 9).await,
-            Err(BackendError::NotFound { .. })
-        ));
-        assert!(matches!(
-            backend.length("folder").await,
-            Err(BackendError::NotFound { .. })
-        ));
-        assert!(backend.delete("folder").await.is_err());
-        assert!(names(&backend, "").await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_link_to_a_folder_above_ends_a_listing_with_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("..", folder.path().join("loop")).unwrap();
-        let backend = FileBackend::open(
-            &folder.path().join("loop/").join(folder.path().file_name().unwrap()),
-            false,
-        )
-        .unwrap();
-        std::fs::remove_file(folder.path().join("loop")).unwrap();
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        std::os::unix::fs::symlink(".", folder.path().join("a/again")).unwrap();
-        let listed: Result<Vec<_>, _> = backend.list("a/").try_collect().await;
-        assert!(matches!(listed, Err(BackendError::Refused { .. })), "{listed:?}");
-    }
-
-    #[tokio::test]
-    async fn a_listing_of_many_objects_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        for i in 0..3 * LIST_BATCH + 1 {
-            std::fs::create_dir_all(folder.path().join(format!("p/{}", i % 7))).unwrap();
-            std::fs::write(folder.path().join(format!("p/{}/{i}", i % 7)), "x").unwrap();
-        }
-        assert_eq!(names(&open(&folder), "p/").await.len(), 3 * LIST_BATCH + 1);
-        assert_eq!(
-            names(&open(&folder), "p/3/").await.len(),
-            (3 * LIST_BATCH + 1).div_ceil(7)
-        );
-        drop(open(&folder).list("p/"));
-        let backend = open(&folder);
-        let mut begun = backend.list("p/");
-        begun.next().await.unwrap().unwrap();
-    }
-
-    #[test]
-    fn errors_of_the_system_mean_what_helps() {
-        use crate::error::Kind;
-        for (errno, kind) in [
-            (Errno::NOENT, Kind::Missing),
-            (Errno::ACCESS, Kind::Denied),
-            (Errno::PERM, Kind::Denied),
-            (Errno::ROFS, Kind::Denied),
-            (Errno::NOSPC, Kind::Full),
-            (Errno::DQUOT, Kind::Full),
-            (Errno::TIMEDOUT, Kind::Retry),
-            (Errno::IO, Kind::Invalid),
-        ] {
-            assert_eq!(map_errno("put", "a", errno).kind(), kind, "{errno}");
-        }
-    }
-}
+mod tests;
