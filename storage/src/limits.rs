@@ -17,8 +17,8 @@ pub const DISK_SIZE_MAX: u64 = SEGMENT << 24;
 
 /// Longest chunk of any profile, grains.
 pub const CHUNK_GRAINS_MAX: u32 = 32;
-/// Plaintext of chunks in one data frame: larger ones save 0.7 % and cost every small read.
-pub const FRAME_PLAIN_TARGET: usize = 512 << 10;
+/// Plaintext of chunks in one data frame: half as much would store 1 % more, and every small read opens a whole frame.
+pub const FRAME_PLAIN_TARGET: usize = 768 << 10;
 /// Largest plaintext of any frame or one-part object (an index segment is the largest).
 pub const FRAME_PLAIN_MAX: usize = 20 << 20;
 /// Largest plaintext of a data or recipe frame.

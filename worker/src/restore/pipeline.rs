@@ -28,11 +28,11 @@ const WINDOW_WANTS: usize = 1 << 16;
 /// Leaves read at once.
 const LEAVES_IN_FLIGHT: usize = 16;
 /// Requests being fetched or written at once.
-const READS_IN_FLIGHT: usize = 10;
+const READS_IN_FLIGHT: usize = 8;
 /// Bytes fetched and not yet written.
-const FLIGHT_BYTES: u64 = 40 << 20;
+const FLIGHT_BYTES: u64 = 32 << 20;
 /// Frames opened and written as one: each handing over between threads costs as much as hashing a chunk.
-const FRAMES_AT_ONCE: usize = 4;
+const FRAMES_AT_ONCE: usize = 3;
 /// Room for a frame's table of lengths.
 const FRAME_TABLE: usize = 4096;
 /// Ranges of damage kept; beyond, they are only counted into the last.

@@ -23,8 +23,10 @@ const STDERR_BYTES_MAX: usize = 2000;
 /// What one command cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Cost {
-    /// From start to end.
+    /// From start until what it wrote is on disk.
     pub(crate) wall_seconds: f64,
+    /// Of these, how long after its end the disk was still being written to.
+    pub(crate) sync_seconds: f64,
     /// User and system time, of all its processes.
     pub(crate) cpu_seconds: f64,
     /// Peak resident memory.
@@ -85,6 +87,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(Cost, String), BenchError> {
     Ok((
         Cost {
             wall_seconds: wall.as_secs_f64(),
+            sync_seconds: 0.0,
             cpu_seconds,
             memory_bytes,
         },

@@ -145,7 +145,7 @@ impl Report {
         writeln!(
             out,
             "Workload: {} disks of {} together, {} of it allocated on day 1 and {} on day 2 (`scripts/disks.sh --{}`). \
-             Source files are in the page cache; every tool writes to an empty local repository; restored disks were compared byte for byte. \
+             Source files are in the page cache; every tool writes to an empty local repository, and its time ends when what it wrote is on disk; restored disks were compared byte for byte. \
              Rounds: {}; times and memory are the best, with the median in parentheses.\n",
             size.disks,
             bytes(size.logical_bytes),
@@ -443,6 +443,7 @@ mod tests {
     fn run(tool: &'static str, seconds: f64, stored: u64, said: Option<Said>) -> Run {
         let cost = Cost {
             wall_seconds: seconds,
+            sync_seconds: 0.0,
             cpu_seconds: seconds,
             memory_bytes: 100 * MB,
         };

@@ -73,7 +73,8 @@ fn steps(tool: &dyn Tool, workload: &Workload, work: &Path, run: &mut Run) -> Re
 fn backup(tool: &dyn Tool, repository: &Path, day: &Day, title: &str) -> Result<Backup, BenchError> {
     quiet(repository)?;
     day.warm()?;
-    let (cost, stdout) = measure::run(&mut tool.backup(repository, day, title))?;
+    let (mut cost, stdout) = measure::run(&mut tool.backup(repository, day, title))?;
+    until_on_disk(&mut cost, repository)?;
     let (stored_bytes, objects) = count_files(&tool.store(repository))?;
     let backup = Backup {
         cost,
@@ -92,7 +93,8 @@ fn restore(tool: &dyn Tool, repository: &Path, day: &Day, work: &Path) -> Result
     let to = work.join("restored");
     std::fs::create_dir(&to).map_err(io("create", &to))?;
     quiet(repository)?;
-    let (cost, _) = measure::run(&mut tool.restore(repository, day, &to))?;
+    let (mut cost, _) = measure::run(&mut tool.restore(repository, day, &to))?;
+    until_on_disk(&mut cost, &to)?;
     eprintln!(
         "tresor-bench:   restore: {:.1} s, {:.1} s of processor",
         cost.wall_seconds, cost.cpu_seconds
@@ -111,6 +113,16 @@ fn restore(tool: &dyn Tool, repository: &Path, day: &Day, work: &Path) -> Result
         }
     }
     Ok(Restore { cost, allocated_bytes })
+}
+
+/// Waits for what the tool left to be written and counts that too: a disk that a power cut would take back is not restored yet. Who synced
+/// everything itself has nothing left.
+fn until_on_disk(cost: &mut measure::Cost, path: &Path) -> Result<(), BenchError> {
+    let start = std::time::Instant::now();
+    quiet(path)?;
+    cost.sync_seconds = start.elapsed().as_secs_f64();
+    cost.wall_seconds += cost.sync_seconds;
+    Ok(())
 }
 
 /// Waits until what the step before wrote is on disk: it must not be paid for by the next.
