@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::chunk::{Cutter, Fingerprinter, IdKeys, Profile};
 use crate::ids::VaultId;
-use crate::keys::{KeyError, Keyring};
+use crate::keys::{Key, KeyError, Keyring};
 
 /// An opened vault, shared by all that read and write it.
 pub struct Vault {
@@ -48,12 +48,7 @@ impl Vault {
     /// # Errors
     /// When the key ring may only read.
     pub fn cutter(&self) -> Result<Cutter, KeyError> {
-        let cut = self
-            .keyring
-            .cut
-            .as_ref()
-            .ok_or(KeyError::NotAllowed { what: "write backups" })?;
-        Ok(Cutter::new(self.profile, cut))
+        Ok(Cutter::new(self.profile, self.cut_key()?))
     }
 
     /// Takes fingerprints of segments.
@@ -61,11 +56,11 @@ impl Vault {
     /// # Errors
     /// When the key ring may only read.
     pub fn fingerprinter(&self) -> Result<Fingerprinter, KeyError> {
-        let cut = self
-            .keyring
-            .cut
-            .as_ref()
-            .ok_or(KeyError::NotAllowed { what: "write backups" })?;
-        Ok(Fingerprinter::new(cut))
+        Ok(Fingerprinter::new(self.cut_key()?))
+    }
+
+    fn cut_key(&self) -> Result<&Key, KeyError> {
+        let cut = self.keyring.cut.as_ref();
+        cut.ok_or(KeyError::NotAllowed { what: "write backups" })
     }
 }
