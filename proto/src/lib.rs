@@ -1,1 +1,3 @@
-//! Wire protocol between coordinators, workers and programs. Nothing speaks it yet: one machine needs none.
+//! The wire between coordinators, workers and programs: messages, ids, and how two processes prove to each other who they are.
+
+pub mod ids;
