@@ -1,1 +1,5 @@
-//! The replicated control plane. Nothing is here yet: one machine is driven by the home (`tresor-worker`).
+//! The replicated control plane: what is backed up, by whom and when, and what counts.
+//!
+//! [`state`] is a pure value that the log is applied to.
+
+pub mod state;

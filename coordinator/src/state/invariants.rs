@@ -1,0 +1,107 @@
+//! What holds after every entry.
+//!
+//! 1. A job runs if and only if its newest attempt has no end and its session is open, under the attempt's epoch.
+//! 2. A session belongs to a running job; no two sessions belong to one job.
+//! 3. A job that is done and backed up has made exactly one point, and no point was made by two jobs.
+//! 4. A pinned point is in the table; so is the item of every point and the vault of every item.
+//! 5. An item has at most one open backup.
+//! 6. A point is in the table or given up, not both.
+//! 7. Epochs, sessions and jobs have numbers no greater than the index of the last entry.
+//! 8. What is computed from the rows is as if computed anew.
+
+use std::collections::BTreeSet;
+
+use super::State;
+use super::command::Work;
+use super::rows::JobState;
+use super::views::Views;
+
+/// Up to so many rows everything is checked after every entry; above, after every so many entries.
+#[cfg(debug_assertions)]
+const CHECKED_ALWAYS: usize = 200;
+
+impl State {
+    #[cfg(debug_assertions)]
+    pub(super) fn assert_invariants(&self, index: u64) {
+        let rows = self.points.len() + self.jobs.len() + self.items.len() + self.audit.len() + self.answers.len();
+        let due = rows <= CHECKED_ALWAYS || index.is_multiple_of((rows * 8) as u64);
+        if due && let Err(broken) = self.check_invariants(index) {
+            panic!("after entry {index}: {broken}");
+        }
+    }
+
+    /// Checks all of them; costs a pass over all rows.
+    ///
+    /// # Errors
+    /// The first that does not hold, in words.
+    pub fn check_invariants(&self, index: u64) -> Result<(), String> {
+        let mut made = BTreeSet::new();
+        let mut backups = BTreeSet::new();
+        for (id, job) in self.jobs.iter() {
+            let newest = job.attempts.last();
+            let runs = matches!(job.state, JobState::Leased);
+            let open = newest.is_some_and(|attempt| attempt.ended.is_none());
+            if runs != open {
+                return Err(format!(
+                    "job {id} is {:?}, and its newest attempt {newest:?}",
+                    job.state
+                ));
+            }
+            if let (true, Some(attempt)) = (runs, newest) {
+                match self.sessions.get(&attempt.session) {
+                    Some(session) if session.job == *id && session.epoch == attempt.epoch => {}
+                    other => return Err(format!("job {id} runs, and its session is {other:?}")),
+                }
+            }
+            if job.state.is_final() != job.ended.is_some() {
+                return Err(format!("job {id} is {:?} and ended at {:?}", job.state, job.ended));
+            }
+            if let JobState::Done { point } = job.state {
+                let backs_up = matches!(job.spec.work, Work::Backup { .. });
+                if backs_up != point.is_some() || point.is_some_and(|point| !made.insert(point)) {
+                    return Err(format!("job {id} is done and made {point:?}"));
+                }
+            }
+            if let (Work::Backup { item, .. }, false) = (&job.spec.work, job.state.is_final())
+                && !backups.insert(*item)
+            {
+                return Err(format!("item {item} has two open backups"));
+            }
+            if id.0 > index || newest.is_some_and(|attempt| attempt.epoch.0 > index) {
+                return Err(format!("job {id} has a number that no entry gave"));
+            }
+        }
+        let mut jobs = BTreeSet::new();
+        for (id, session) in self.sessions.iter() {
+            let runs = self.jobs.get(&session.job).and_then(|job| job.running());
+            if runs.is_none_or(|attempt| attempt.session != *id) || !jobs.insert(session.job) {
+                return Err(format!(
+                    "session {id} belongs to job {}, which does not run it",
+                    session.job
+                ));
+            }
+            if let Some(point) = session.pins.iter().find(|point| !self.points.contains(point)) {
+                return Err(format!("session {id} pins {point}, which is gone"));
+            }
+        }
+        for (id, point) in self.points.iter() {
+            if !self.items.contains(&point.item) {
+                return Err(format!("point {id} is of item {}, which is gone", point.item));
+            }
+            if self.given_up.contains(id) {
+                return Err(format!("point {id} is there and given up"));
+            }
+        }
+        for (id, item) in self.items.iter() {
+            if !self.vaults.contains(&item.spec.vault) {
+                return Err(format!("item {id} is in vault {}, which is gone", item.spec.vault));
+            }
+        }
+        if Views::of(self) != self.views {
+            return Err(String::from(
+                "what is computed from the rows is not as if computed anew",
+            ));
+        }
+        self.verify_audit().map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,179 @@
+//! Items: protected machines.
+
+use std::collections::BTreeSet;
+
+use tresor_proto::ids::ItemId;
+
+use super::command::ItemSpec;
+use super::reply::{Refusal, Reply};
+use super::rows::Item;
+use super::vaults::check_label;
+use super::{ITEMS_MAX, State};
+
+/// Disks of an item.
+const DISKS_MAX: usize = 128;
+/// Labels of an item, of either kind.
+const LABELS_MAX: usize = 64;
+
+impl State {
+    fn check_item(&self, id: ItemId, spec: &ItemSpec, also: bool) -> Result<(), Refusal> {
+        check_label("name", &spec.name)?;
+        let Some(vault) = self.vaults.get(&spec.vault) else {
+            return Err(Refusal::missing("vault", spec.vault));
+        };
+        if let Some(policy) = spec.policy
+            && !self.policies.contains(&policy)
+        {
+            return Err(Refusal::missing("policy", policy));
+        }
+        if spec.disks.is_empty() || spec.disks.len() > DISKS_MAX {
+            return Err(Refusal::invalid("disks", format!("1 to {DISKS_MAX} are needed")));
+        }
+        let mut names = BTreeSet::new();
+        for disk in &spec.disks {
+            check_label("disks.name", &disk.name)?;
+            if disk.path.is_empty() || disk.path.len() > 4096 || disk.path.contains('\0') {
+                return Err(Refusal::invalid("disks.path", "must be a path of at most 4096 bytes"));
+            }
+            if !names.insert(&disk.name) {
+                return Err(Refusal::invalid("disks.name", format!("{} is there twice", disk.name)));
+            }
+        }
+        if spec.labels.len() > LABELS_MAX || spec.worker_labels.len() > LABELS_MAX {
+            return Err(Refusal::invalid("labels", format!("at most {LABELS_MAX} fit")));
+        }
+        for (key, value) in spec.labels.iter().chain(&spec.worker_labels) {
+            check_label("labels", key)?;
+            if value.len() > 255 || value.chars().any(char::is_control) {
+                return Err(Refusal::invalid(
+                    "labels",
+                    "values have at most 255 bytes and no control characters",
+                ));
+            }
+        }
+        for other in self.items_named(&spec.name).filter(|other| *other != id) {
+            let Some(other) = self.items.get(&other).filter(|other| other.protected) else {
+                continue;
+            };
+            if other.spec.vault == spec.vault {
+                return Err(Refusal::Exists {
+                    what: String::from("item"),
+                    name: spec.name.clone(),
+                    beside: format!(" in vault {}", vault.spec.name),
+                });
+            }
+            if !also {
+                let holder = self.vaults.get(&other.spec.vault);
+                return Err(Refusal::Exists {
+                    what: String::from("item"),
+                    name: spec.name.clone(),
+                    beside: format!(" in vault {}", holder.map_or("?", |vault| &vault.spec.name)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn protect(&mut self, id: ItemId, spec: &ItemSpec, also: bool) -> Result<Reply, Refusal> {
+        self.check_item(id, spec, also)?;
+        if self.items.contains(&id) {
+            return Err(Refusal::exists("item", id));
+        }
+        if self.items.len() as u64 >= ITEMS_MAX {
+            return Err(Refusal::Full {
+                what: String::from("items"),
+                max: ITEMS_MAX,
+            });
+        }
+        // A machine that was protected in this vault before goes on where it was: its points and its next parent are those.
+        let before = self.items_named(&spec.name).find(|other| {
+            self.items
+                .get(other)
+                .is_some_and(|other| other.spec.vault == spec.vault)
+        });
+        let now = self.clock.now;
+        let (id, mut item) = match before {
+            Some(before) => {
+                let item = self.items.get(&before).expect("views are of rows").clone();
+                self.views.remove_item(before, &item);
+                (before, item)
+            }
+            None => (
+                id,
+                Item {
+                    spec: spec.clone(),
+                    protected: true,
+                    since: now,
+                    last_occurrence: None,
+                    last_success: None,
+                    failures: 0,
+                    last_failure: None,
+                },
+            ),
+        };
+        item.spec = spec.clone();
+        item.protected = true;
+        item.since = now;
+        self.views.add_item(id, &item);
+        self.items.insert(id, item);
+        self.catalogue_falls_behind(spec.vault);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn update_item(&mut self, id: ItemId, spec: &ItemSpec) -> Result<Reply, Refusal> {
+        let Some(before) = self.items.get(&id).cloned() else {
+            return Err(Refusal::missing("item", id));
+        };
+        if spec.vault != before.spec.vault {
+            return Err(Refusal::invalid(
+                "vault",
+                "an item stays in its vault: protect the machine in the other one and unprotect this item",
+            ));
+        }
+        if !before.protected {
+            return Err(Refusal::held(format!("item {} is not protected", before.spec.name)));
+        }
+        self.check_item(id, spec, true)?;
+        let mut item = before.clone();
+        if spec.policy != before.spec.policy {
+            item.since = self.clock.now;
+        }
+        item.spec = spec.clone();
+        self.views.remove_item(id, &before);
+        self.views.add_item(id, &item);
+        self.items.insert(id, item);
+        self.catalogue_falls_behind(spec.vault);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn unprotect(&mut self, id: ItemId) -> Result<Reply, Refusal> {
+        let Some(before) = self.items.get(&id).cloned() else {
+            return Err(Refusal::missing("item", id));
+        };
+        if !before.protected {
+            return Err(Refusal::held(format!("item {} is not protected", before.spec.name)));
+        }
+        if let Some(job) = self.open_backup(id) {
+            self.cancel(job)?;
+        }
+        // The policy stays: its retention goes on for the points that are there.
+        let mut item = before.clone();
+        item.protected = false;
+        self.views.remove_item(id, &before);
+        self.views.add_item(id, &item);
+        self.items.insert(id, item);
+        self.catalogue_falls_behind(before.spec.vault);
+        self.drop_item_if_empty(id);
+        Ok(Reply::Done)
+    }
+
+    /// An item that is neither protected nor has points is forgotten.
+    pub(super) fn drop_item_if_empty(&mut self, id: ItemId) {
+        let empty = self.items.get(&id).is_some_and(|item| !item.protected)
+            && self.points_of(id).next().is_none()
+            && self.open_backup(id).is_none();
+        if empty && let Some(item) = self.items.remove(&id) {
+            self.views.remove_item(id, &item);
+        }
+    }
+}

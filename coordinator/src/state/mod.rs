@@ -1,0 +1,353 @@
+//! The state of the control plane, as a pure value: the log's entries are applied to it one after another, and every coordinator that applied the
+//! same entries has the same state.
+//!
+//! [`State::apply`] knows no clock, no randomness and no order but that of keys; what it needs of them stands in the entry. It answers, and the rows
+//! that it changed are collected with [`State::take_changes`], to be stored in one batch with the entry's index. A restart loads the rows.
+//!
+//! Read `entry` and `command` for what can be asked, `rows` for what is kept, `reply` for the answers; then `jobs` and `leases`, where it is decided
+//! that nothing runs twice to completion. What always holds stands in `invariants`.
+
+pub mod command;
+pub mod entry;
+pub mod error;
+pub mod reply;
+pub mod rows;
+pub mod table;
+
+mod audit;
+mod cluster;
+pub mod invariants;
+mod items;
+mod jobs;
+mod leases;
+mod nodes;
+mod points;
+mod policies;
+mod slots;
+mod tokens;
+mod vaults;
+mod views;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;
+
+use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, SessionId, TokenId, VaultId, WorkerId};
+
+use command::Command;
+use entry::{Actor, Entry, Time};
+use error::LoadError;
+use reply::{Refusal, Reply};
+use rows::{
+    Answered, Audited, Cluster, GivenUp, Item, Job, Marks, Member, Point, Policy, Session, Slot, Token, Vault, Worker,
+};
+use table::{RowChange, Table};
+use views::Views;
+
+pub use audit::AuditBroken;
+pub use points::UNDO_MS;
+pub use slots::SLOTS;
+
+/// The form of entries before the log said otherwise.
+const FIRST_FORM: u16 = 1;
+/// Points of a cluster: 3 million are about 600 MB of memory.
+pub const POINTS_MAX: u64 = 3_000_000;
+/// Items of a cluster, those included of which only points are left.
+pub const ITEMS_MAX: u64 = 200_000;
+/// Jobs that wait or run: a job for every item, twice.
+pub const OPEN_JOBS_MAX: u64 = 2 * ITEMS_MAX;
+/// Ended jobs that are remembered: the oldest go first.
+pub const ENDED_JOBS_MAX: usize = 100_000;
+/// Attempts of a job that are remembered.
+pub const ATTEMPTS_KEPT: usize = 8;
+/// Vaults and policies of a cluster.
+pub const VAULTS_MAX: u64 = 1000;
+/// Workers and coordinators, those included that are gone.
+pub const NODES_MAX: u64 = 10_000;
+/// Tokens, those included that were ended.
+pub const TOKENS_MAX: u64 = 10_000;
+/// Entries of the audit trail that are kept in the state: the oldest go first, and the chain begins at the oldest kept.
+pub const AUDIT_MAX: usize = 100_000;
+/// Answers that are remembered for changes sent again.
+pub const ANSWERS_MAX: usize = 50_000;
+/// How long an answer is remembered at most, milliseconds: a client repeats for minutes, not for days.
+pub const ANSWERS_MS: i64 = 24 * 3600 * 1000;
+
+/// All that the control plane knows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    cluster: Table<(), Cluster>,
+    marks: Table<(), Marks>,
+    members: Table<MemberId, Member>,
+    vaults: Table<VaultId, Vault>,
+    policies: Table<PolicyId, Policy>,
+    items: Table<ItemId, Item>,
+    points: Table<PointId, Point>,
+    given_up: Table<PointId, GivenUp>,
+    jobs: Table<JobId, Job>,
+    workers: Table<WorkerId, Worker>,
+    sessions: Table<SessionId, Session>,
+    slots: Table<u16, Slot>,
+    tokens: Table<TokenId, Token>,
+    audit: Table<u64, Audited>,
+    answers: Table<u64, Answered>,
+    /// What is computed from the rows.
+    views: Views,
+    /// The rows' own clock, kept beside the table so that every entry need not write it twice.
+    clock: Marks,
+}
+
+/// Runs `$body` for every table with its number. A number is never given to another table.
+macro_rules! each_table {
+    ($state:expr, |$table:ident, $number:ident| $body:expr) => {
+        each_table!(@ $state, $table, $number, $body,
+            (0, cluster) (1, marks) (2, members) (3, vaults) (4, policies) (5, items) (6, points) (7, given_up) (8, jobs) (9, workers)
+            (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers))
+    };
+    (@ $state:expr, $table:ident, $number:ident, $body:expr, $(($n:literal, $field:ident))*) => {
+        $({
+            let $number: u8 = $n;
+            let $table = &mut $state.$field;
+            $body
+        })*
+    };
+}
+
+impl State {
+    /// Loads what [`Self::take_changes`] gave, in any order.
+    ///
+    /// # Errors
+    /// [`LoadError`] for a row that this program cannot read.
+    pub fn load(rows: impl IntoIterator<Item = (u8, Vec<u8>, Vec<u8>)>) -> Result<Self, LoadError> {
+        let mut state = Self::default();
+        for (number, key, value) in rows {
+            let mut found = false;
+            each_table!(state, |table, n| if n == number {
+                table.load(number, &key, &value)?;
+                found = true;
+            });
+            if !found {
+                return Err(LoadError::Table { table: number });
+            }
+        }
+        state.clock = state.marks.get(&()).cloned().unwrap_or_default();
+        state.views = Views::of(&state);
+        Ok(state)
+    }
+
+    /// Applies one entry. What is refused changes nothing but the clock, the audit trail and the remembered answers.
+    pub fn apply(&mut self, index: u64, entry: &Entry) -> Reply {
+        self.clock.now = self.clock.now.max(entry.now);
+        if let Some(answer) = entry.key.and_then(|key| self.views.answers.get(&key)) {
+            let answer = self.answers.get(answer).expect("views are of rows");
+            let reply = answer.reply.clone();
+            self.keep_clock();
+            return reply;
+        }
+        let what = audit::Described::of(self, entry);
+        let reply = match self.decide(index, entry) {
+            Ok(reply) => reply,
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        if let Some(what) = what {
+            self.remember(what, &entry.actor, &reply);
+        }
+        if let Some(key) = entry.key {
+            self.remember_answer(key, reply.clone());
+        }
+        self.keep_clock();
+        #[cfg(debug_assertions)]
+        self.assert_invariants(index);
+        reply
+    }
+
+    fn keep_clock(&mut self) {
+        self.marks.insert((), self.clock.clone());
+    }
+
+    /// Makes the change or refuses it: every refusal comes before the first change.
+    fn decide(&mut self, index: u64, entry: &Entry) -> Result<Reply, Refusal> {
+        let actor = &entry.actor;
+        match &entry.command {
+            Command::Found(founding) => return self.found(index, founding),
+            _ if self.cluster.is_empty() => return Err(Refusal::held("the cluster is not founded yet")),
+            _ => {}
+        }
+        match &entry.command {
+            Command::Found(_) => unreachable!("decided above"),
+            Command::RaiseVersion { to } => self.raise_version(*to),
+            Command::StopExpiry { step } => self.stop_expiry(*step),
+            Command::ConfirmClock => self.confirm_clock(),
+            Command::AddMember(spec) => self.add_member(index, spec),
+            Command::RemoveMember { member } => self.remove_member(*member),
+            Command::AddVault(spec) => self.add_vault(index, actor, spec),
+            Command::RemoveVault { vault } => self.remove_vault(*vault),
+            Command::CreatePolicy { policy, spec } => self.create_policy(index, *policy, spec),
+            Command::UpdatePolicy { policy, version, spec } => self.update_policy(index, *policy, *version, spec),
+            Command::RemovePolicy { policy } => self.remove_policy(*policy),
+            Command::Protect { item, spec, also } => self.protect(*item, spec, *also),
+            Command::UpdateItem { item, spec } => self.update_item(*item, spec),
+            Command::Unprotect { item } => self.unprotect(*item),
+            Command::Hold { point, reason } => self.hold(*point, reason),
+            Command::Release { point } => self.release(*point),
+            Command::HidePoints { points, by_retention } => self.hide_points(points, *by_retention),
+            Command::ShowPoint { point } => self.show_point(*point),
+            Command::GiveUpPoints { points } => self.give_up_points(points),
+            Command::AdoptPoints { vault, points } => self.adopt_points(*vault, points),
+            Command::Enqueue(spec) => self.enqueue(index, actor, spec),
+            Command::Lease { job, worker, life } => self.lease(index, *job, *worker, *life),
+            Command::ExpireLease { job, epoch, retry_at } => self.expire_lease(*job, *epoch, *retry_at),
+            Command::Complete(completion) => self.complete(index, actor, completion),
+            Command::Fail {
+                job,
+                epoch,
+                failure,
+                retry_at,
+            } => self.fail(actor, *job, *epoch, failure, *retry_at),
+            Command::Cancel { job } => self.cancel(*job),
+            Command::Retry { job } => self.retry(*job),
+            Command::AddWorker(spec) => self.add_worker(index, spec),
+            Command::Register { worker, life, facts } => self.register(*worker, *life, facts),
+            Command::Drain { worker, drained } => self.drain(*worker, *drained),
+            Command::RemoveWorker { worker } => self.remove_worker(*worker),
+            Command::GrantSlots { grants } => self.grant_slots(index, grants),
+            Command::ReportFindings { vault, harmed } => self.report_findings(index, *vault, harmed),
+            Command::CreateApiToken(spec) => self.create_api_token(spec),
+            Command::CreateJoinToken(spec) => self.create_join_token(spec),
+            Command::RevokeToken { token } => self.revoke_token(*token),
+            Command::Note { .. } => Ok(Reply::Done),
+        }
+    }
+
+    fn remember_answer(&mut self, key: entry::IdempotencyKey, reply: Reply) {
+        let number = self.clock.answers_next;
+        self.clock.answers_next += 1;
+        let at = self.clock.now;
+        self.answers.insert(number, Answered { key, at, reply });
+        self.views.answers.insert(key, number);
+        // At most two go for each that comes: the work of an entry is bounded, and the table shrinks to its bound.
+        for _ in 0..2 {
+            let Some((&oldest, answer)) = self.answers.first() else {
+                break;
+            };
+            if self.answers.len() <= ANSWERS_MAX && at.since(answer.at) < ANSWERS_MS {
+                break;
+            }
+            let key = answer.key;
+            self.answers.remove(&oldest);
+            self.views.answers.remove(&key);
+        }
+    }
+
+    /// The rows that changed since the last call, as they are stored.
+    pub fn take_changes(&mut self) -> Vec<RowChange> {
+        let mut changes = Vec::new();
+        each_table!(self, |table, n| table.collect_changes(n, &mut changes));
+        changes
+    }
+
+    /// Every row as it is stored, in order of table and key.
+    pub fn all_rows(&self) -> Vec<RowChange> {
+        let mut state = self.clone();
+        let mut rows = Vec::new();
+        each_table!(state, |table, n| rows.extend(table.all(n)));
+        rows
+    }
+
+    /// A hash of all rows: equal states have equal ones.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for row in self.all_rows() {
+            let value = row.value.unwrap_or_default();
+            hasher.update(&[row.table]);
+            for part in [&row.key, &value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// What there is to read.
+impl State {
+    /// The cluster, once it is founded.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.get(&())
+    }
+
+    /// The clock, the versions and what else changes with every entry.
+    pub fn marks(&self) -> &Marks {
+        &self.clock
+    }
+
+    /// The cluster's clock.
+    pub fn now(&self) -> Time {
+        self.clock.now
+    }
+
+    /// Coordinators.
+    pub fn members(&self) -> &Table<MemberId, Member> {
+        &self.members
+    }
+
+    /// Vaults.
+    pub fn vaults(&self) -> &Table<VaultId, Vault> {
+        &self.vaults
+    }
+
+    /// Policies.
+    pub fn policies(&self) -> &Table<PolicyId, Policy> {
+        &self.policies
+    }
+
+    /// Items.
+    pub fn items(&self) -> &Table<ItemId, Item> {
+        &self.items
+    }
+
+    /// Points, hidden ones too.
+    pub fn points(&self) -> &Table<PointId, Point> {
+        &self.points
+    }
+
+    /// Points that are given up.
+    pub fn given_up(&self) -> &Table<PointId, GivenUp> {
+        &self.given_up
+    }
+
+    /// Jobs, ended ones too.
+    pub fn jobs(&self) -> &Table<JobId, Job> {
+        &self.jobs
+    }
+
+    /// Workers, removed ones too.
+    pub fn workers(&self) -> &Table<WorkerId, Worker> {
+        &self.workers
+    }
+
+    /// Open sessions.
+    pub fn sessions(&self) -> &Table<SessionId, Session> {
+        &self.sessions
+    }
+
+    /// Slots of the index that have an owner.
+    pub fn slots(&self) -> &Table<u16, Slot> {
+        &self.slots
+    }
+
+    /// Tokens, ended ones too.
+    pub fn tokens(&self) -> &Table<TokenId, Token> {
+        &self.tokens
+    }
+
+    /// The audit trail as far as it is kept.
+    pub fn audit(&self) -> &Table<u64, Audited> {
+        &self.audit
+    }
+}
+
+/// Whether an actor is a person or a program, whose every change is audited.
+fn is_outside(actor: &Actor) -> bool {
+    !matches!(actor, Actor::Cluster | Actor::Worker(_))
+}

@@ -1,0 +1,129 @@
+//! Coordinators and workers: joined by a token, registered, drained, removed for good.
+
+use tresor_proto::ids::{MemberId, WorkerId};
+
+use super::command::{MemberSpec, WorkerFacts, WorkerSpec};
+use super::reply::{Refusal, Reply};
+use super::rows::{Member, Worker};
+use super::vaults::check_label;
+use super::{NODES_MAX, State};
+
+impl State {
+    pub(super) fn add_member(&mut self, index: u64, spec: &MemberSpec) -> Result<Reply, Refusal> {
+        check_label("name", &spec.name)?;
+        check_label("address", &spec.address)?;
+        let present = |member: &&Member| !member.removed;
+        if self
+            .members
+            .values()
+            .filter(present)
+            .any(|member| member.name == spec.name)
+        {
+            return Err(Refusal::exists("coordinator", &spec.name));
+        }
+        if self
+            .members
+            .values()
+            .filter(present)
+            .any(|member| member.address == spec.address)
+        {
+            return Err(Refusal::Exists {
+                what: String::from("coordinator"),
+                name: spec.name.clone(),
+                beside: format!(" at {}", spec.address),
+            });
+        }
+        if self.members.len() as u64 >= NODES_MAX {
+            return Err(full());
+        }
+        let id = if spec.member == MemberId(0) {
+            MemberId(index)
+        } else {
+            spec.member
+        };
+        if self.members.contains(&id) {
+            return Err(Refusal::exists("coordinator", id));
+        }
+        self.use_join_token(spec.token, "coordinator")?;
+        let row = Member {
+            name: spec.name.clone(),
+            address: spec.address.clone(),
+            joined: self.clock.now,
+            removed: false,
+        };
+        self.members.insert(id, row);
+        Ok(Reply::Made(id.0))
+    }
+
+    pub(super) fn remove_member(&mut self, id: MemberId) -> Result<Reply, Refusal> {
+        let left = self.members.values().filter(|member| !member.removed).count();
+        let Some(member) = self.members.get(&id).filter(|member| !member.removed) else {
+            return Err(Refusal::missing("coordinator", id));
+        };
+        if left == 1 {
+            return Err(Refusal::held(format!("coordinator {} is the only one", member.name)));
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.removed = true;
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn add_worker(&mut self, index: u64, spec: &WorkerSpec) -> Result<Reply, Refusal> {
+        check_label("name", &spec.name)?;
+        if self.views.worker_names.contains_key(&spec.name) {
+            return Err(Refusal::exists("worker", &spec.name));
+        }
+        if self.workers.len() as u64 >= NODES_MAX {
+            return Err(full());
+        }
+        self.use_join_token(spec.token, "worker")?;
+        let id = WorkerId(index);
+        self.views.worker_names.insert(spec.name.clone(), id);
+        let row = Worker {
+            name: spec.name.clone(),
+            joined: self.clock.now,
+            life: None,
+            facts: WorkerFacts::default(),
+            drained: false,
+            removed: false,
+        };
+        self.workers.insert(id, row);
+        Ok(Reply::Made(index))
+    }
+
+    fn worker_mut(&mut self, id: WorkerId) -> Result<&mut Worker, Refusal> {
+        match self.workers.get(&id) {
+            Some(worker) if !worker.removed => Ok(self.workers.get_mut(&id).expect("it was just there")),
+            _ => Err(Refusal::missing("worker", id)),
+        }
+    }
+
+    pub(super) fn register(&mut self, id: WorkerId, life: [u8; 16], facts: &WorkerFacts) -> Result<Reply, Refusal> {
+        let worker = self.worker_mut(id)?;
+        worker.life = Some(life);
+        worker.facts = facts.clone();
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn drain(&mut self, id: WorkerId, drained: bool) -> Result<Reply, Refusal> {
+        self.worker_mut(id)?.drained = drained;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_worker(&mut self, id: WorkerId) -> Result<Reply, Refusal> {
+        let worker = self.worker_mut(id)?;
+        worker.removed = true;
+        worker.life = None;
+        let name = worker.name.clone();
+        self.views.worker_names.remove(&name);
+        Ok(Reply::Done)
+    }
+}
+
+fn full() -> Refusal {
+    Refusal::Full {
+        what: String::from("nodes, removed ones included"),
+        max: NODES_MAX,
+    }
+}

@@ -1,0 +1,256 @@
+//! What is looked up often, computed from the rows: kept in step by who changes them, made anew at a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tresor_proto::ids::{ItemId, JobId, PointId, PolicyId, VaultId, WorkerId};
+
+use super::State;
+use super::command::Work;
+use super::entry::{IdempotencyKey, Time};
+use super::rows::{Job, JobState};
+
+/// Computed from the rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Views {
+    /// Items by name; two only where somebody asked for it.
+    pub(super) item_names: BTreeMap<String, BTreeSet<ItemId>>,
+    /// Vaults by name.
+    pub(super) vault_names: BTreeMap<String, VaultId>,
+    /// Policies by name.
+    pub(super) policy_names: BTreeMap<String, PolicyId>,
+    /// Workers that are not removed, by name.
+    pub(super) worker_names: BTreeMap<String, WorkerId>,
+    /// Points of each item by time, hidden ones too.
+    pub(super) points_of: BTreeSet<(ItemId, Time, PointId)>,
+    /// Jobs that wait or run.
+    pub(super) open: BTreeSet<JobId>,
+    /// Jobs that have ended, the first first.
+    pub(super) ended: BTreeSet<(Time, JobId)>,
+    /// The open backup of an item.
+    pub(super) backup_of: BTreeMap<ItemId, JobId>,
+    /// The open catalogue or claim of a vault.
+    pub(super) upkeep_of: BTreeMap<(VaultId, bool), JobId>,
+    /// Jobs that a worker runs.
+    pub(super) leases_of: BTreeMap<WorkerId, BTreeSet<JobId>>,
+    /// How many items of a vault are protected.
+    pub(super) items_of: BTreeMap<VaultId, u64>,
+    /// How many items have a policy.
+    pub(super) items_under: BTreeMap<PolicyId, u64>,
+    /// Open sessions that hold a point.
+    pub(super) pins: BTreeMap<PointId, u32>,
+    /// Where the answer to a key is.
+    pub(super) answers: BTreeMap<IdempotencyKey, u64>,
+}
+
+impl Views {
+    /// Of all rows.
+    pub(super) fn of(state: &State) -> Self {
+        let mut views = Self::default();
+        for (&id, item) in state.items.iter() {
+            views.add_item(id, item);
+        }
+        for (&id, vault) in state.vaults.iter() {
+            views.vault_names.insert(vault.spec.name.clone(), id);
+        }
+        for (&id, policy) in state.policies.iter() {
+            views.policy_names.insert(policy.spec.name.clone(), id);
+        }
+        for (&id, worker) in state.workers.iter().filter(|(_, worker)| !worker.removed) {
+            views.worker_names.insert(worker.name.clone(), id);
+        }
+        for (&id, point) in state.points.iter() {
+            views.points_of.insert((point.item, point.time, id));
+        }
+        for (&id, job) in state.jobs.iter() {
+            views.add_job(id, job);
+        }
+        for session in state.sessions.values() {
+            for &point in &session.pins {
+                views.pin(point);
+            }
+        }
+        for (&number, answer) in state.answers.iter() {
+            views.answers.insert(answer.key, number);
+        }
+        views
+    }
+
+    pub(super) fn add_item(&mut self, id: ItemId, item: &super::rows::Item) {
+        self.item_names.entry(item.spec.name.clone()).or_default().insert(id);
+        if item.protected {
+            *self.items_of.entry(item.spec.vault).or_default() += 1;
+        }
+        if let Some(policy) = item.spec.policy {
+            *self.items_under.entry(policy).or_default() += 1;
+        }
+    }
+
+    pub(super) fn remove_item(&mut self, id: ItemId, item: &super::rows::Item) {
+        if let Some(ids) = self.item_names.get_mut(&item.spec.name) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.item_names.remove(&item.spec.name);
+            }
+        }
+        if item.protected {
+            decrease(&mut self.items_of, item.spec.vault);
+        }
+        if let Some(policy) = item.spec.policy {
+            decrease(&mut self.items_under, policy);
+        }
+    }
+
+    pub(super) fn add_job(&mut self, id: JobId, job: &Job) {
+        if job.state.is_final() {
+            self.ended.insert((job.ended.unwrap_or_default(), id));
+            return;
+        }
+        self.open.insert(id);
+        match &job.spec.work {
+            Work::Backup { item, .. } => {
+                self.backup_of.insert(*item, id);
+            }
+            Work::Catalogue | Work::Claim => {
+                let claims = matches!(job.spec.work, Work::Claim);
+                self.upkeep_of.insert((job.spec.vault, claims), id);
+            }
+            Work::Restore { .. } | Work::Verify { .. } => {}
+        }
+        if let (JobState::Leased, Some(attempt)) = (job.state, job.attempts.last()) {
+            self.leases_of.entry(attempt.worker).or_default().insert(id);
+        }
+    }
+
+    pub(super) fn remove_job(&mut self, id: JobId, job: &Job) {
+        if job.state.is_final() {
+            self.ended.remove(&(job.ended.unwrap_or_default(), id));
+            return;
+        }
+        self.open.remove(&id);
+        match &job.spec.work {
+            Work::Backup { item, .. } => {
+                self.backup_of.remove(item);
+            }
+            Work::Catalogue | Work::Claim => {
+                let claims = matches!(job.spec.work, Work::Claim);
+                self.upkeep_of.remove(&(job.spec.vault, claims));
+            }
+            Work::Restore { .. } | Work::Verify { .. } => {}
+        }
+        if let (JobState::Leased, Some(attempt)) = (job.state, job.attempts.last())
+            && let Some(leases) = self.leases_of.get_mut(&attempt.worker)
+        {
+            leases.remove(&id);
+            if leases.is_empty() {
+                self.leases_of.remove(&attempt.worker);
+            }
+        }
+    }
+
+    pub(super) fn pin(&mut self, point: PointId) {
+        *self.pins.entry(point).or_default() += 1;
+    }
+
+    pub(super) fn unpin(&mut self, point: PointId) {
+        if let Some(count) = self.pins.get_mut(&point) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&point);
+            }
+        }
+    }
+}
+
+fn decrease<K: Ord + Copy>(counts: &mut BTreeMap<K, u64>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// Lookups.
+impl State {
+    /// Items of that name.
+    pub fn items_named(&self, name: &str) -> impl Iterator<Item = ItemId> + '_ {
+        self.views.item_names.get(name).into_iter().flatten().copied()
+    }
+
+    /// The vault of that name.
+    pub fn vault_named(&self, name: &str) -> Option<VaultId> {
+        self.views.vault_names.get(name).copied()
+    }
+
+    /// The policy of that name.
+    pub fn policy_named(&self, name: &str) -> Option<PolicyId> {
+        self.views.policy_names.get(name).copied()
+    }
+
+    /// The worker of that name.
+    pub fn worker_named(&self, name: &str) -> Option<WorkerId> {
+        self.views.worker_names.get(name).copied()
+    }
+
+    /// Points of an item, the newest first, hidden ones too.
+    pub fn points_of(&self, item: ItemId) -> impl DoubleEndedIterator<Item = PointId> + '_ {
+        let first = (item, Time(i64::MIN), PointId([0; 16]));
+        let last = (item, Time(i64::MAX), PointId([255; 16]));
+        self.views
+            .points_of
+            .range(first..=last)
+            .rev()
+            .map(|(_, _, point)| *point)
+    }
+
+    /// The newest visible point of an item: the parent of its next one.
+    pub fn newest_point(&self, item: ItemId) -> Option<PointId> {
+        self.points_of(item)
+            .find(|point| self.points.get(point).is_some_and(|point| point.hidden.is_none()))
+    }
+
+    /// Jobs that wait or run.
+    pub fn open_jobs(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.views.open.iter().copied()
+    }
+
+    /// How many jobs wait or run.
+    pub fn open_jobs_count(&self) -> usize {
+        self.views.open.len()
+    }
+
+    /// The backup of an item that waits or runs.
+    pub fn open_backup(&self, item: ItemId) -> Option<JobId> {
+        self.views.backup_of.get(&item).copied()
+    }
+
+    /// The catalogue job (or, with `claims`, the claim) of a vault that waits or runs.
+    pub fn open_upkeep(&self, vault: VaultId, claims: bool) -> Option<JobId> {
+        self.views.upkeep_of.get(&(vault, claims)).copied()
+    }
+
+    /// Jobs that a worker runs.
+    pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = JobId> + '_ {
+        self.views.leases_of.get(&worker).into_iter().flatten().copied()
+    }
+
+    /// Every running job.
+    pub fn leases(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.views.leases_of.values().flatten().copied()
+    }
+
+    /// How many items of a vault are protected.
+    pub fn items_in(&self, vault: VaultId) -> u64 {
+        self.views.items_of.get(&vault).copied().unwrap_or(0)
+    }
+
+    /// How many items have a policy.
+    pub fn items_under(&self, policy: PolicyId) -> u64 {
+        self.views.items_under.get(&policy).copied().unwrap_or(0)
+    }
+
+    /// Whether an open session holds a point.
+    pub fn is_pinned(&self, point: PointId) -> bool {
+        self.views.pins.contains_key(&point)
+    }
+}
