@@ -2,4 +2,5 @@
 //!
 //! [`state`] is a pure value that the log is applied to.
 
+pub mod node;
 pub mod state;

@@ -1,0 +1,172 @@
+//! What the leader knows of workers and does not log: when each was heard of, how far its jobs are, and until when their leases last.
+//!
+//! Times are milliseconds of the leader's monotonic clock. A new leader has heard of nobody; it gives every lease it finds a full term, so that a
+//! change of leaders alone never ends one. Only what follows from it is logged: that a lease has ended.
+
+use std::collections::BTreeMap;
+
+use tresor_proto::ids::{Epoch, JobId, WorkerId};
+
+use crate::state::State;
+
+/// How long a lease lasts after it was granted or renewed, milliseconds. Long enough for a new leader (5 s) and a few lost beats.
+pub const LEASE_MS: u64 = 30_000;
+/// How often a worker is to beat, milliseconds: twice in a lease may be lost.
+pub const BEAT_MS: u64 = 10_000;
+/// A worker that was not heard of for so long gets no new leases, milliseconds.
+pub const SILENT_MS: u64 = 25_000;
+
+/// How far a job is, as its worker said last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobProgress {
+    /// What it does.
+    pub stage: String,
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Of so many.
+    pub bytes_total: u64,
+    /// Bytes put.
+    pub bytes_stored: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    epoch: Epoch,
+    until: u64,
+    progress: JobProgress,
+}
+
+/// When a worker was heard of, and what it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Its life.
+    pub life: [u8; 16],
+    /// When.
+    pub at: u64,
+    /// Its wall clock minus ours, milliseconds.
+    pub clock_ms: i64,
+}
+
+/// A lease that a worker says it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaidLease {
+    /// The job.
+    pub job: JobId,
+    /// The fence.
+    pub epoch: Epoch,
+    /// How far it is.
+    pub progress: JobProgress,
+}
+
+/// What a beat is answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BeatAnswer {
+    /// Leases that go on.
+    pub held: Vec<(JobId, Epoch)>,
+    /// Those of them that are to end.
+    pub cancelled: Vec<(JobId, Epoch)>,
+}
+
+/// The leader's knowledge of workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presence {
+    workers: BTreeMap<WorkerId, Heard>,
+    leases: BTreeMap<JobId, Held>,
+}
+
+impl Presence {
+    /// Notes that a worker lives.
+    pub fn hear(&mut self, worker: WorkerId, life: [u8; 16], clock_ms: i64, now: u64) {
+        let heard = Heard {
+            life,
+            at: now,
+            clock_ms,
+        };
+        self.workers.insert(worker, heard);
+    }
+
+    /// Renews the leases that a worker says it has, as far as the log agrees.
+    pub fn beat(
+        &mut self,
+        state: &State,
+        worker: WorkerId,
+        life: [u8; 16],
+        said: &[SaidLease],
+        now: u64,
+    ) -> BeatAnswer {
+        let mut answer = BeatAnswer::default();
+        for lease in said {
+            let Some(job) = state.jobs().get(&lease.job) else {
+                continue;
+            };
+            let holds = job.running().is_some_and(|attempt| {
+                attempt.worker == worker && attempt.epoch == lease.epoch && attempt.life == life
+            });
+            if !holds {
+                continue;
+            }
+            self.leases.insert(
+                lease.job,
+                Held {
+                    epoch: lease.epoch,
+                    until: now + LEASE_MS,
+                    progress: lease.progress.clone(),
+                },
+            );
+            answer.held.push((lease.job, lease.epoch));
+            if job.cancel_requested {
+                answer.cancelled.push((lease.job, lease.epoch));
+            }
+        }
+        answer
+    }
+
+    /// Leases that have ended: whose worker was not heard of in time, is removed, or has another life. Leases that were not known yet get a full
+    /// term; what is known of ended jobs is dropped.
+    pub fn expired(&mut self, state: &State, now: u64) -> Vec<(JobId, Epoch)> {
+        let mut expired = Vec::new();
+        let mut known = BTreeMap::new();
+        for id in state.leases() {
+            let Some(attempt) = state.jobs().get(&id).and_then(|job| job.running()) else {
+                continue;
+            };
+            let held = match self.leases.remove(&id) {
+                Some(held) if held.epoch == attempt.epoch => held,
+                _ => Held {
+                    epoch: attempt.epoch,
+                    until: now + LEASE_MS,
+                    progress: JobProgress::default(),
+                },
+            };
+            // Another life of the worker cannot go on with what its earlier one had.
+            let alive = state
+                .workers()
+                .get(&attempt.worker)
+                .is_some_and(|worker| !worker.removed && worker.life == Some(attempt.life));
+            if !alive || held.until <= now {
+                expired.push((id, attempt.epoch));
+            }
+            known.insert(id, held);
+        }
+        self.leases = known;
+        expired
+    }
+
+    /// What was heard of a worker last.
+    pub fn heard(&self, worker: WorkerId) -> Option<Heard> {
+        self.workers.get(&worker).copied()
+    }
+
+    /// Whether a worker may get new leases: heard of lately, in the life that is registered.
+    pub fn is_present(&self, state: &State, worker: WorkerId, now: u64) -> bool {
+        let life = state.workers().get(&worker).and_then(|row| row.life);
+        self.workers
+            .get(&worker)
+            .is_some_and(|heard| Some(heard.life) == life && now.saturating_sub(heard.at) < SILENT_MS)
+    }
+
+    /// How far a job is.
+    pub fn progress(&self, job: JobId) -> Option<&JobProgress> {
+        self.leases.get(&job).map(|held| &held.progress)
+    }
+}
