@@ -542,6 +542,8 @@ pub enum FailureKind {
     Lost,
     /// Nothing: it was cancelled.
     Cancelled,
+    /// A newer program on the worker.
+    Unsupported,
 }
 
 /// A worker.
