@@ -1,6 +1,9 @@
-//! The replicated control plane: what is backed up, by whom and when, and what counts.
-//!
-//! [`state`] is a pure value that the log is applied to.
+//! The replicated control plane: it decides what is backed up, restored, verified, kept and thrown away, when and by whom, and never touches a byte of a
+//! disk. What decides is pure and takes the time as a value: [`state`], which the log is applied to, [`schedule`], which says what is due and which points
+//! stay, and [`lead`], what a leader does of itself. Around it stands the Raft [`node`], which makes several coordinators agree on one order of commands, and the services that people, workers
+//! and other coordinators talk to.
 
+pub mod lead;
 pub mod node;
+pub mod schedule;
 pub mod state;

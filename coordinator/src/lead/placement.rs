@@ -1,0 +1,323 @@
+//! Which job a worker gets.
+//!
+//! Of the jobs that a worker may have, the first by: priority; the vault that has the fewest running jobs; the item's policy that has the fewest; the
+//! longest wait; the number. So one vault with ten thousand waiting items does not keep others from their turn.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use tresor_proto::ids::{JobId, PolicyId, VaultId, WorkerId};
+
+use super::plans::Plans;
+use crate::node::presence::Presence;
+use crate::schedule::retry_at;
+use crate::state::State;
+use crate::state::command::{FailureKind, Work};
+use crate::state::entry::Time;
+use crate::state::rows::{Job, JobState, Worker};
+
+/// How many jobs run in one vault at a time: its store gets no more at once, whatever the number of workers.
+pub const VAULT_JOBS_MAX: usize = 256;
+/// How long a job that failed on one worker waits for another one that may have it, milliseconds.
+pub const ELSEWHERE_MS: i64 = 120_000;
+
+/// Why a worker does not get a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It was not heard of lately, or never registered.
+    Silent,
+    /// It gets no new leases.
+    Drained,
+    /// It runs as many as it may.
+    Busy,
+    /// It does not reach the store.
+    Store {
+        /// The store.
+        url: String,
+    },
+    /// The disks are on another host.
+    Host {
+        /// On which.
+        wanted: String,
+    },
+    /// It lacks a label.
+    Label {
+        /// `key=value`.
+        wanted: String,
+    },
+    /// The job failed there just now, and another worker may have it.
+    FailedThere,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("is not heard of"),
+            Self::Drained => f.write_str("drains"),
+            Self::Busy => f.write_str("runs as many jobs as it may"),
+            Self::Store { url } => write!(f, "does not reach {url}"),
+            Self::Host { wanted } => write!(f, "is not {wanted}, where the disks are"),
+            Self::Label { wanted } => write!(f, "has no label {wanted}"),
+            Self::FailedThere => f.write_str("failed at it, and another worker may have it first"),
+        }
+    }
+}
+
+/// Why nobody gets a job yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// Its time has not come.
+    Until {
+        /// When it comes.
+        time: Time,
+        /// Whether after a failure.
+        after_failure: bool,
+    },
+    /// The policy's windows are closed.
+    Window,
+    /// So many run in the vault.
+    VaultBusy,
+    /// No worker is fit.
+    NoWorker {
+        /// Each worker's name and why not it.
+        workers: Vec<(String, Unfit)>,
+    },
+    /// Nothing keeps it: it is next.
+    Next,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Until {
+                time,
+                after_failure: true,
+            } => write!(f, "it failed, and is tried again at {time}"),
+            Self::Until { time, .. } => write!(f, "it is not to begin before {time}"),
+            Self::Window => f.write_str("the backup windows of its policy are closed"),
+            Self::VaultBusy => write!(f, "{VAULT_JOBS_MAX} jobs run in its vault, and no more may"),
+            Self::NoWorker { workers } if workers.is_empty() => f.write_str("no worker has joined yet"),
+            Self::NoWorker { .. } => f.write_str("no worker can do it now"),
+            Self::Next => f.write_str("it is about to begin"),
+        }
+    }
+}
+
+/// What runs now, counted once for a choice.
+#[derive(Debug, Default)]
+struct Running {
+    in_vault: BTreeMap<VaultId, usize>,
+    under: BTreeMap<Option<PolicyId>, usize>,
+}
+
+impl Running {
+    fn of(state: &State) -> Self {
+        let mut running = Self::default();
+        for job in state.leases().filter_map(|id| state.jobs().get(&id)) {
+            *running.in_vault.entry(job.spec.vault).or_default() += 1;
+            *running.under.entry(policy_of(state, job)).or_default() += 1;
+        }
+        running
+    }
+}
+
+fn policy_of(state: &State, job: &Job) -> Option<PolicyId> {
+    match &job.spec.work {
+        Work::Backup { item, .. } => state.items().get(item)?.spec.policy,
+        _ => None,
+    }
+}
+
+/// Whether the windows of a scheduled backup's policy are open. What a person starts runs at once.
+fn window_is_open(state: &State, plans: &Plans, job: &Job, now: Time) -> bool {
+    if job.spec.occurrence.is_none() {
+        return true;
+    }
+    let plan = policy_of(state, job).and_then(|policy| plans.get(policy)?.ok());
+    plan.and_then(|plan| plan.calendar.as_ref())
+        .is_none_or(|calendar| calendar.is_open(now.timestamp()))
+}
+
+/// Why this job is not for this worker, whatever others do; none: it may have it.
+fn unfit_for_work(state: &State, worker: &Worker, job: &Job) -> Option<Unfit> {
+    if let Some(vault) = state.vaults().get(&job.spec.vault)
+        && !worker.facts.stores.is_empty()
+        && !worker
+            .facts
+            .stores
+            .iter()
+            .any(|prefix| vault.spec.url.starts_with(prefix))
+    {
+        return Some(Unfit::Store {
+            url: vault.spec.url.clone(),
+        });
+    }
+    let on_host = |wanted: &str| {
+        let here = wanted.is_empty() || wanted == worker.name || wanted == worker.facts.host;
+        (!here).then(|| Unfit::Host {
+            wanted: wanted.to_owned(),
+        })
+    };
+    match &job.spec.work {
+        Work::Backup { item, .. } => {
+            let item = &state.items().get(item)?.spec;
+            on_host(&item.host).or_else(|| {
+                let lacks = |(key, value): &(&String, &String)| worker.facts.labels.get(*key) != Some(*value);
+                item.worker_labels.iter().find(lacks).map(|(key, value)| Unfit::Label {
+                    wanted: format!("{key}={value}"),
+                })
+            })
+        }
+        // Its name alone: files of a restore belong on the one machine that was named.
+        Work::Restore { host, .. } if *host != worker.name => Some(Unfit::Host { wanted: host.clone() }),
+        _ => None,
+    }
+}
+
+fn unfit_now(state: &State, presence: &Presence, id: WorkerId, worker: &Worker, now_ms: u64) -> Option<Unfit> {
+    if !presence.is_present(state, id, now_ms) {
+        return Some(Unfit::Silent);
+    }
+    if worker.drained {
+        return Some(Unfit::Drained);
+    }
+    if state.leases_of(id).count() as u64 >= u64::from(worker.facts.permits) {
+        return Some(Unfit::Busy);
+    }
+    None
+}
+
+/// Whether a job failed on this worker and should be tried elsewhere first.
+fn should_go_elsewhere(
+    state: &State,
+    presence: &Presence,
+    id: WorkerId,
+    job_id: JobId,
+    job: &Job,
+    now: Time,
+    now_ms: u64,
+) -> bool {
+    let Some(last) = job.attempts.last().filter(|last| last.worker == id) else {
+        return false;
+    };
+    let (Some(ended), Some(failure)) = (last.ended, &last.failure) else {
+        return false;
+    };
+    let wants = failure.kind == FailureKind::Lost
+        || retry_at(
+            job.attempts_made,
+            ended.timestamp(),
+            failure.kind,
+            &job_id.0.to_be_bytes(),
+        )
+        .is_some_and(|retry| retry.elsewhere);
+    let JobState::Queued { not_before } = job.state else {
+        return false;
+    };
+    wants
+        && now.since(not_before) < ELSEWHERE_MS
+        && state.workers().iter().any(|(other, worker)| {
+            *other != id
+                && !worker.removed
+                && unfit_for_work(state, worker, job).is_none()
+                && unfit_now(state, presence, *other, worker, now_ms).is_none()
+        })
+}
+
+/// The job that a worker gets now, if there is one for it.
+///
+/// Cost: a look at every job that waits.
+pub fn choose(
+    state: &State,
+    presence: &Presence,
+    plans: &Plans,
+    id: WorkerId,
+    now: Time,
+    now_ms: u64,
+) -> Option<JobId> {
+    let worker = state.workers().get(&id).filter(|worker| !worker.removed)?;
+    if unfit_now(state, presence, id, worker, now_ms).is_some() {
+        return None;
+    }
+    let running = Running::of(state);
+    let mut best = None;
+    for job_id in state.open_jobs() {
+        let Some(job) = state.jobs().get(&job_id) else {
+            continue;
+        };
+        let JobState::Queued { not_before } = job.state else {
+            continue;
+        };
+        let in_vault = running.in_vault.get(&job.spec.vault).copied().unwrap_or(0);
+        if not_before > now || in_vault >= VAULT_JOBS_MAX {
+            continue;
+        }
+        let under = running.under.get(&policy_of(state, job)).copied().unwrap_or(0);
+        let rank = (
+            std::cmp::Reverse(job.spec.priority),
+            in_vault,
+            under,
+            not_before,
+            job_id,
+        );
+        // The cheap comparison first: most jobs of a long queue are not the best one.
+        if best.as_ref().is_some_and(|best| rank >= *best)
+            || unfit_for_work(state, worker, job).is_some()
+            || !window_is_open(state, plans, job, now)
+            || should_go_elsewhere(state, presence, id, job_id, job, now, now_ms)
+        {
+            continue;
+        }
+        best = Some(rank);
+    }
+    best.map(|(.., job)| job)
+}
+
+/// Why a queued job waits; none if it does not wait.
+pub fn explain(
+    state: &State,
+    presence: &Presence,
+    plans: &Plans,
+    id: JobId,
+    now: Time,
+    now_ms: u64,
+) -> Option<Waiting> {
+    let job = state.jobs().get(&id)?;
+    let JobState::Queued { not_before } = job.state else {
+        return None;
+    };
+    if not_before > now {
+        return Some(Waiting::Until {
+            time: not_before,
+            after_failure: !job.attempts.is_empty(),
+        });
+    }
+    if !window_is_open(state, plans, job, now) {
+        return Some(Waiting::Window);
+    }
+    let in_vault = state
+        .leases()
+        .filter(|lease| {
+            state
+                .jobs()
+                .get(lease)
+                .is_some_and(|other| other.spec.vault == job.spec.vault)
+        })
+        .count();
+    if in_vault >= VAULT_JOBS_MAX {
+        return Some(Waiting::VaultBusy);
+    }
+    let mut workers = Vec::new();
+    for (worker_id, worker) in state.workers().iter().filter(|(_, worker)| !worker.removed) {
+        let unfit = unfit_for_work(state, worker, job)
+            .or_else(|| unfit_now(state, presence, *worker_id, worker, now_ms))
+            .or_else(|| {
+                should_go_elsewhere(state, presence, *worker_id, id, job, now, now_ms).then_some(Unfit::FailedThere)
+            });
+        match unfit {
+            Some(unfit) => workers.push((worker.name.clone(), unfit)),
+            None => return Some(Waiting::Next),
+        }
+    }
+    Some(Waiting::NoWorker { workers })
+}
