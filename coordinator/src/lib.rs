@@ -5,5 +5,10 @@
 
 pub mod lead;
 pub mod node;
+pub mod peers;
+pub mod raft;
 pub mod schedule;
+#[cfg(test)]
+pub(crate) mod seeded;
 pub mod state;
+pub mod store;

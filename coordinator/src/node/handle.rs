@@ -1,6 +1,6 @@
 //! How the rest of a coordinator speaks to the task that owns Raft and the state.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -117,7 +117,8 @@ pub(crate) enum Request {
 pub struct Handle {
     me: MemberId,
     requests: mpsc::Sender<Request>,
-    state: Arc<RwLock<State>>,
+    /// The present state: a snapshot puts another object there.
+    state: Arc<Mutex<Arc<RwLock<State>>>>,
     leadership: watch::Receiver<Leadership>,
     applied: watch::Receiver<u64>,
 }
@@ -126,7 +127,7 @@ impl Handle {
     pub(crate) fn new(
         me: MemberId,
         requests: mpsc::Sender<Request>,
-        state: Arc<RwLock<State>>,
+        state: Arc<Mutex<Arc<RwLock<State>>>>,
         leadership: watch::Receiver<Leadership>,
         applied: watch::Receiver<u64>,
     ) -> Self {
@@ -198,7 +199,9 @@ impl Handle {
     /// Looks at the state as far as this member has applied the log. Short: the node's task waits meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         // Nothing panics while it holds the lock for writing but a broken invariant, and then the process is to end.
-        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        let state = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        let state = state.read().unwrap_or_else(PoisonError::into_inner);
+        look(&state)
     }
 
     /// Changes the members.

@@ -32,19 +32,21 @@ struct Peer {
 /// The streams to all other members.
 pub struct Peers {
     dial: Dial,
+    runtime: tokio::runtime::Handle,
     peers: BTreeMap<MemberId, Peer>,
 }
 
 impl Peers {
-    /// No streams yet.
-    pub fn new(dial: Dial) -> Self {
+    /// No streams yet; they will run on `runtime`.
+    pub fn new(dial: Dial, runtime: tokio::runtime::Handle) -> Self {
         Self {
             dial,
+            runtime,
             peers: BTreeMap::new(),
         }
     }
 
-    /// Has a stream to each of these members and to nobody else. Runs on a tokio runtime.
+    /// Has a stream to each of these members and to nobody else.
     pub fn set_members<'a>(&mut self, members: impl IntoIterator<Item = (MemberId, &'a str)>) {
         let wanted: BTreeMap<MemberId, &str> = members.into_iter().collect();
         self.peers.retain(|id, peer| {
@@ -62,7 +64,7 @@ impl Peers {
             let stop = CancellationToken::new();
             let dial = Arc::clone(&self.dial);
             let to = address.to_owned();
-            tokio::spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
+            self.runtime.spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
             let peer = Peer {
                 address: address.to_owned(),
                 queue,
