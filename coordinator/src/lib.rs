@@ -8,6 +8,7 @@ pub mod node;
 pub mod peers;
 pub mod raft;
 pub mod schedule;
+pub mod security;
 #[cfg(test)]
 pub(crate) mod seeded;
 pub mod state;
