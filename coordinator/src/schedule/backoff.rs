@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::draw;
 use crate::state::command::FailureKind;
-use jiff::Timestamp;
 
 impl FailureKind {
     /// How it is tried again; `None`: not at all.
@@ -20,7 +21,7 @@ impl FailureKind {
             elsewhere_after,
         };
         match self {
-            // About two hours in all: longer than most outages of a store, shorter than most schedules. A second failure may be the worker's own.
+            // Half an hour to an hour in all: longer than most outages of a store. A second failure may be the worker's own.
             Self::Retry => Some(rule(8, 30, 30 * 60, 2)),
             // The worker's machine may be down for long; five workers lost by one job are the job's doing.
             Self::Lost => Some(rule(5, 5, 5 * 60, 1)),

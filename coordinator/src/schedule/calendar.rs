@@ -9,8 +9,8 @@
 //! 3. A start never passes the next occurrence, so none is put off again and again. Waiting for a window gathers what waits into one run.
 //! 4. Nothing starts while the windows are closed, caught up or not.
 //!
-//! The leader keeps for each item the instant at which to look again and compares it with `now`: a pass over items that are not due costs a comparison
-//! each. When it has come, [`Standing::decide`] says what to do; the standing is made once per calendar and pass, and then costs about a hash per item.
+//! A pass makes one [`Standing`] per calendar and asks it for each item: an item that ran for the newest occurrence costs a comparison, another one a hash.
+//! Whoever keeps the instant of [`Decision::Wait`] need not ask before it.
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::draw;
-use super::instant;
 use super::occurrence::Occurrences;
 use super::recurrence::{Schedule, ScheduleError};
 use super::window::{OpenHours, Windows, WindowsError};
@@ -116,13 +115,11 @@ impl Calendar {
 }
 
 /// A run of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// The occurrence it is for: what the item last ran for, once it has been started.
-    #[serde(with = "instant")]
     pub occurrence: Timestamp,
     /// When it starts: after the item's jitter, within the windows.
-    #[serde(with = "instant")]
     pub at: Timestamp,
 }
 
@@ -184,6 +181,9 @@ impl Compiled {
     /// When an item starts for an occurrence, whatever the windows: a function of the two, evenly spread over the jitter and before `next`.
     fn start(&self, item: &[u8], occurrence: Timestamp, next: Option<Timestamp>) -> Timestamp {
         let below = self.jitter_before(occurrence, next).unsigned_abs();
+        if below.is_zero() {
+            return occurrence;
+        }
         let later = draw::span("tresor jitter", occurrence.as_nanosecond(), item, below);
         occurrence.saturating_add(later).unwrap_or(occurrence)
     }
@@ -239,11 +239,20 @@ impl Standing<'_> {
         }
     }
 
+    /// The run that starts now, if one does: [`Self::decide`] without the look ahead, for passes over many items.
+    pub fn due(&self, item: &[u8], last_run: Option<Timestamp>, since: Timestamp) -> Option<Due> {
+        self.missed(item, last_run, since).filter(|due| due.at <= self.now)
+    }
+
     /// The run that is overdue, if one is: for the newest occurrence whose start has passed, unless the item ran for it or the calendar did not hold then.
     ///
     /// Its `at` is in the future only while the windows are closed: then it waits for the opening.
     pub fn missed(&self, item: &[u8], last_run: Option<Timestamp>, since: Timestamp) -> Option<Due> {
         let newest = self.newest?;
+        // Most items of most passes have run for the newest occurrence: for them this is all.
+        if newest <= counted_after(last_run, since) {
+            return None;
+        }
         let start = self.calendar.start(item, newest, self.next);
         let (occurrence, start) = match start <= self.now {
             true => (newest, start),

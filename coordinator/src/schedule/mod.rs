@@ -11,13 +11,12 @@
 //! - [`calendar`]: all three with jitter: what is due for an item now, what was missed, when to look again;
 //! - [`backoff`]: whether, when and where a failed attempt is tried again;
 //! - [`retention`]: which points stay and why;
-//! - [`preview`]: what a policy would do, shown before it does.
+//! - [`mod@preview`]: what a policy would do, shown before it does.
 
 pub mod backoff;
 pub mod calendar;
 pub mod cron;
 mod draw;
-pub mod instant;
 pub mod occurrence;
 pub mod preview;
 pub mod recurrence;

@@ -240,6 +240,15 @@ fn midnight_that_does_not_exist_is_one_oclock() {
 }
 
 #[test]
+fn hours_of_a_day_begin_when_the_clock_stays_in_it() {
+    // Sao Paulo went from the end of Saturday the 17th of February 2018 back to 23:00: Sunday had not begun.
+    assert_eq!(
+        shown("cron 0 * * * sun", "America/Sao_Paulo", "2018-02-17T12:00:00Z", 2),
+        ["02-18 00:00-03:00", "02-18 01:00-03:00"]
+    );
+}
+
+#[test]
 fn every_counts_time_that_passes_from_its_anchor_whatever_the_clock_shows() {
     // The anchor is at seven and a half seconds past: phases are whole seconds.
     let occurrences = occurrences("every 6h", "Europe/Berlin");
