@@ -2,11 +2,15 @@
 //!
 //! Each entry's hash covers the one before, so that a changed, dropped or inserted entry breaks the chain from there on. The trail in the state is
 //! bounded; it begins at the oldest entry that is kept, with the hash of the one before that as its anchor.
+//!
+//! What is written here is part of what entries mean: members of two versions have to write the same, or their chains part. A text is changed only with
+//! a new form of entries.
 
 use super::command::{Command, Work};
 use super::entry::{Actor, Entry};
 use super::reply::Reply;
 use super::rows::Audited;
+use super::texts::shortened;
 use super::{AUDIT_MAX, State, is_outside};
 
 /// What the key of an entry's hash is derived for.
@@ -31,27 +35,20 @@ pub(super) struct Described {
 impl Described {
     /// None where it is not for the trail.
     pub(super) fn of(state: &State, entry: &Entry) -> Option<Self> {
-        let by_cluster = matches!(
-            entry.command,
-            Command::HidePoints { .. } | Command::GiveUpPoints { .. } | Command::StopExpiry { .. }
-        );
+        let by_cluster = match &entry.command {
+            Command::HidePoints { .. } | Command::GiveUpPoints { .. } | Command::StopExpiry { .. } => true,
+            Command::Enqueue(job) => matches!(job.work, Work::Restore { .. }),
+            _ => false,
+        };
         if !is_outside(&entry.actor) && !by_cluster {
             return None;
         }
         let (action, object) = describe(state, &entry.command);
         Some(Self {
             action: action.to_owned(),
-            object: shortened(&object),
+            object: shortened(&object, TEXT_MAX),
         })
     }
-}
-
-fn shortened(text: &str) -> String {
-    let mut end = text.len().min(TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 fn item_name(state: &State, id: tresor_proto::ids::ItemId) -> String {
@@ -70,8 +67,18 @@ fn point_name(state: &State, id: tresor_proto::ids::PointId) -> String {
 }
 
 fn points_names(state: &State, points: &[tresor_proto::ids::PointId]) -> String {
-    let names: Vec<String> = points.iter().map(|point| point_name(state, *point)).collect();
-    names.join(", ")
+    let mut text = format!("{}: ", points.len());
+    for (place, point) in points.iter().enumerate() {
+        // Of a long list the beginning; each of them says when it was hidden, or given up.
+        if text.len() > TEXT_MAX {
+            break;
+        }
+        if place > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&point_name(state, *point));
+    }
+    text
 }
 
 fn vault_name(state: &State, id: tresor_proto::ids::VaultId) -> String {
@@ -172,10 +179,10 @@ fn chain(seq: u64, entry: &Audited) -> [u8; 32] {
 impl State {
     pub(super) fn remember(&mut self, what: Described, actor: &Actor, reply: &Reply) {
         let outcome = match reply {
-            Reply::Refused(refusal) => format!("refused: {refusal}"),
+            Reply::Refused(refusal) => format!("refused: {}", refusal.code()),
             Reply::Made(number) => format!("done: {number}"),
             Reply::Changed(count) => format!("done: {count}"),
-            Reply::Done | Reply::Leased { .. } => String::from("done"),
+            Reply::Done | Reply::Item(_) | Reply::Leased { .. } => String::from("done"),
         };
         let seq = self.clock.audit_next;
         let mut entry = Audited {
@@ -183,7 +190,7 @@ impl State {
             actor: actor.clone(),
             action: what.action,
             object: what.object,
-            outcome: shortened(&outcome),
+            outcome: shortened(&outcome, TEXT_MAX),
             previous: self.clock.audit_head,
             hash: [0; 32],
         };
@@ -202,24 +209,26 @@ impl State {
         }
     }
 
-    /// Checks the chain from the oldest entry that is kept to the newest.
+    /// Checks the chain from the oldest entry that is kept to the newest, and that none is missing that would still be kept.
     ///
     /// # Errors
     /// The first entry that does not follow.
     pub fn verify_audit(&self) -> Result<(), AuditBroken> {
-        let mut before: Option<(u64, [u8; 32])> = None;
+        let start = match self.audit.first() {
+            Some((&first, entry)) if self.audit.len() >= AUDIT_MAX => (first, entry.previous),
+            // Nothing was dropped yet: it begins with the first there was.
+            _ => (0, [0; 32]),
+        };
+        let (mut next, mut head) = start;
         for (&seq, entry) in self.audit.iter() {
-            let follows = before.is_none_or(|(last, hash)| seq == last + 1 && entry.previous == hash);
-            if !follows || chain(seq, entry) != entry.hash {
-                return Err(AuditBroken { seq });
+            if seq != next || entry.previous != head || chain(seq, entry) != entry.hash {
+                return Err(AuditBroken { seq: next });
             }
-            before = Some((seq, entry.hash));
+            (next, head) = (seq + 1, entry.hash);
         }
-        match before {
-            Some((last, hash)) if last + 1 != self.clock.audit_next || hash != self.clock.audit_head => {
-                Err(AuditBroken { seq: last + 1 })
-            }
-            _ => Ok(()),
+        if (next, head) != (self.clock.audit_next, self.clock.audit_head) {
+            return Err(AuditBroken { seq: next });
         }
+        Ok(())
     }
 }

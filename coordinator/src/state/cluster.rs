@@ -3,9 +3,9 @@
 use tresor_proto::ids::MemberId;
 
 use super::command::Founding;
-use super::entry::ENTRY_FORM;
 use super::reply::{Refusal, Reply};
 use super::rows::{Cluster, Member};
+use super::texts::{check_blob, check_label};
 use super::{FIRST_FORM, State};
 
 impl State {
@@ -13,6 +13,11 @@ impl State {
         if !self.cluster.is_empty() {
             return Err(Refusal::exists("cluster", &founding.name));
         }
+        check_label("name", &founding.name)?;
+        check_label("member.name", &founding.member.name)?;
+        check_label("member.address", &founding.member.address)?;
+        check_blob("ca_certificate", &founding.ca_certificate)?;
+        check_blob("ca_key", &founding.ca_key)?;
         if let Some(admin) = &founding.admin {
             self.create_api_token(admin)?;
         }
@@ -49,12 +54,10 @@ impl State {
         if to <= self.clock.form {
             return Ok(Reply::Done);
         }
-        if to > ENTRY_FORM {
-            // A member that gets here does not know what comes next; it stops at the first entry of that form.
-            return Err(Refusal::invalid(
-                "to",
-                format!("this program knows forms up to {ENTRY_FORM}"),
-            ));
+        // Whether this program knows the form is not asked: then members of two versions would answer differently, and have two states from here on.
+        // One that does not know it stops at the first entry that has it.
+        if to != self.clock.form + 1 {
+            return Err(Refusal::invalid("to", "forms are raised one by one"));
         }
         self.clock.form = to;
         Ok(Reply::Done)

@@ -15,7 +15,8 @@ use super::entry::Time;
 pub enum Command {
     /// The first: makes the cluster.
     Found(Founding),
-    /// From here on entries of this form may be written.
+    /// From here on entries of this form may be written. Proposed by a leader that knows the form and has found that every member does: one that does
+    /// not stops at the first entry of it.
     RaiseVersion {
         /// The form.
         to: u16,
@@ -37,7 +38,8 @@ pub enum Command {
 
     /// Enters a vault; a worker will make or claim it.
     AddVault(VaultSpec),
-    /// Forgets a vault that no item uses. Its objects stay.
+    /// Forgets a vault that no item uses, and what is known of its points. Its objects stay. Answers with how many points and items went while there are
+    /// more: then it is to be asked again.
     RemoveVault {
         /// The vault.
         vault: VaultId,
@@ -53,7 +55,7 @@ pub enum Command {
     UpdatePolicy {
         /// The policy.
         policy: PolicyId,
-        /// The version that was read; another now refuses.
+        /// The version that was read; another now refuses. 0: whatever it is.
         version: u64,
         /// What it says, checked.
         spec: PolicySpec,
@@ -72,7 +74,7 @@ pub enum Command {
         /// Also if a machine of that name is protected in another vault.
         also: bool,
     },
-    /// Changes an item as a whole.
+    /// Changes an item as a whole. Of one that is not protected any more, the policy.
     UpdateItem {
         /// The item.
         item: ItemId,
@@ -218,6 +220,51 @@ pub enum Command {
         /// To what.
         object: String,
     },
+}
+
+impl Command {
+    /// The number of its kind: the variant's place, as it is encoded.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Found(_) => 0,
+            Self::RaiseVersion { .. } => 1,
+            Self::StopExpiry { .. } => 2,
+            Self::ConfirmClock => 3,
+            Self::AddMember(_) => 4,
+            Self::RemoveMember { .. } => 5,
+            Self::AddVault(_) => 6,
+            Self::RemoveVault { .. } => 7,
+            Self::CreatePolicy { .. } => 8,
+            Self::UpdatePolicy { .. } => 9,
+            Self::RemovePolicy { .. } => 10,
+            Self::Protect { .. } => 11,
+            Self::UpdateItem { .. } => 12,
+            Self::Unprotect { .. } => 13,
+            Self::Hold { .. } => 14,
+            Self::Release { .. } => 15,
+            Self::HidePoints { .. } => 16,
+            Self::ShowPoint { .. } => 17,
+            Self::GiveUpPoints { .. } => 18,
+            Self::AdoptPoints { .. } => 19,
+            Self::Enqueue(_) => 20,
+            Self::Lease { .. } => 21,
+            Self::ExpireLease { .. } => 22,
+            Self::Complete(_) => 23,
+            Self::Fail { .. } => 24,
+            Self::Cancel { .. } => 25,
+            Self::Retry { .. } => 26,
+            Self::AddWorker(_) => 27,
+            Self::Register { .. } => 28,
+            Self::Drain { .. } => 29,
+            Self::RemoveWorker { .. } => 30,
+            Self::GrantSlots { .. } => 31,
+            Self::ReportFindings { .. } => 32,
+            Self::CreateApiToken(_) => 33,
+            Self::CreateJoinToken(_) => 34,
+            Self::RevokeToken { .. } => 35,
+            Self::Note { .. } => 36,
+        }
+    }
 }
 
 /// How a cluster begins.

@@ -82,7 +82,7 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// A key that a client draws for one change and sends again with it: the change is made once.
+/// A key that a client draws for one change and sends again with it: the change is made once. Drawn at random, so that no two clients meet.
 pub type IdempotencyKey = [u8; 16];
 
 /// One entry.

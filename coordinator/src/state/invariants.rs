@@ -3,18 +3,22 @@
 //! 1. A job runs if and only if its newest attempt has no end and its session is open, under the attempt's epoch.
 //! 2. A session belongs to a running job; no two sessions belong to one job.
 //! 3. A job that is done and backed up has made exactly one point, and no point was made by two jobs.
-//! 4. A pinned point is in the table; so is the item of every point and the vault of every item.
+//! 4. A pinned point is in the table; so are the item of every point, the vault and the policy of every item, the vault of every open job. A vault that
+//!    is being removed has no open job and protects nothing.
 //! 5. An item has at most one open backup.
 //! 6. A point is in the table or given up, not both.
 //! 7. Epochs, sessions and jobs have numbers no greater than the index of the last entry.
-//! 8. What is computed from the rows is as if computed anew.
+//! 8. What is computed from the rows is as if computed anew. No table exceeds its bound.
 
 use std::collections::BTreeSet;
 
-use super::State;
 use super::command::Work;
-use super::rows::JobState;
+use super::rows::{JobState, VaultState};
 use super::views::Views;
+use super::{
+    ANSWERS_MAX, AUDIT_MAX, ENDED_JOBS_MAX, GIVEN_UP_MAX, ITEMS_MAX, NODES_MAX, OPEN_JOBS_MAX, POINTS_MAX, SLOTS,
+    State, TOKENS_MAX, VAULTS_MAX,
+};
 
 /// Up to so many rows everything is checked after every entry; above, after every so many entries.
 #[cfg(debug_assertions)]
@@ -23,7 +27,7 @@ const CHECKED_ALWAYS: usize = 200;
 impl State {
     #[cfg(debug_assertions)]
     pub(super) fn assert_invariants(&self, index: u64) {
-        let rows = self.points.len() + self.jobs.len() + self.items.len() + self.audit.len() + self.answers.len();
+        let rows = self.rows_count();
         let due = rows <= CHECKED_ALWAYS || index.is_multiple_of((rows * 8) as u64);
         if due && let Err(broken) = self.check_invariants(index) {
             panic!("after entry {index}: {broken}");
@@ -67,6 +71,17 @@ impl State {
             {
                 return Err(format!("item {item} has two open backups"));
             }
+            if !job.state.is_final()
+                && self
+                    .vaults
+                    .get(&job.spec.vault)
+                    .is_none_or(|vault| vault.state == VaultState::Removing)
+            {
+                return Err(format!(
+                    "job {id} is open, and its vault {} is gone or going",
+                    job.spec.vault
+                ));
+            }
             if id.0 > index || newest.is_some_and(|attempt| attempt.epoch.0 > index) {
                 return Err(format!("job {id} has a number that no entry gave"));
             }
@@ -74,6 +89,9 @@ impl State {
         let mut jobs = BTreeSet::new();
         for (id, session) in self.sessions.iter() {
             let runs = self.jobs.get(&session.job).and_then(|job| job.running());
+            if id.0 > index || session.epoch.0 > index {
+                return Err(format!("session {id} has a number that no entry gave"));
+            }
             if runs.is_none_or(|attempt| attempt.session != *id) || !jobs.insert(session.job) {
                 return Err(format!(
                     "session {id} belongs to job {}, which does not run it",
@@ -93,9 +111,36 @@ impl State {
             }
         }
         for (id, item) in self.items.iter() {
-            if !self.vaults.contains(&item.spec.vault) {
+            let Some(vault) = self.vaults.get(&item.spec.vault) else {
                 return Err(format!("item {id} is in vault {}, which is gone", item.spec.vault));
+            };
+            if item.protected && vault.state == VaultState::Removing {
+                return Err(format!("item {id} is protected in a vault that is being removed"));
             }
+            if item.spec.policy.is_some_and(|policy| !self.policies.contains(&policy)) {
+                return Err(format!("item {id} has policy {:?}, which is gone", item.spec.policy));
+            }
+        }
+        let bounds = [
+            ("points", self.points.len(), POINTS_MAX as usize),
+            ("points that are given up", self.given_up.len(), GIVEN_UP_MAX),
+            ("items", self.items.len(), ITEMS_MAX as usize),
+            ("open jobs", self.views.open.len(), OPEN_JOBS_MAX as usize),
+            ("ended jobs", self.views.ended.len(), ENDED_JOBS_MAX),
+            ("vaults", self.vaults.len(), VAULTS_MAX as usize),
+            ("policies", self.policies.len(), VAULTS_MAX as usize),
+            ("workers", self.workers.len(), NODES_MAX as usize),
+            ("coordinators", self.members.len(), NODES_MAX as usize),
+            ("tokens", self.tokens.len(), TOKENS_MAX as usize),
+            ("audit entries", self.audit.len(), AUDIT_MAX),
+            ("answers", self.answers.len(), ANSWERS_MAX),
+            ("slots", self.slots.len(), usize::from(SLOTS)),
+        ];
+        if let Some((what, there, max)) = bounds.into_iter().find(|(_, there, max)| there > max) {
+            return Err(format!("there are {there} {what}, and {max} fit"));
+        }
+        if self.marks.get(&()).is_some_and(|marks| *marks != self.clock) {
+            return Err(String::from("the clock and its row differ"));
         }
         if Views::of(self) != self.views {
             return Err(String::from(

@@ -2,55 +2,63 @@
 
 use std::collections::BTreeSet;
 
-use tresor_proto::ids::ItemId;
+use tresor_proto::ids::{ItemId, VaultId};
 
 use super::command::ItemSpec;
 use super::reply::{Refusal, Reply};
-use super::rows::Item;
-use super::vaults::check_label;
+use super::rows::{Item, VaultState};
+use super::texts::{check_label, check_labels, check_line, check_path};
 use super::{ITEMS_MAX, State};
 
 /// Disks of an item.
 const DISKS_MAX: usize = 128;
-/// Labels of an item, of either kind.
-const LABELS_MAX: usize = 64;
 
 impl State {
+    fn check_policy_of(&self, spec: &ItemSpec) -> Result<(), Refusal> {
+        match spec.policy {
+            Some(policy) if !self.policies.contains(&policy) => Err(Refusal::missing("policy", policy)),
+            _ => Ok(()),
+        }
+    }
+
+    /// An item of that name in that vault which is not protected any more: the one with the newest point, if there are several (of other clusters).
+    fn former_item(&self, name: &str, vault: VaultId) -> Option<ItemId> {
+        self.items_named(name)
+            .filter(|id| {
+                self.items
+                    .get(id)
+                    .is_some_and(|item| item.spec.vault == vault && !item.protected)
+            })
+            .max_by_key(|id| {
+                let newest = self.points_of(*id).next();
+                newest.and_then(|point| self.points.get(&point)).map(|point| point.time)
+            })
+    }
+
     fn check_item(&self, id: ItemId, spec: &ItemSpec, also: bool) -> Result<(), Refusal> {
         check_label("name", &spec.name)?;
         let Some(vault) = self.vaults.get(&spec.vault) else {
             return Err(Refusal::missing("vault", spec.vault));
         };
-        if let Some(policy) = spec.policy
-            && !self.policies.contains(&policy)
-        {
-            return Err(Refusal::missing("policy", policy));
+        if vault.state == VaultState::Removing {
+            return Err(Refusal::held(format!("vault {} is being removed", vault.spec.name)));
         }
+        self.check_policy_of(spec)?;
         if spec.disks.is_empty() || spec.disks.len() > DISKS_MAX {
             return Err(Refusal::invalid("disks", format!("1 to {DISKS_MAX} are needed")));
         }
         let mut names = BTreeSet::new();
         for disk in &spec.disks {
             check_label("disks.name", &disk.name)?;
-            if disk.path.is_empty() || disk.path.len() > 4096 || disk.path.contains('\0') {
-                return Err(Refusal::invalid("disks.path", "must be a path of at most 4096 bytes"));
-            }
+            check_path("disks.path", &disk.path)?;
+            check_line("disks.format", &disk.format)?;
             if !names.insert(&disk.name) {
                 return Err(Refusal::invalid("disks.name", format!("{} is there twice", disk.name)));
             }
         }
-        if spec.labels.len() > LABELS_MAX || spec.worker_labels.len() > LABELS_MAX {
-            return Err(Refusal::invalid("labels", format!("at most {LABELS_MAX} fit")));
-        }
-        for (key, value) in spec.labels.iter().chain(&spec.worker_labels) {
-            check_label("labels", key)?;
-            if value.len() > 255 || value.chars().any(char::is_control) {
-                return Err(Refusal::invalid(
-                    "labels",
-                    "values have at most 255 bytes and no control characters",
-                ));
-            }
-        }
+        check_line("host", &spec.host)?;
+        check_labels("labels", &spec.labels)?;
+        check_labels("worker_labels", &spec.worker_labels)?;
         for other in self.items_named(&spec.name).filter(|other| *other != id) {
             let Some(other) = self.items.get(&other).filter(|other| other.protected) else {
                 continue;
@@ -79,18 +87,14 @@ impl State {
         if self.items.contains(&id) {
             return Err(Refusal::exists("item", id));
         }
-        if self.items.len() as u64 >= ITEMS_MAX {
+        // A machine that was protected in this vault before goes on where it was: its points and its next parent are those.
+        let before = self.former_item(&spec.name, spec.vault);
+        if before.is_none() && self.items.len() as u64 >= ITEMS_MAX {
             return Err(Refusal::Full {
                 what: String::from("items"),
                 max: ITEMS_MAX,
             });
         }
-        // A machine that was protected in this vault before goes on where it was: its points and its next parent are those.
-        let before = self.items_named(&spec.name).find(|other| {
-            self.items
-                .get(other)
-                .is_some_and(|other| other.spec.vault == spec.vault)
-        });
         let now = self.clock.now;
         let (id, mut item) = match before {
             Some(before) => {
@@ -117,7 +121,7 @@ impl State {
         self.views.add_item(id, &item);
         self.items.insert(id, item);
         self.catalogue_falls_behind(spec.vault);
-        Ok(Reply::Done)
+        Ok(Reply::Item(id))
     }
 
     pub(super) fn update_item(&mut self, id: ItemId, spec: &ItemSpec) -> Result<Reply, Refusal> {
@@ -130,10 +134,21 @@ impl State {
                 "an item stays in its vault: protect the machine in the other one and unprotect this item",
             ));
         }
-        if !before.protected {
-            return Err(Refusal::held(format!("item {} is not protected", before.spec.name)));
+        if before.protected {
+            // A new name is asked for as when protecting; one that is there twice already was.
+            self.check_item(id, spec, spec.name == before.spec.name)?;
+        } else {
+            // Its points go on expiring by a policy, which people must be able to change, or to take away.
+            let mut policy_only = before.spec.clone();
+            policy_only.policy = spec.policy;
+            if policy_only != *spec {
+                return Err(Refusal::held(format!(
+                    "item {} is not protected: only its policy can be changed",
+                    before.spec.name
+                )));
+            }
+            self.check_policy_of(spec)?;
         }
-        self.check_item(id, spec, true)?;
         let mut item = before.clone();
         if spec.policy != before.spec.policy {
             item.since = self.clock.now;

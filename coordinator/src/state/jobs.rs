@@ -6,6 +6,7 @@ use super::command::{JobSpec, RestoreTarget, Work};
 use super::entry::{Actor, Time};
 use super::reply::{Refusal, Reply};
 use super::rows::{Job, JobState, VaultState};
+use super::texts::{check_line, check_path};
 use super::{ENDED_JOBS_MAX, OPEN_JOBS_MAX, State};
 
 impl State {
@@ -15,7 +16,7 @@ impl State {
 
     /// Changes a job and keeps the views in step.
     pub(super) fn change_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
-        if let Some(mut job) = self.jobs.get(&id).cloned() {
+        if let Some(mut job) = self.jobs.remove(&id) {
             self.views.remove_job(id, &job);
             change(&mut job);
             self.views.add_job(id, &job);
@@ -27,8 +28,14 @@ impl State {
         let Some(vault) = self.vaults.get(&spec.vault) else {
             return Err(Refusal::missing("vault", spec.vault));
         };
-        if !matches!(spec.work, Work::Claim) && vault.state == VaultState::Claiming {
-            return Err(Refusal::held(format!("vault {} is still being made", vault.spec.name)));
+        match vault.state {
+            VaultState::Claiming if !matches!(spec.work, Work::Claim) => {
+                return Err(Refusal::held(format!("vault {} is still being made", vault.spec.name)));
+            }
+            VaultState::Removing => {
+                return Err(Refusal::held(format!("vault {} is being removed", vault.spec.name)));
+            }
+            VaultState::Claiming | VaultState::Ready(_) => {}
         }
         match &spec.work {
             Work::Backup { item, .. } => self.check_backup(*item, spec),
@@ -95,9 +102,9 @@ impl State {
         if self.worker_named(host).is_none() {
             return Err(Refusal::missing("worker", host));
         }
-        if target.path.is_empty() || target.path.len() > 4096 || target.path.contains('\0') {
-            return Err(Refusal::invalid("path", "must be a path of at most 4096 bytes"));
-        }
+        check_path("path", &target.path)?;
+        check_line("disk", &target.disk)?;
+        check_line("format", &target.format)?;
         if target.overwrite && target.in_place {
             return Err(Refusal::invalid(
                 "overwrite",
@@ -105,24 +112,14 @@ impl State {
             ));
         }
         // Two restores into one place would write over each other.
-        for job in &self.views.open {
-            let Some(Work::Restore {
-                host: other_host,
-                target: other,
-                ..
-            }) = self.jobs.get(job).map(|job| &job.spec.work)
-            else {
-                continue;
-            };
-            if other_host == host && other.path == target.path {
-                return Err(Refusal::Exists {
-                    what: String::from("job"),
-                    name: job.to_string(),
-                    beside: format!(": it restores to {host}:{}", target.path),
-                });
-            }
+        match self.open_restore(host, &target.path) {
+            Some(job) => Err(Refusal::Exists {
+                what: String::from("job"),
+                name: job.to_string(),
+                beside: format!(": it restores to {host}:{}", target.path),
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn enqueue(&mut self, index: u64, actor: &Actor, spec: &JobSpec) -> Result<Reply, Refusal> {
@@ -192,6 +189,7 @@ impl State {
         let mut spec = job.spec.clone();
         spec.occurrence = None;
         self.check_work(&spec)?;
+        self.check_room_for_job()?;
         let now = self.clock.now;
         self.change_job(id, |job| {
             job.state = JobState::Queued { not_before: now };

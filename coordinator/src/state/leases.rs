@@ -4,14 +4,18 @@
 //! names both, and counts only while the job's newest attempt has that epoch and the session is open: so of all workers that believe in a
 //! lease of one job, at most one can complete it, and only once.
 
-use tresor_proto::ids::{Epoch, JobId, PointId, SessionId, WorkerId};
+use tresor_proto::ids::{Epoch, JobId, PointId, SessionId, VaultId, WorkerId};
 
 use super::command::{CommittedPoint, Completion, Counts, Failure, FailureKind, Outcome, VaultClaim, Work};
 use super::entry::{Actor, Time};
 use super::jobs::waits_until;
 use super::reply::{Refusal, Reply};
 use super::rows::{Attempt, FailedAt, Job, JobState, Point, Session, VaultState};
+use super::texts::{check_batch, shortened};
 use super::{ATTEMPTS_KEPT, POINTS_MAX, State};
+
+/// Longest text of a failure that is kept, bytes: eight attempts of every remembered job may have one.
+const FAILURE_TEXT_MAX: usize = 1024;
 
 impl State {
     pub(super) fn lease(&mut self, index: u64, id: JobId, worker: WorkerId, life: [u8; 16]) -> Result<Reply, Refusal> {
@@ -36,6 +40,11 @@ impl State {
                 "worker {} runs as many jobs as it may",
                 row.name
             )));
+        }
+        if let Work::Restore { host, .. } = &job.spec.work
+            && *host != row.name
+        {
+            return Err(Refusal::held(format!("job {id} writes on {host}, not on {}", row.name)));
         }
         let pins = self.pins_of(&job.spec.work)?;
         let (epoch, session) = (Epoch(index), SessionId(index));
@@ -108,15 +117,21 @@ impl State {
     /// Whether `actor` may speak for an attempt: its worker, or the cluster.
     fn check_speaker(actor: &Actor, attempt: &Attempt) -> Result<(), Refusal> {
         match actor {
-            Actor::Worker(worker) if *worker != attempt.worker => {
-                Err(Refusal::denied(format!("worker {worker} does not have this lease")))
-            }
-            _ => Ok(()),
+            Actor::Cluster => Ok(()),
+            Actor::Worker(worker) if *worker == attempt.worker => Ok(()),
+            other => Err(Refusal::denied(format!("{other} does not have this lease"))),
         }
     }
 
-    pub(super) fn expire_lease(&mut self, id: JobId, epoch: Epoch, retry_at: Option<Time>) -> Result<Reply, Refusal> {
-        self.attempt(id, epoch)?;
+    pub(super) fn expire_lease(
+        &mut self,
+        actor: &Actor,
+        id: JobId,
+        epoch: Epoch,
+        retry_at: Option<Time>,
+    ) -> Result<Reply, Refusal> {
+        let (_, attempt) = self.attempt(id, epoch)?;
+        Self::check_speaker(actor, attempt)?;
         let failure = Failure {
             kind: FailureKind::Lost,
             message: String::from("the worker was not heard of in time"),
@@ -136,7 +151,13 @@ impl State {
     ) -> Result<Reply, Refusal> {
         let (_, attempt) = self.attempt(id, epoch)?;
         Self::check_speaker(actor, attempt)?;
-        self.end_attempt(id, Some(failure.clone()), retry_at);
+        // Cut, not refused: the attempt has failed, however long the story.
+        let failure = Failure {
+            kind: failure.kind,
+            message: shortened(&failure.message, FAILURE_TEXT_MAX),
+            hint: shortened(&failure.hint, FAILURE_TEXT_MAX),
+        };
+        self.end_attempt(id, Some(failure), retry_at);
         Ok(Reply::Done)
     }
 
@@ -194,9 +215,31 @@ impl State {
         }
     }
 
+    /// Whether exactly this was reported and taken before. A worker that lost the answer (the leader changed) has to hear it when it asks again: told
+    /// that it is fenced, it would throw its bitmap away and read whole disks next time.
+    fn is_taken(&self, actor: &Actor, completion: &Completion) -> bool {
+        let Some(job) = self.jobs.get(&completion.job) else {
+            return false;
+        };
+        let (JobState::Done { point }, Some(attempt)) = (job.state, job.attempts.last()) else {
+            return false;
+        };
+        let made = match &completion.outcome {
+            Outcome::Backup(made) => Some(made.point),
+            _ => None,
+        };
+        attempt.epoch == completion.epoch
+            && attempt.session == completion.session
+            && made == point
+            && Self::check_speaker(actor, attempt).is_ok()
+    }
+
     /// ◆ One entry completes the attempt, commits the session and shows the point.
     pub(super) fn complete(&mut self, index: u64, actor: &Actor, completion: &Completion) -> Result<Reply, Refusal> {
         let id = completion.job;
+        if self.is_taken(actor, completion) {
+            return Ok(Reply::Done);
+        }
         let (job, attempt) = self.attempt(id, completion.epoch)?;
         Self::check_speaker(actor, attempt)?;
         if attempt.session != completion.session || !self.sessions.contains(&completion.session) {
@@ -204,12 +247,16 @@ impl State {
         }
         let vault = job.spec.vault;
         let work = job.spec.work.clone();
+        let started = attempt.started;
         let (counts, point) = match (&completion.outcome, &work) {
             (Outcome::Backup(point), Work::Backup { item, keep_until }) => {
-                self.check_commit(vault, point)?;
+                self.check_commit(index, vault, point)?;
+                let now = self.clock.now;
                 let row = Point {
                     item: *item,
-                    time: point.time,
+                    // The worker's clock is another one. Within the attempt, times of an item's points are in the order in which they came to count,
+                    // so that a clock that is ahead does not keep its point the newest, and the parent of all that follow.
+                    time: point.time.max(started).min(now),
                     keep_until: *keep_until,
                     manifest: point.manifest,
                     consistency: point.consistency,
@@ -218,7 +265,6 @@ impl State {
                     harmed: false,
                 };
                 self.enter_point(point.point, row);
-                let now = self.clock.now;
                 if let Some(item) = self.items.get_mut(item) {
                     item.last_success = Some(now);
                     item.failures = 0;
@@ -228,6 +274,7 @@ impl State {
                 (point.counts, Some(point.point))
             }
             (Outcome::Verified { counts, harmed }, Work::Verify { .. }) => {
+                check_batch("harmed", harmed)?;
                 if !harmed.is_empty() {
                     let found = self.note_findings(index, vault, harmed);
                     self.change_job(id, |job| job.findings = u32::try_from(found).unwrap_or(u32::MAX));
@@ -265,7 +312,7 @@ impl State {
         Ok(Reply::Done)
     }
 
-    fn check_commit(&self, vault: tresor_proto::ids::VaultId, point: &CommittedPoint) -> Result<(), Refusal> {
+    fn check_commit(&self, index: u64, vault: VaultId, point: &CommittedPoint) -> Result<(), Refusal> {
         if self.points.contains(&point.point) || self.given_up.contains(&point.point) {
             return Err(Refusal::exists("point", point.point));
         }
@@ -274,6 +321,10 @@ impl State {
                 what: String::from("points"),
                 max: POINTS_MAX,
             });
+        }
+        // A look at what no entry has said yet is none, and would pass every check below.
+        if point.slot_map >= index || point.findings_seen >= index {
+            return Err(Refusal::invalid("slot_map", "is of a later log than this"));
         }
         self.check_slots(&point.slots, point.slot_map)?;
         let Some(vault) = self.vaults.get(&vault) else {
@@ -289,12 +340,24 @@ impl State {
         Ok(())
     }
 
-    fn set_claim(&mut self, id: tresor_proto::ids::VaultId, claim: VaultClaim) -> Result<(), Refusal> {
-        let Some(vault) = self.vaults.get_mut(&id) else {
+    fn set_claim(&mut self, id: VaultId, claim: VaultClaim) -> Result<(), Refusal> {
+        let Some(vault) = self.vaults.get(&id) else {
             return Err(Refusal::missing("vault", id));
         };
-        vault.state = VaultState::Ready(claim);
-        vault.catalogue_behind = true;
+        // The same claim may be found again by a second attempt; a lower one, or another of its rank, is not ours any more.
+        if let VaultState::Ready(before) = vault.state
+            && claim != before
+            && claim.n <= before.n
+        {
+            return Err(Refusal::fenced(format!(
+                "vault {} has claim {} already",
+                vault.spec.name, before.n
+            )));
+        }
+        if let Some(vault) = self.vaults.get_mut(&id) {
+            vault.state = VaultState::Ready(claim);
+        }
+        self.catalogue_falls_behind(id);
         Ok(())
     }
 }

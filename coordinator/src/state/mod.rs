@@ -14,6 +14,9 @@ pub mod reply;
 pub mod rows;
 pub mod table;
 
+mod actors;
+mod adopt;
+mod answers;
 mod audit;
 mod cluster;
 pub mod invariants;
@@ -24,6 +27,7 @@ mod nodes;
 mod points;
 mod policies;
 mod slots;
+mod texts;
 mod tokens;
 mod vaults;
 mod views;
@@ -47,6 +51,7 @@ use views::Views;
 pub use audit::AuditBroken;
 pub use points::UNDO_MS;
 pub use slots::SLOTS;
+pub use texts::BATCH_MAX;
 
 /// The form of entries before the log said otherwise.
 const FIRST_FORM: u16 = 1;
@@ -54,6 +59,8 @@ const FIRST_FORM: u16 = 1;
 pub const POINTS_MAX: u64 = 3_000_000;
 /// Items of a cluster, those included of which only points are left.
 pub const ITEMS_MAX: u64 = 200_000;
+/// Points that are given up and not forgotten. A full list stops further ones; it never drops old ones, whose chunks may be going.
+pub const GIVEN_UP_MAX: usize = 1_000_000;
 /// Jobs that wait or run: a job for every item, twice.
 pub const OPEN_JOBS_MAX: u64 = 2 * ITEMS_MAX;
 /// Ended jobs that are remembered: the oldest go first.
@@ -97,20 +104,28 @@ pub struct State {
     clock: Marks,
 }
 
-/// Runs `$body` for every table with its number. A number is never given to another table.
+/// Runs `$body` for every table (`&` or `&mut`) with its number. A number is never given to another table.
 macro_rules! each_table {
-    ($state:expr, |$table:ident, $number:ident| $body:expr) => {
-        each_table!(@ $state, $table, $number, $body,
+    (&mut $state:expr, |$table:ident, $number:ident| $body:expr) => {
+        each_table!(@all exclusive, $state, $table, $number, $body)
+    };
+    (&$state:expr, |$table:ident, $number:ident| $body:expr) => {
+        each_table!(@all shared, $state, $table, $number, $body)
+    };
+    (@all $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr) => {
+        each_table!(@each $borrow, $state, $table, $number, $body,
             (0, cluster) (1, marks) (2, members) (3, vaults) (4, policies) (5, items) (6, points) (7, given_up) (8, jobs) (9, workers)
             (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers))
     };
-    (@ $state:expr, $table:ident, $number:ident, $body:expr, $(($n:literal, $field:ident))*) => {
+    (@each $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr, $(($n:literal, $field:ident))*) => {
         $({
             let $number: u8 = $n;
-            let $table = &mut $state.$field;
+            let $table = each_table!(@$borrow $state.$field);
             $body
         })*
     };
+    (@exclusive $place:expr) => { &mut $place };
+    (@shared $place:expr) => { &$place };
 }
 
 impl State {
@@ -122,7 +137,7 @@ impl State {
         let mut state = Self::default();
         for (number, key, value) in rows {
             let mut found = false;
-            each_table!(state, |table, n| if n == number {
+            each_table!(&mut state, |table, n| if n == number {
                 table.load(number, &key, &value)?;
                 found = true;
             });
@@ -135,12 +150,19 @@ impl State {
         Ok(state)
     }
 
-    /// Applies one entry. What is refused changes nothing but the clock, the audit trail and the remembered answers.
+    /// Applies one entry. What is refused changes nothing but the clock and the audit trail.
+    ///
+    /// # Panics
+    /// When `index` is not greater than that of every entry before: the numbers of jobs, leases and sessions rest on it.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Reply {
+        assert!(
+            index > self.clock.applied,
+            "entry {index} comes after entry {} of the log: each is applied once, in order",
+            self.clock.applied
+        );
+        self.clock.applied = index;
         self.clock.now = self.clock.now.max(entry.now);
-        if let Some(answer) = entry.key.and_then(|key| self.views.answers.get(&key)) {
-            let answer = self.answers.get(answer).expect("views are of rows");
-            let reply = answer.reply.clone();
+        if let Some(reply) = entry.key.and_then(|key| self.remembered(key, &entry.command)) {
             self.keep_clock();
             return reply;
         }
@@ -152,8 +174,8 @@ impl State {
         if let Some(what) = what {
             self.remember(what, &entry.actor, &reply);
         }
-        if let Some(key) = entry.key {
-            self.remember_answer(key, reply.clone());
+        if let (Some(key), false) = (entry.key, matches!(reply, Reply::Refused(_))) {
+            self.remember_answer(key, &entry.command, reply.clone());
         }
         self.keep_clock();
         #[cfg(debug_assertions)]
@@ -171,7 +193,7 @@ impl State {
         match &entry.command {
             Command::Found(founding) => return self.found(index, founding),
             _ if self.cluster.is_empty() => return Err(Refusal::held("the cluster is not founded yet")),
-            _ => {}
+            _ => self.check_actor(entry)?,
         }
         match &entry.command {
             Command::Found(_) => unreachable!("decided above"),
@@ -196,7 +218,7 @@ impl State {
             Command::AdoptPoints { vault, points } => self.adopt_points(*vault, points),
             Command::Enqueue(spec) => self.enqueue(index, actor, spec),
             Command::Lease { job, worker, life } => self.lease(index, *job, *worker, *life),
-            Command::ExpireLease { job, epoch, retry_at } => self.expire_lease(*job, *epoch, *retry_at),
+            Command::ExpireLease { job, epoch, retry_at } => self.expire_lease(actor, *job, *epoch, *retry_at),
             Command::Complete(completion) => self.complete(index, actor, completion),
             Command::Fail {
                 job,
@@ -219,52 +241,43 @@ impl State {
         }
     }
 
-    fn remember_answer(&mut self, key: entry::IdempotencyKey, reply: Reply) {
-        let number = self.clock.answers_next;
-        self.clock.answers_next += 1;
-        let at = self.clock.now;
-        self.answers.insert(number, Answered { key, at, reply });
-        self.views.answers.insert(key, number);
-        // At most two go for each that comes: the work of an entry is bounded, and the table shrinks to its bound.
-        for _ in 0..2 {
-            let Some((&oldest, answer)) = self.answers.first() else {
-                break;
-            };
-            if self.answers.len() <= ANSWERS_MAX && at.since(answer.at) < ANSWERS_MS {
-                break;
-            }
-            let key = answer.key;
-            self.answers.remove(&oldest);
-            self.views.answers.remove(&key);
-        }
-    }
-
     /// The rows that changed since the last call, as they are stored.
     pub fn take_changes(&mut self) -> Vec<RowChange> {
         let mut changes = Vec::new();
-        each_table!(self, |table, n| table.collect_changes(n, &mut changes));
+        each_table!(&mut self, |table, n| table.collect_changes(n, &mut changes));
         changes
+    }
+
+    /// How many rows there are.
+    pub fn rows_count(&self) -> usize {
+        let mut count = 0;
+        each_table!(&self, |table, _number| count += table.len());
+        count
+    }
+
+    /// Every row as it is stored, in order of table and key. They are encoded one by one, since all of them together are as much again as the state.
+    pub fn each_row(&self, mut take: impl FnMut(RowChange)) {
+        each_table!(&self, |table, n| table.all(n).for_each(&mut take));
     }
 
     /// Every row as it is stored, in order of table and key.
     pub fn all_rows(&self) -> Vec<RowChange> {
-        let mut state = self.clone();
         let mut rows = Vec::new();
-        each_table!(state, |table, n| rows.extend(table.all(n)));
+        self.each_row(|row| rows.push(row));
         rows
     }
 
     /// A hash of all rows: equal states have equal ones.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        for row in self.all_rows() {
+        self.each_row(|row| {
             let value = row.value.unwrap_or_default();
             hasher.update(&[row.table]);
             for part in [&row.key, &value] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 hasher.update(part);
             }
-        }
+        });
         *hasher.finalize().as_bytes()
     }
 }

@@ -5,8 +5,24 @@ use tresor_proto::ids::{MemberId, WorkerId};
 use super::command::{MemberSpec, WorkerFacts, WorkerSpec};
 use super::reply::{Refusal, Reply};
 use super::rows::{Member, Worker};
-use super::vaults::check_label;
+use super::texts::{LONG_LINE_MAX, check_label, check_labels, check_line, check_long_line};
 use super::{NODES_MAX, State};
+
+/// Prefixes of stores that a worker reaches.
+const STORES_MAX: usize = 64;
+
+fn check_facts(facts: &WorkerFacts) -> Result<(), Refusal> {
+    check_line("host", &facts.host)?;
+    check_line("version", &facts.version)?;
+    check_labels("labels", &facts.labels)?;
+    if facts.stores.len() > STORES_MAX {
+        return Err(Refusal::invalid("stores", format!("at most {STORES_MAX} fit")));
+    }
+    for store in &facts.stores {
+        check_long_line("stores", store, LONG_LINE_MAX)?;
+    }
+    Ok(())
+}
 
 impl State {
     pub(super) fn add_member(&mut self, index: u64, spec: &MemberSpec) -> Result<Reply, Refusal> {
@@ -100,6 +116,7 @@ impl State {
     }
 
     pub(super) fn register(&mut self, id: WorkerId, life: [u8; 16], facts: &WorkerFacts) -> Result<Reply, Refusal> {
+        check_facts(facts)?;
         let worker = self.worker_mut(id)?;
         worker.life = Some(life);
         worker.facts = facts.clone();

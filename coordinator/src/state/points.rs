@@ -1,13 +1,13 @@
-//! Recovery points: held, hidden, shown again, given up. Where one begins to count stands in `leases`.
+//! Recovery points: held, hidden, shown again, given up. Where one begins to count stands in `leases`, how those of another time are taken in `adopt`.
+
+use std::collections::BTreeMap;
 
 use tresor_proto::ids::{PointId, VaultId};
 
-use super::command::AdoptedPoint;
 use super::reply::{Refusal, Reply};
-use super::rows::{GivenUp, Item, Point};
-use super::vaults::check_label;
-use super::{ITEMS_MAX, POINTS_MAX, State};
-use crate::state::command::ItemSpec;
+use super::rows::{GivenUp, Point};
+use super::texts::{check_batch, check_label};
+use super::{GIVEN_UP_MAX, State};
 
 /// How long a hidden point can be shown again, milliseconds: seven days, so that a weekend passes before a mistake is final.
 pub const UNDO_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -17,7 +17,7 @@ impl State {
         self.points.get(&id).ok_or_else(|| Refusal::missing("point", id))
     }
 
-    fn vault_of(&self, point: &Point) -> Option<VaultId> {
+    pub(super) fn vault_of(&self, point: &Point) -> Option<VaultId> {
         self.items.get(&point.item).map(|item| item.spec.vault)
     }
 
@@ -47,6 +47,7 @@ impl State {
     }
 
     pub(super) fn hide_points(&mut self, points: &[PointId], by_retention: bool) -> Result<Reply, Refusal> {
+        check_batch("points", points)?;
         let now = self.clock.now;
         if by_retention && self.clock.expiry_stopped.is_some() {
             return Err(Refusal::held(
@@ -64,6 +65,8 @@ impl State {
             }
         }
         let mut changed = 0;
+        // Of each item once: it stays the newest visible one, since retention passes it over.
+        let mut newest = BTreeMap::new();
         for &id in points {
             let Some(point) = self.points.get(&id) else {
                 continue;
@@ -71,9 +74,13 @@ impl State {
             if point.hidden.is_some() {
                 continue;
             }
+            let item = point.item;
             // What was decided from an older state is checked again: a hold, a longer keeping or a removal may have come between.
             let kept = point.held.is_some() || point.keep_until.is_some_and(|until| until > now);
-            if by_retention && (kept || self.newest_point(point.item) == Some(id)) {
+            if by_retention && kept {
+                continue;
+            }
+            if by_retention && *newest.entry(item).or_insert_with(|| self.newest_point(item)) == Some(id) {
                 continue;
             }
             self.change_point(id, |point| point.hidden = Some(now));
@@ -91,14 +98,24 @@ impl State {
     }
 
     pub(super) fn give_up_points(&mut self, points: &[PointId]) -> Result<Reply, Refusal> {
+        check_batch("points", points)?;
         if self.clock.expiry_stopped.is_some() {
             return Err(Refusal::held(
                 "the clock has stepped: nothing expires until a person confirms it",
             ));
         }
+        if self.given_up.len() >= GIVEN_UP_MAX {
+            return Err(Refusal::Full {
+                what: String::from("points that are given up"),
+                max: GIVEN_UP_MAX as u64,
+            });
+        }
         let now = self.clock.now;
         let mut changed = 0;
         for &id in points {
+            if self.given_up.len() >= GIVEN_UP_MAX {
+                break;
+            }
             let Some(point) = self.points.get(&id) else {
                 continue;
             };
@@ -130,75 +147,5 @@ impl State {
     pub(super) fn enter_point(&mut self, id: PointId, point: Point) {
         self.views.points_of.insert((point.item, point.time, id));
         self.points.insert(id, point);
-    }
-
-    pub(super) fn adopt_points(&mut self, vault: VaultId, points: &[AdoptedPoint]) -> Result<Reply, Refusal> {
-        if !self.vaults.contains(&vault) {
-            return Err(Refusal::missing("vault", vault));
-        }
-        if self.points.len() as u64 + points.len() as u64 > POINTS_MAX {
-            return Err(Refusal::Full {
-                what: String::from("points"),
-                max: POINTS_MAX,
-            });
-        }
-        if self.items.len() as u64 + points.len() as u64 > ITEMS_MAX {
-            return Err(Refusal::Full {
-                what: String::from("items"),
-                max: ITEMS_MAX,
-            });
-        }
-        let now = self.clock.now;
-        let mut adopted = 0;
-        for found in points {
-            // ◆ What was given up is not taken back: its chunks may be going.
-            if self.points.contains(&found.point) || self.given_up.contains(&found.point) {
-                continue;
-            }
-            match self.items.get(&found.item) {
-                // An id that means an item of another vault is a lie or a copy; the point stays unknown.
-                Some(item) if item.spec.vault != vault => continue,
-                Some(_) => {}
-                None => {
-                    let item = Item {
-                        spec: ItemSpec {
-                            name: found.item_name.clone(),
-                            vault,
-                            policy: None,
-                            host: String::new(),
-                            worker_labels: std::collections::BTreeMap::new(),
-                            labels: std::collections::BTreeMap::new(),
-                            disks: Vec::new(),
-                            allow_live: false,
-                            allow_backing: false,
-                        },
-                        protected: false,
-                        since: now,
-                        last_occurrence: None,
-                        last_success: None,
-                        failures: 0,
-                        last_failure: None,
-                    };
-                    self.views.add_item(found.item, &item);
-                    self.items.insert(found.item, item);
-                }
-            }
-            self.enter_point(
-                found.point,
-                Point {
-                    item: found.item,
-                    time: found.time,
-                    keep_until: found.keep_until,
-                    manifest: found.manifest,
-                    consistency: found.consistency,
-                    hidden: found.hidden,
-                    held: None,
-                    harmed: false,
-                },
-            );
-            adopted += 1;
-        }
-        self.catalogue_falls_behind(vault);
-        Ok(Reply::Changed(adopted))
     }
 }

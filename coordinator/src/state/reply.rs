@@ -1,7 +1,7 @@
 //! What the state answers: done, or refused with the reason.
 
 use serde::{Deserialize, Serialize};
-use tresor_proto::ids::{Epoch, SessionId};
+use tresor_proto::ids::{Epoch, ItemId, SessionId};
 
 use super::command::FailureKind;
 
@@ -12,6 +12,8 @@ pub enum Reply {
     Done,
     /// Made something, under this number.
     Made(u64),
+    /// The item: a new one, or the one that the machine had in this vault before.
+    Item(ItemId),
     /// So many were changed; others did not have to be, or could not.
     Changed(u64),
     /// The job is the worker's.
@@ -104,6 +106,20 @@ impl Refusal {
             Self::Invalid { .. } => FailureKind::Invalid,
             Self::Denied { .. } => FailureKind::Denied,
             Self::Full { .. } => FailureKind::Full,
+        }
+    }
+
+    /// What was refused, in words that are part of the log's meaning: they stand in the audit trail, and members of two versions have to write the same
+    /// ones. The text for people may change with every version, so it is never kept.
+    pub(super) fn code(&self) -> String {
+        match self {
+            Self::Missing { what, name } => format!("missing {what} {name}"),
+            Self::Exists { what, name, .. } => format!("exists {what} {name}"),
+            Self::Held { .. } => String::from("held"),
+            Self::Fenced { .. } => String::from("fenced"),
+            Self::Invalid { field, .. } => format!("invalid {field}"),
+            Self::Denied { .. } => String::from("denied"),
+            Self::Full { what, .. } => format!("full {what}"),
         }
     }
 

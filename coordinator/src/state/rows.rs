@@ -25,6 +25,8 @@ pub struct Cluster {
 /// What changes with nearly every entry.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Marks {
+    /// The newest entry that was applied.
+    pub applied: u64,
     /// The cluster's clock.
     pub now: Time,
     /// Entries up to this form may be written.
@@ -63,6 +65,8 @@ pub enum VaultState {
     Claiming,
     /// It is claimed for this cluster.
     Ready(VaultClaim),
+    /// It is being forgotten, in pieces: whoever leads repeats [`Command::RemoveVault`](super::command::Command::RemoveVault) until it is done.
+    Removing,
 }
 
 /// A vault.
@@ -74,14 +78,22 @@ pub struct Vault {
     pub state: VaultState,
     /// Its newest findings: the log index that reported them; 0: none.
     pub findings: u64,
-    /// When its newest catalogue was put, and the session that put it.
+    /// When its newest catalogue was put, and the session that put it: it says what held when that began, at the least.
     pub catalogue: Option<(Time, SessionId)>,
-    /// Points came, went or were renamed since then.
-    pub catalogue_behind: bool,
+    /// The log index of the newest change that a catalogue is to say: points came, went, were hidden, held or renamed.
+    pub changed: u64,
     /// All bytes put by finished jobs.
     pub bytes_stored: u64,
     /// Since when it is known.
     pub added: Time,
+}
+
+impl Vault {
+    /// Whether something changed since the newest catalogue began. A session's number is the log index that opened it, and who encodes for the
+    /// session has applied that: so what is older is in the catalogue, and what is newer may not be.
+    pub fn catalogue_is_behind(&self) -> bool {
+        self.changed > self.catalogue.map_or(0, |(_, session)| session.0)
+    }
 }
 
 /// A policy.
@@ -91,6 +103,8 @@ pub struct Policy {
     pub spec: PolicySpec,
     /// The log index that set it: another one means another text.
     pub version: u64,
+    /// Since when its present schedule holds: earlier occurrences of it are never caught up, and spans of the schedule are counted from here.
+    pub since: Time,
 }
 
 /// A failure and its time.
@@ -111,7 +125,8 @@ pub struct Item {
     pub spec: ItemSpec,
     /// Whether it is backed up; else only its points are left.
     pub protected: bool,
-    /// Since when its present policy holds: nothing older is caught up.
+    /// Since when it is protected under its present policy. Nothing older is caught up, nor what is older than the policy's schedule:
+    /// [`State::due_since`](super::State::due_since).
     pub since: Time,
     /// The newest occurrence of its schedule that became a job.
     pub last_occurrence: Option<Time>,
@@ -342,6 +357,8 @@ pub struct Audited {
 pub struct Answered {
     /// Its key.
     pub key: IdempotencyKey,
+    /// Its kind: [`Command::kind`](super::command::Command::kind).
+    pub kind: u8,
     /// When it was made.
     pub at: Time,
     /// The answer.

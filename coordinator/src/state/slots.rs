@@ -5,12 +5,14 @@ use tresor_proto::ids::WorkerId;
 use super::State;
 use super::reply::{Refusal, Reply};
 use super::rows::Slot;
+use super::texts::check_batch;
 
 /// Shares of the index, by the first twelve bits of an id.
 pub const SLOTS: u16 = 4096;
 
 impl State {
     pub(super) fn grant_slots(&mut self, index: u64, grants: &[(u16, WorkerId)]) -> Result<Reply, Refusal> {
+        check_batch("grants", grants)?;
         for (slot, worker) in grants {
             if *slot >= SLOTS {
                 return Err(Refusal::invalid("slot", format!("slots are 0 to {}", SLOTS - 1)));

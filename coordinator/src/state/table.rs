@@ -208,7 +208,10 @@ impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
         if *form != ROW_FORM {
             return Err(LoadError::Form { table, form: *form });
         }
-        let row = postcard::from_bytes(row).map_err(|e| bad(e.to_string()))?;
+        let (row, left) = postcard::take_from_bytes(row).map_err(|e| bad(e.to_string()))?;
+        if !left.is_empty() {
+            return Err(bad(String::from("bytes follow it")));
+        }
         self.rows.insert(key, row);
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::command::{ApiTokenSpec, JoinTokenSpec};
 use super::entry::Time;
 use super::reply::{Refusal, Reply};
 use super::rows::{Token, TokenUse};
-use super::vaults::check_label;
+use super::texts::check_label;
 use super::{State, TOKENS_MAX};
 
 impl Token {
@@ -55,6 +55,7 @@ impl State {
 
     pub(super) fn create_api_token(&mut self, spec: &ApiTokenSpec) -> Result<Reply, Refusal> {
         check_label("name", &spec.name)?;
+        check_label("role", &spec.role)?;
         let token = Token {
             name: spec.name.clone(),
             used_for: TokenUse::Api {
@@ -69,6 +70,7 @@ impl State {
     }
 
     pub(super) fn create_join_token(&mut self, spec: &JoinTokenSpec) -> Result<Reply, Refusal> {
+        check_label("role", &spec.role)?;
         let token = Token {
             name: String::new(),
             used_for: TokenUse::Join {

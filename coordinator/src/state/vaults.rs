@@ -1,17 +1,23 @@
 //! Vaults: entered, claimed by a worker's job, forgotten.
 
-use tresor_proto::ids::{PointId, VaultId};
+use tresor_proto::ids::{JobId, PointId, VaultId};
 
 use super::command::{JobSpec, VaultSpec, Work};
 use super::entry::Actor;
+use super::jobs::waits_until;
 use super::reply::{Refusal, Reply};
-use super::rows::{Vault, VaultState};
+use super::rows::{JobState, Vault, VaultState};
+use super::texts::{BATCH_MAX, LONG_LINE_MAX, check_batch, check_blob, check_line, check_long_line, check_name};
 use super::{State, VAULTS_MAX};
 
 impl State {
     /// Enters a vault and queues the job that makes or claims it; answers with the job's number.
     pub(super) fn add_vault(&mut self, index: u64, actor: &Actor, spec: &VaultSpec) -> Result<Reply, Refusal> {
         check_name(&spec.name)?;
+        check_long_line("url", &spec.url, LONG_LINE_MAX)?;
+        check_line("region", &spec.region)?;
+        check_line("profile", &spec.profile)?;
+        check_blob("key", &spec.key)?;
         if self.views.vault_names.contains_key(&spec.name) {
             return Err(Refusal::exists("vault", &spec.name));
         }
@@ -41,7 +47,7 @@ impl State {
                 state: VaultState::Claiming,
                 findings: 0,
                 catalogue: None,
-                catalogue_behind: false,
+                changed: 0,
                 bytes_stored: 0,
                 added: now,
             },
@@ -56,51 +62,73 @@ impl State {
         Ok(self.queue(index, actor, &job))
     }
 
+    /// Forgets a vault, a batch of rows with each entry: it may have millions.
+    ///
+    /// Its points are not given up, since its objects stay: if it is claimed again, they are found again. What was given up of it before stays so.
     pub(super) fn remove_vault(&mut self, id: VaultId) -> Result<Reply, Refusal> {
         let Some(vault) = self.vaults.get(&id) else {
             return Err(Refusal::missing("vault", id));
         };
-        let name = vault.spec.name.clone();
-        let items: Vec<_> = self
-            .items
-            .iter()
-            .filter(|(_, item)| item.spec.vault == id)
-            .map(|(item, _)| *item)
-            .collect();
-        if self.items_in(id) > 0 {
-            return Err(Refusal::held(format!(
-                "vault {name} protects {} items: unprotect them, or protect them in another vault",
-                self.items_in(id)
-            )));
-        }
-        if self.sessions.values().any(|session| session.vault == id) {
-            return Err(Refusal::held(format!("jobs run in vault {name}: cancel them or wait")));
-        }
-        let waiting: Vec<_> = self
-            .views
-            .open
-            .iter()
-            .filter(|job| self.jobs.get(job).is_some_and(|job| job.spec.vault == id))
-            .copied()
-            .collect();
-        for job in waiting {
-            self.cancel(job)?;
-        }
-        for item in items {
-            let points: Vec<PointId> = self.points_of(item).collect();
-            for point in points {
-                self.drop_point(point);
+        if vault.state != VaultState::Removing {
+            let name = &vault.spec.name;
+            if self.items_in(id) > 0 {
+                return Err(Refusal::held(format!(
+                    "vault {name} protects {} items: unprotect them, or protect them in another vault",
+                    self.items_in(id)
+                )));
             }
-            if let Some(row) = self.items.remove(&item) {
-                self.views.remove_item(item, &row);
+            // What only keeps the vault goes with it; what somebody asked for is theirs to cancel.
+            let waiting = |job: &JobId| self.jobs.get(job).is_some_and(|job| waits_until(job.state).is_some());
+            let upkeep = [true, false]
+                .into_iter()
+                .filter_map(|claims| self.open_upkeep(id, claims));
+            let upkeep: Vec<JobId> = upkeep.filter(waiting).collect();
+            let others = self.open_jobs_in(id) - upkeep.len() as u64;
+            if others > 0 {
+                return Err(Refusal::held(format!(
+                    "{others} jobs wait or run in vault {name}: cancel them or wait"
+                )));
+            }
+            for job in upkeep {
+                self.end_job(job, JobState::Cancelled);
+            }
+            if let Some(vault) = self.vaults.get_mut(&id) {
+                vault.state = VaultState::Removing;
             }
         }
-        self.views.vault_names.remove(&name);
-        self.vaults.remove(&id);
+        let dropped = self.drop_rows_of(id, BATCH_MAX);
+        if self.first_item_in(id).is_some() {
+            return Ok(Reply::Changed(dropped));
+        }
+        if let Some(vault) = self.vaults.remove(&id) {
+            self.views.vault_names.remove(&vault.spec.name);
+        }
         Ok(Reply::Done)
     }
 
+    /// Drops items and points of a vault, at most so many; returns how many went.
+    fn drop_rows_of(&mut self, id: VaultId, max: usize) -> u64 {
+        let mut left = max;
+        while left > 0
+            && let Some(item) = self.first_item_in(id)
+        {
+            let points: Vec<PointId> = self.points_of(item).take(left).collect();
+            left -= points.len();
+            for point in points {
+                self.drop_point(point);
+            }
+            if left > 0
+                && let Some(row) = self.items.remove(&item)
+            {
+                self.views.remove_item(item, &row);
+                left -= 1;
+            }
+        }
+        (max - left) as u64
+    }
+
     pub(super) fn report_findings(&mut self, index: u64, id: VaultId, harmed: &[PointId]) -> Result<Reply, Refusal> {
+        check_batch("harmed", harmed)?;
         if !self.vaults.contains(&id) {
             return Err(Refusal::missing("vault", id));
         }
@@ -110,8 +138,11 @@ impl State {
     /// From here on a commit of this vault has to have looked at these findings.
     pub(super) fn note_findings(&mut self, index: u64, id: VaultId, harmed: &[PointId]) -> u64 {
         let mut count = 0;
-        for id in harmed {
-            if let Some(point) = self.points.get_mut(id) {
+        for point in harmed {
+            let of_vault = self.points.get(point).and_then(|point| self.vault_of(point));
+            if of_vault == Some(id)
+                && let Some(point) = self.points.get_mut(point)
+            {
                 point.harmed = true;
                 count += 1;
             }
@@ -124,39 +155,11 @@ impl State {
 
     /// The catalogue in the store no longer says everything.
     pub(super) fn catalogue_falls_behind(&mut self, id: VaultId) {
-        if self.vaults.get(&id).is_some_and(|vault| !vault.catalogue_behind)
+        let index = self.clock.applied;
+        if self.vaults.get(&id).is_some_and(|vault| vault.changed < index)
             && let Some(vault) = self.vaults.get_mut(&id)
         {
-            vault.catalogue_behind = true;
+            vault.changed = index;
         }
     }
-}
-
-/// 2–50 characters, first a letter, then letters, digits and hyphens.
-pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
-    let good = (2..=50).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    if good {
-        Ok(())
-    } else {
-        Err(Refusal::invalid(
-            "name",
-            format!(
-                "{:?} must have 2 to 50 characters: a letter, then letters, digits and hyphens",
-                name.chars().take(60).collect::<String>()
-            ),
-        ))
-    }
-}
-
-/// A name for people: 1–255 bytes without control characters.
-pub(super) fn check_label(field: &str, name: &str) -> Result<(), Refusal> {
-    if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
-        return Err(Refusal::invalid(
-            field,
-            "must have 1 to 255 bytes and no control characters",
-        ));
-    }
-    Ok(())
 }

@@ -30,16 +30,22 @@ pub(super) struct Views {
     pub(super) backup_of: BTreeMap<ItemId, JobId>,
     /// The open catalogue or claim of a vault.
     pub(super) upkeep_of: BTreeMap<(VaultId, bool), JobId>,
+    /// The open restore to a place.
+    pub(super) restore_to: BTreeMap<(String, String), JobId>,
+    /// How many jobs of a vault wait or run.
+    pub(super) open_in: BTreeMap<VaultId, u64>,
     /// Jobs that a worker runs.
     pub(super) leases_of: BTreeMap<WorkerId, BTreeSet<JobId>>,
+    /// Items of each vault, those included of which only points are left.
+    pub(super) all_items_of: BTreeSet<(VaultId, ItemId)>,
     /// How many items of a vault are protected.
     pub(super) items_of: BTreeMap<VaultId, u64>,
     /// How many items have a policy.
     pub(super) items_under: BTreeMap<PolicyId, u64>,
     /// Open sessions that hold a point.
     pub(super) pins: BTreeMap<PointId, u32>,
-    /// Where the answer to a key is.
-    pub(super) answers: BTreeMap<IdempotencyKey, u64>,
+    /// Where the answer to a key and kind of change is.
+    pub(super) answers: BTreeMap<(IdempotencyKey, u8), u64>,
 }
 
 impl Views {
@@ -70,13 +76,14 @@ impl Views {
             }
         }
         for (&number, answer) in state.answers.iter() {
-            views.answers.insert(answer.key, number);
+            views.answers.insert((answer.key, answer.kind), number);
         }
         views
     }
 
     pub(super) fn add_item(&mut self, id: ItemId, item: &super::rows::Item) {
         self.item_names.entry(item.spec.name.clone()).or_default().insert(id);
+        self.all_items_of.insert((item.spec.vault, id));
         if item.protected {
             *self.items_of.entry(item.spec.vault).or_default() += 1;
         }
@@ -92,6 +99,7 @@ impl Views {
                 self.item_names.remove(&item.spec.name);
             }
         }
+        self.all_items_of.remove(&(item.spec.vault, id));
         if item.protected {
             decrease(&mut self.items_of, item.spec.vault);
         }
@@ -106,6 +114,7 @@ impl Views {
             return;
         }
         self.open.insert(id);
+        *self.open_in.entry(job.spec.vault).or_default() += 1;
         match &job.spec.work {
             Work::Backup { item, .. } => {
                 self.backup_of.insert(*item, id);
@@ -114,7 +123,10 @@ impl Views {
                 let claims = matches!(job.spec.work, Work::Claim);
                 self.upkeep_of.insert((job.spec.vault, claims), id);
             }
-            Work::Restore { .. } | Work::Verify { .. } => {}
+            Work::Restore { host, target, .. } => {
+                self.restore_to.insert(place(host, &target.path), id);
+            }
+            Work::Verify { .. } => {}
         }
         if let (JobState::Leased, Some(attempt)) = (job.state, job.attempts.last()) {
             self.leases_of.entry(attempt.worker).or_default().insert(id);
@@ -127,6 +139,7 @@ impl Views {
             return;
         }
         self.open.remove(&id);
+        decrease(&mut self.open_in, job.spec.vault);
         match &job.spec.work {
             Work::Backup { item, .. } => {
                 self.backup_of.remove(item);
@@ -135,7 +148,10 @@ impl Views {
                 let claims = matches!(job.spec.work, Work::Claim);
                 self.upkeep_of.remove(&(job.spec.vault, claims));
             }
-            Work::Restore { .. } | Work::Verify { .. } => {}
+            Work::Restore { host, target, .. } => {
+                self.restore_to.remove(&place(host, &target.path));
+            }
+            Work::Verify { .. } => {}
         }
         if let (JobState::Leased, Some(attempt)) = (job.state, job.attempts.last())
             && let Some(leases) = self.leases_of.get_mut(&attempt.worker)
@@ -168,6 +184,16 @@ fn decrease<K: Ord + Copy>(counts: &mut BTreeMap<K, u64>, key: K) {
             counts.remove(&key);
         }
     }
+}
+
+/// Where a restore writes: one path for all the ways to write it down, as far as that can be said without looking.
+fn place(host: &str, path: &str) -> (String, String) {
+    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let root = if path.starts_with('/') { "/" } else { "" };
+    (
+        host.to_owned(),
+        format!("{root}{}", parts.collect::<Vec<_>>().join("/")),
+    )
 }
 
 /// Lookups.
@@ -229,6 +255,16 @@ impl State {
         self.views.upkeep_of.get(&(vault, claims)).copied()
     }
 
+    /// The restore that waits to write to a place, or does.
+    pub fn open_restore(&self, host: &str, path: &str) -> Option<JobId> {
+        self.views.restore_to.get(&place(host, path)).copied()
+    }
+
+    /// How many jobs of a vault wait or run.
+    pub fn open_jobs_in(&self, vault: VaultId) -> u64 {
+        self.views.open_in.get(&vault).copied().unwrap_or(0)
+    }
+
     /// Jobs that a worker runs.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = JobId> + '_ {
         self.views.leases_of.get(&worker).into_iter().flatten().copied()
@@ -237,6 +273,13 @@ impl State {
     /// Every running job.
     pub fn leases(&self) -> impl Iterator<Item = JobId> + '_ {
         self.views.leases_of.values().flatten().copied()
+    }
+
+    /// An item of a vault, if it has any.
+    pub(super) fn first_item_in(&self, vault: VaultId) -> Option<ItemId> {
+        let from = (vault, ItemId([0; 16]));
+        let (of, item) = self.views.all_items_of.range(from..).next()?;
+        (*of == vault).then_some(*item)
     }
 
     /// How many items of a vault are protected.
