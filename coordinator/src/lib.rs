@@ -4,6 +4,8 @@
 //! and other coordinators talk to.
 
 pub mod lead;
+#[cfg(test)]
+pub(crate) mod mutation;
 pub mod node;
 pub mod peers;
 pub mod raft;
@@ -11,5 +13,8 @@ pub mod schedule;
 pub mod security;
 #[cfg(test)]
 pub(crate) mod seeded;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod simulation;
 pub mod state;
 pub mod store;

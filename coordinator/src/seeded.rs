@@ -1,4 +1,5 @@
-//! Seeded randomness for tests: a failing run names its seed, and `TRESOR_SEED` replays it.
+//! Seeded randomness for tests: a failing run names its seed, and `TRESOR_SEED` replays it. `TRESOR_SEEDS` asks for another number of seeds
+//! than a test runs of itself.
 
 /// Numbers that follow from a seed (splitmix64).
 #[derive(Debug, Clone)]
@@ -36,9 +37,19 @@ impl Random {
 
 /// Runs `test` with each of the seeds, or with the one that `TRESOR_SEED` names alone. A panic says how to replay it.
 pub(crate) fn for_seeds(seeds: std::ops::Range<u64>, mut test: impl FnMut(u64)) {
-    let replayed = std::env::var("TRESOR_SEED").ok();
-    let replayed = replayed.map(|text| text.parse().expect("TRESOR_SEED is a decimal number"));
-    for seed in replayed.map_or(seeds, |seed: u64| seed..seed + 1) {
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(
+            text.parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} is a decimal number")),
+        )
+    };
+    let seeds = match (number("TRESOR_SEED"), number("TRESOR_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => seeds.start..seeds.start + count,
+        (None, None) => seeds,
+    };
+    for seed in seeds {
         let _replay = Replay(seed);
         test(seed);
     }

@@ -7,10 +7,10 @@ use tresor_proto::ids::{ItemId, PointId};
 use super::plans::Plans;
 use super::retries;
 use crate::node::presence::Presence;
-use crate::schedule::{Decision, PointView, Standing, plan};
+use crate::schedule::{PointView, Standing, plan};
 use crate::state::command::{Command, FailureKind, JobSpec, Work};
 use crate::state::entry::Time;
-use crate::state::rows::{Item, VaultState};
+use crate::state::rows::{Item, Policy, VaultState};
 use crate::state::{State, UNDO_MS};
 
 /// Jobs that one pass queues at most: more wait for the next pass, a second later, and the log is not flooded.
@@ -42,12 +42,12 @@ pub fn expired_leases(state: &State, presence: &mut Presence, now: Time, now_ms:
 /// Backups that are due now: at most [`DUE_MAX`], the longest overdue first.
 pub fn due_backups(state: &State, plans: &Plans, now: Time) -> Vec<Command> {
     // What all items of a policy share is worked out once.
-    let standings: BTreeMap<_, (Standing<'_>, i32)> = state
+    let standings: BTreeMap<_, (Standing<'_>, &Policy)> = state
         .policies()
         .iter()
         .filter_map(|(id, policy)| {
             let calendar = plans.get(*id)?.ok()?.calendar.as_ref()?;
-            Some((*id, (calendar.standing(now.timestamp()), policy.spec.priority)))
+            Some((*id, (calendar.standing(now.timestamp()), policy)))
         })
         .collect();
     let mut due = Vec::new();
@@ -55,14 +55,15 @@ pub fn due_backups(state: &State, plans: &Plans, now: Time) -> Vec<Command> {
         if !item.protected || state.open_backup(*id).is_some() {
             continue;
         }
-        let Some((standing, priority)) = item.spec.policy.and_then(|policy| standings.get(&policy)) else {
+        let Some((standing, policy)) = item.spec.policy.and_then(|policy| standings.get(&policy)) else {
             continue;
         };
         let ready = matches!(
             state.vaults().get(&item.spec.vault).map(|vault| vault.state),
             Some(VaultState::Ready(_))
         );
-        if let Decision::Start(start) = decide(standing, *id, item)
+        let last = item.last_occurrence.map(Time::timestamp);
+        if let Some(start) = standing.due(&id.0, last, since(item, policy))
             && ready
         {
             due.push((
@@ -70,7 +71,7 @@ pub fn due_backups(state: &State, plans: &Plans, now: Time) -> Vec<Command> {
                 *id,
                 item.spec.vault,
                 Time::from(start.occurrence),
-                *priority,
+                policy.spec.priority,
             ));
         }
     }
@@ -89,10 +90,9 @@ pub fn due_backups(state: &State, plans: &Plans, now: Time) -> Vec<Command> {
         .collect()
 }
 
-/// What the calendar says for an item.
-pub fn decide(standing: &Standing<'_>, id: ItemId, item: &Item) -> Decision {
-    let last = item.last_occurrence.map(Time::timestamp);
-    standing.decide(&id.0, last, item.since.timestamp())
+/// The moment from which a policy's schedule holds for an item: nothing older is caught up.
+pub fn since(item: &Item, policy: &Policy) -> jiff::Timestamp {
+    item.since.max(policy.since).timestamp()
 }
 
 /// Points that their items' retention no longer keeps, and hidden ones whose time is over, of the next [`EXPIRY_ITEMS`] items.
@@ -166,7 +166,7 @@ pub fn catalogues_due(state: &State, now: Time) -> Vec<Command> {
             .catalogue
             .is_none_or(|(put_at, _)| now.since(put_at) >= CATALOGUE_MS);
         let ready = matches!(vault.state, VaultState::Ready(_));
-        if ready && old && vault.catalogue_behind && state.open_upkeep(*id, false).is_none() {
+        if ready && old && vault.catalogue_is_behind() && state.open_upkeep(*id, false).is_none() {
             commands.push(Command::Enqueue(JobSpec {
                 vault: *id,
                 work: Work::Catalogue,

@@ -127,8 +127,7 @@ impl Plans {
     }
 
     fn compile(policy: &Policy) -> Result<Plan, PlanError> {
-        // The anchor is the same for every leader: the epoch. `every 6h` then means hours that are multiples of six in UTC.
-        let plan = Plan::of(&policy.spec, Time(0));
+        let plan = Plan::of(&policy.spec, policy.since);
         if let Err(error) = &plan {
             // Checked when it was made; a newer release of the time zone database may have dropped a zone.
             tracing::error!(policy = policy.spec.name, %error, "a policy cannot be followed");

@@ -61,9 +61,10 @@ impl World {
 
     fn apply(&mut self, command: Command) -> Reply {
         self.index += 1;
+        let person = matches!(command, Command::ConfirmClock);
         let entry = Entry {
             now: self.now,
-            actor: Actor::Cluster,
+            actor: if person { Actor::Founder } else { Actor::Cluster },
             key: None,
             command,
         };

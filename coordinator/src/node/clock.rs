@@ -33,7 +33,7 @@ pub struct Stamp {
 pub struct Clock {
     last: Time,
     last_ms: u64,
-    /// Nothing was stamped since the leadership began.
+    /// No wall clock was believed since the leadership began.
     fresh: bool,
     /// A difference that a person has seen and accepted, or that has raised the alarm already.
     known_off: i64,
@@ -61,8 +61,9 @@ impl Clock {
         let off = wall.0.saturating_sub(expected.0);
         let confirmed = self.was_stopped && !stopped;
         self.was_stopped = stopped;
-        let fresh = std::mem::take(&mut self.fresh);
-        let trusted = off_median.saturating_abs() <= DIFFERENCE_MS;
+        // Where nothing was ever stamped there is nothing else to go by.
+        let trusted = off_median.saturating_abs() <= DIFFERENCE_MS || self.last == Time(0);
+        let fresh = trusted && std::mem::take(&mut self.fresh);
         let mut alarm = None;
         let now = if !trusted {
             expected
@@ -93,14 +94,15 @@ impl Clock {
     }
 }
 
-/// The median of the members' wall clocks minus ours: our own difference, 0, counts too. Of an even number the one nearer to ours.
+/// The median of the members' wall clocks minus ours: our own difference, 0, counts too. Of an even number the one farther from ours: where two clocks
+/// disagree and nobody else was heard of, neither is believed.
 pub fn median(mut others: Vec<i64>) -> i64 {
     others.push(0);
     others.sort_unstable();
     let middle = others.len() / 2;
     if others.len() % 2 == 1 {
         others[middle]
-    } else if others[middle].saturating_abs() < others[middle - 1].saturating_abs() {
+    } else if others[middle].saturating_abs() > others[middle - 1].saturating_abs() {
         others[middle]
     } else {
         others[middle - 1]
@@ -186,14 +188,19 @@ mod tests {
         let mut clock = Clock::new(Time(T), 0);
         let stamp = clock.stamp(1000, Time(T + 20 * HOUR), -20 * HOUR, false);
         assert_eq!((stamp.now, stamp.alarm), (Time(T + 1000), None));
+        // Set right by its owner, it is followed as after a start.
+        let stamp = clock.stamp(2000, Time(T + 2 * HOUR), 5, false);
+        assert_eq!((stamp.now, stamp.alarm), (Time(T + 2 * HOUR), None));
     }
 
     #[test]
     fn the_median_counts_our_own_clock() {
         assert_eq!(median(vec![]), 0);
-        assert_eq!(median(vec![500]), 0);
+        assert_eq!(median(vec![500]), 500);
         assert_eq!(median(vec![100_000, 100_020]), 100_000);
         assert_eq!(median(vec![100_000, -3]), 0);
         assert_eq!(median(vec![-5, -7, -90_000, -91_000]), -7);
+        assert_eq!(median(vec![-5, -7, -90_000]), -7);
+        assert_eq!(median(vec![90_000]), 90_000);
     }
 }

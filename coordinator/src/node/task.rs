@@ -188,7 +188,9 @@ impl Task {
             }
             self.settle()?;
             if let Some(since) = stopping
-                && (!self.leadership.borrow().is_me || self.driver.core().membership().voters.len() < 2 || since.elapsed() > HAND_OVER)
+                && (!self.leadership.borrow().is_me
+                    || self.driver.core().membership().voters.len() < 2
+                    || since.elapsed() > HAND_OVER)
             {
                 return Ok(());
             }
@@ -237,8 +239,11 @@ impl Task {
                 .begin_snapshot(from, &message)
                 .map(|id| self.receiving = Some((call, id)))
                 .map_err(|error| error.to_string()),
-            SnapshotStep::Piece(piece) => current(self.receiving)
-                .and_then(|id| self.driver.snapshot_piece(id, &piece).map_err(|error| error.to_string())),
+            SnapshotStep::Piece(piece) => current(self.receiving).and_then(|id| {
+                self.driver
+                    .snapshot_piece(id, &piece)
+                    .map_err(|error| error.to_string())
+            }),
             SnapshotStep::End(end) => current(self.receiving).and_then(|id| {
                 self.receiving = None;
                 self.driver
@@ -258,7 +263,8 @@ impl Task {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = self.driver.state();
         }
         let applied = self.driver.applied();
-        self.applied.send_if_modified(|before| std::mem::replace(before, applied) != applied);
+        self.applied
+            .send_if_modified(|before| std::mem::replace(before, applied) != applied);
         if let Some(leadership) = did.leadership {
             tracing::info!(leader = ?leadership.leader, mine = leadership.is_me, term = leadership.term, "leadership changed");
             self.leadership.send_replace(leadership);

@@ -64,7 +64,8 @@ impl Peers {
             let stop = CancellationToken::new();
             let dial = Arc::clone(&self.dial);
             let to = address.to_owned();
-            self.runtime.spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
+            self.runtime
+                .spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
             let peer = Peer {
                 address: address.to_owned(),
                 queue,

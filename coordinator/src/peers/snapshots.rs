@@ -76,7 +76,11 @@ pub async fn send<V: View>(channel: Channel, message: Vec<u8>, mut outgoing: Out
         message: status.message().to_owned(),
     })?;
     let v1::SnapshotResult { taken, why } = answer.into_inner();
-    if taken { Ok(()) } else { Err(SnapshotError::NotTaken { why }) }
+    if taken {
+        Ok(())
+    } else {
+        Err(SnapshotError::NotTaken { why })
+    }
 }
 
 fn end_message(end: SnapshotEnd) -> v1::SnapshotEnd {

@@ -9,7 +9,7 @@
 //! | from who sent it, to us, not from a removed member | count votes and progress for others |
 //! | kinds that travel between members alone | take a local message, or a proposal, from outside |
 //! | a term, except where none is sent; numbers below 2⁶⁰ | take it for local; overflow |
-//! | entries that follow each other and the message's index, in terms that grow and are not beyond the message's | slice out of bounds |
+//! | entries that follow each other and an entry with a term, in terms that grow and are not beyond the message's | slice out of bounds |
 //! | entries of kinds that we make, without contexts, none too large | lose what it does not store |
 //! | commit not past our log, in heartbeats | panic: see [`Refused::LogLost`] |
 //! | acknowledgements not past our log | wait for entries that there are not |
@@ -21,7 +21,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use tresor_proto::ids::MemberId;
 
-use super::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, NUMBER_MAX};
+use super::limits::{CONTEXT_BYTES_MAX, MESSAGE_BYTES_MAX, NUMBER_MAX};
 use crate::store::{ENTRY_BYTES_MAX, Membership};
 
 /// Why a message was not taken.
@@ -192,11 +192,12 @@ pub(super) fn check(message: &Message, now: &Situation<'_>) -> Result<(), Refuse
 }
 
 fn check_entries(message: &Message) -> Result<(), Refused> {
-    if message.entries.len() > MESSAGE_ENTRIES_MAX {
-        return malformed("it has too many entries");
-    }
     if message.log_term > message.term {
         return malformed("its log is of a later term than itself");
+    }
+    // raft-rs takes an entry that there is not for one of term 0, and so a message that names one for the continuation of any log.
+    if (message.index == 0) != (message.log_term == 0) {
+        return malformed("its entries follow an entry without a term");
     }
     let mut before = (message.index, message.log_term);
     for entry in &message.entries {

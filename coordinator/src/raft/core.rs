@@ -18,7 +18,7 @@ use super::proposals::{Asked, Proposals};
 use super::reads::Reads;
 use super::snapshots::Receiving;
 use super::storage::Shelf;
-use super::{ChangeLost, Config, Lost, Machine, bridge};
+use super::{ChangeLost, Config, Machine, Unclear, bridge};
 use crate::store::tables::Tables;
 use crate::store::{ENTRY_BYTES_MAX, Membership, Position, Store};
 
@@ -95,7 +95,8 @@ impl<M: Machine, T: Tables> Core<M, T> {
         Ok(core)
     }
 
-    /// Lets one tick pass.
+    /// Lets one tick pass. Ticks that were missed, as while a snapshot was loaded, are better left out: many at once look like a leader that
+    /// is gone.
     pub fn tick(&mut self) {
         // An election with entries that are not on disk yet would be won without them; `process` stores them first.
         self.ticks_due = self.ticks_due.saturating_add(1);
@@ -112,9 +113,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         let situation = self.situation();
         let message = check::read(from, bytes, &situation)?;
         if let Err(refused) = check::check(&message, &situation) {
-            if let Refused::LogLost { commit, last } = refused {
-                self.stop(&CoreError::LogLost { commit, last });
-            }
+            self.stop_if_lost(&refused);
             return Err(refused);
         }
         self.heard.insert(from, self.now);
@@ -131,6 +130,20 @@ impl<M: Machine, T: Tables> Core<M, T> {
             self.step(message);
         }
         Ok(())
+    }
+
+    /// Gives raft-rs a message that was put aside, if it still makes sense.
+    pub(super) fn step_aside(&mut self, message: Message) {
+        match check::check(&message, &self.situation()) {
+            Ok(()) => self.step(message),
+            Err(refused) => self.stop_if_lost(&refused),
+        }
+    }
+
+    fn stop_if_lost(&mut self, refused: &Refused) {
+        if let Refused::LogLost { commit, last } = *refused {
+            self.stop(&CoreError::LogLost { commit, last });
+        }
     }
 
     /// Gives raft-rs a checked message.
@@ -156,7 +169,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         }
     }
 
-    /// Proposes a command. Its outcome comes in [`Output::applied`] or [`Output::lost`].
+    /// Proposes a command. Its outcome comes in [`Output::applied`] or [`Output::unclear`].
     ///
     /// # Errors
     /// [`NotProposed`]: there is no entry.
@@ -189,8 +202,18 @@ impl<M: Machine, T: Tables> Core<M, T> {
                 self.node.transfer_leader(to.0);
                 return Err(NotChanged::HandsOver { to });
             }
-            if !policy::majority_is_heard(&voters, self.me, &self.peers(), self.config.election_ticks) {
+            let (peers, ticks) = (self.peers(), self.config.election_ticks);
+            if !policy::majority_is_heard(&voters, self.me, &peers, ticks) {
                 return Err(NotChanged::NoMajority);
+            }
+            let last = self.node.raft.raft_log.last_index();
+            let is_behind = |id: &&MemberId| {
+                !peers
+                    .get(id)
+                    .is_some_and(|peer| policy::has_caught_up(peer, last, ticks))
+            };
+            if let Some(id) = voters.difference(&self.membership.voters).find(is_behind) {
+                return Err(NotChanged::Behind { id: *id });
             }
         }
         Ok(self.propose_change(planned)?)
@@ -232,17 +255,17 @@ impl<M: Machine, T: Tables> Core<M, T> {
             term: raft.term,
         };
         if let Some((before, asked)) = self.proposals.add(at, ticket, asked, bytes) {
-            // Another leader's entry took its place here, and ours that one's. Elsewhere it may still stand, and win in the end.
-            let leader = Some(self.me);
-            self.lose(before, asked, Lost::Unclear { leader });
+            self.lose(before, asked);
         }
         Ok(ticket)
     }
 
-    pub(super) fn lose(&mut self, ticket: Ticket, asked: Asked, lost: Lost) {
+    pub(super) fn lose(&mut self, ticket: Ticket, asked: Asked) {
+        let leader = self.leader();
+        let unclear = Unclear { leader };
         match asked {
-            Asked::Command => self.output.lost.push((ticket, lost)),
-            Asked::Change => self.output.changes.push((ticket, Err(ChangeLost::Lost(lost)))),
+            Asked::Command => self.output.unclear.push((ticket, unclear)),
+            Asked::Change => self.output.changes.push((ticket, Err(ChangeLost::Unclear(unclear)))),
         }
     }
 

@@ -9,8 +9,6 @@ pub const APPENDS_IN_FLIGHT: usize = 64;
 /// Largest message: one entry more than fits, and what surrounds entries.
 pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
 const _: () = assert!(APPEND_BYTES + ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
-/// Entries in one message; each has at least these bytes.
-pub const MESSAGE_ENTRIES_MAX: usize = MESSAGE_BYTES_MAX / 4;
 
 /// Proposals that wait for their outcome: ten seconds of the busiest cluster.
 pub const PROPOSALS_MAX: usize = 1024;

@@ -45,8 +45,8 @@ pub use config::Config;
 pub use machine::{Applied, Machine};
 pub use members::{Change, NotAllowed};
 pub use output::{
-    AppliedEntry, ChangeLost, CoreError, Lost, NotChanged, NotProposed, NotRead, NotTransferred, Outgoing, Output,
-    ReadLost, Role, SendSnapshot, Standing, Status, Ticket,
+    AppliedEntry, ChangeLost, CoreError, NotChanged, NotProposed, NotRead, NotTransferred, Outgoing, Output, ReadLost,
+    Role, SendSnapshot, Standing, Status, Ticket, Unclear,
 };
 pub use policy::{Keep, LogSize, Peer};
 pub use snapshots::{SnapshotError, SnapshotId};

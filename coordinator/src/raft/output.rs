@@ -21,8 +21,8 @@ pub struct Output<R, V> {
     pub snapshots: Vec<SendSnapshot<V>>,
     /// Commands that were applied, in order, whoever proposed them.
     pub applied: Vec<AppliedEntry<R>>,
-    /// Proposals that were not seen applied.
-    pub lost: Vec<(Ticket, Lost)>,
+    /// Proposals that were not seen applied while this member led.
+    pub unclear: Vec<(Ticket, Unclear)>,
     /// Changes of the membership that were asked for here: the entry that made them, or why there is none.
     pub changes: Vec<(Ticket, Result<u64, ChangeLost>)>,
     /// Reads: everything up to this entry is applied and may be read now, or why not.
@@ -42,7 +42,7 @@ impl<R, V> Default for Output<R, V> {
             messages: Vec::new(),
             snapshots: Vec::new(),
             applied: Vec::new(),
-            lost: Vec::new(),
+            unclear: Vec::new(),
             changes: Vec::new(),
             reads: Vec::new(),
             membership: None,
@@ -82,26 +82,21 @@ pub struct AppliedEntry<R> {
     pub reply: R,
 }
 
-/// Why a proposal was not seen applied.
+/// This member stopped leading before it saw a proposal committed. The entry may be applied yet, or never; ask the next leader again under
+/// the same idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// Another leader's entry took its place: it was not applied and never will be.
-    #[error("another leader's entry took the place of the proposal")]
-    Superseded,
-    /// This member leads no more. The entry may be applied yet, or not; ask again under the same idempotency key.
-    #[error("this member stopped leading before it saw the proposal committed")]
-    Unclear {
-        /// Who leads now, as far as known.
-        leader: Option<MemberId>,
-    },
+#[error("this member stopped leading before it saw the proposal committed")]
+pub struct Unclear {
+    /// Who leads now, as far as known.
+    pub leader: Option<MemberId>,
 }
 
 /// Why a change of the membership did not happen, or not as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeLost {
-    /// See [`Lost`].
+    /// As for a command.
     #[error(transparent)]
-    Lost(Lost),
+    Unclear(Unclear),
     /// When its turn came, the members did not allow it any more.
     #[error("the members changed in between, and do not allow it")]
     Refused,
@@ -210,6 +205,12 @@ pub enum NotChanged {
     HandsOver {
         /// To whom.
         to: MemberId,
+    },
+    /// Who would vote has not caught up, and every commit might have to wait for it.
+    #[error("member {id} has not caught up")]
+    Behind {
+        /// Who.
+        id: MemberId,
     },
     /// Fewer than a majority of those who would vote were heard of lately: after the change nothing could be decided.
     #[error("a majority of the voters after the change was not heard of lately")]

@@ -25,11 +25,10 @@ use tresor_proto::ids::MemberId;
 
 use super::core::Core;
 use super::members;
-use super::output::{AppliedEntry, ChangeLost, CoreError, Lost, Outgoing, Output, SendSnapshot};
+use super::output::{AppliedEntry, ChangeLost, CoreError, Outgoing, Output, SendSnapshot};
 use super::policy::{self, LogSize};
-use super::proposals::Asked;
 use super::storage::{from_hard_state, from_raft};
-use super::{Applied, Machine, snapshots};
+use super::{Applied, Machine, Ticket, snapshots};
 use crate::store::tables::{Durability, Tables};
 use crate::store::{EntryKind, HardState, Membership, Position, RowChange};
 
@@ -39,9 +38,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
     /// # Errors
     /// [`CoreError`]: this member stopped. What waits for an outcome is unclear, and nothing of what was done since the last time may be told.
     pub fn process(&mut self) -> Result<Output<M::Reply, T::View>, CoreError> {
-        if let Some(why) = &self.stopped {
-            return Err(CoreError::Stopped { why: why.clone() });
-        }
+        self.check_running()?;
         match self.run() {
             Ok(()) => Ok(std::mem::take(&mut self.output)),
             Err(error) => {
@@ -51,12 +48,20 @@ impl<M: Machine, T: Tables> Core<M, T> {
         }
     }
 
+    fn check_running(&self) -> Result<(), CoreError> {
+        match &self.stopped {
+            Some(why) => Err(CoreError::Stopped { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
     fn run(&mut self) -> Result<(), CoreError> {
         loop {
             self.settle()?;
             // Now that everything is on disk: what relies on it, one after the other.
             if let Some(message) = self.aside.pop_front() {
-                self.step(message);
+                self.step_aside(message);
+                self.check_running()?;
             } else if self.ticks_due > 0 {
                 self.ticks_due -= 1;
                 self.pass_tick();
@@ -226,15 +231,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         for entry in entries {
             let entry = from_raft(entry);
             let at = entry.position();
-            let waiting = self.proposals.take(at);
-            let ticket = match waiting {
-                Some((ticket, asked, Err(lost))) => {
-                    self.lose(ticket, asked, lost);
-                    None
-                }
-                Some((ticket, asked, Ok(()))) => Some((ticket, asked)),
-                None => None,
-            };
+            let ticket = self.proposals.take(at);
             match entry.kind {
                 EntryKind::Change => {
                     let is_made = self.apply_change(&at, &entry.data)?;
@@ -255,7 +252,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         &mut self,
         at: &Position,
         command: &[u8],
-        ticket: Option<(super::Ticket, Asked)>,
+        ticket: Option<Ticket>,
         rows: &mut Vec<RowChange>,
     ) -> Result<(), CoreError> {
         let applied = self.machine.apply(at.index, command);
@@ -266,14 +263,14 @@ impl<M: Machine, T: Tables> Core<M, T> {
         rows.extend(changed);
         self.output.applied.push(AppliedEntry {
             index: at.index,
-            ticket: ticket.map(|(ticket, _)| ticket),
+            ticket,
             reply,
         });
         Ok(())
     }
 
-    fn answer_change(&mut self, ticket: Option<(super::Ticket, Asked)>, made: Option<u64>) {
-        if let Some((ticket, _)) = ticket {
+    fn answer_change(&mut self, ticket: Option<Ticket>, made: Option<u64>) {
+        if let Some(ticket) = ticket {
             self.output.changes.push((ticket, made.ok_or(ChangeLost::Refused)));
         }
     }
@@ -316,9 +313,8 @@ impl<M: Machine, T: Tables> Core<M, T> {
     fn lose_proposals(&mut self) {
         let raft = &self.node.raft;
         let leading = (raft.state == StateRole::Leader).then_some(raft.term);
-        let leader = self.standing().leader;
         for (ticket, asked) in self.proposals.take_lost(leading) {
-            self.lose(ticket, asked, Lost::Unclear { leader });
+            self.lose(ticket, asked);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Ticket;
 use super::limits::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX};
-use super::{Lost, Ticket};
 use crate::store::Position;
 
 /// What a ticket is for.
@@ -36,7 +36,8 @@ impl Proposals {
         self.waiting.len() < PROPOSALS_MAX && self.bytes + bytes <= PROPOSAL_BYTES_MAX
     }
 
-    /// Notes a ticket. One that waited for the same index was of an earlier term, and its outcome is unclear.
+    /// Notes a ticket. One that waited for the same index was of an earlier term: another leader's entry took its place here, and this one that
+    /// one's. Elsewhere it may still stand, and win in the end.
     pub(super) fn add(&mut self, at: Position, ticket: Ticket, asked: Asked, bytes: usize) -> Option<(Ticket, Asked)> {
         let waiting = Waiting {
             term: at.term,
@@ -50,17 +51,13 @@ impl Proposals {
         Some((before.ticket, before.asked))
     }
 
-    /// The ticket that waited for the entry that is applied now, and whether the entry is the ticket's: else another leader's took its
-    /// place, and it will never be applied.
-    pub(super) fn take(&mut self, applied: Position) -> Option<(Ticket, Asked, Result<(), Lost>)> {
+    /// The ticket that waited for the entry that is applied now: index and term name an entry, an index alone does not.
+    pub(super) fn take(&mut self, applied: Position) -> Option<Ticket> {
+        let is_ours = |waiting: &Waiting| waiting.term == applied.term;
+        self.waiting.get(&applied.index).filter(|waiting| is_ours(waiting))?;
         let waiting = self.waiting.remove(&applied.index)?;
         self.bytes -= waiting.bytes;
-        let outcome = if waiting.term == applied.term {
-            Ok(())
-        } else {
-            Err(Lost::Superseded)
-        };
-        Some((waiting.ticket, waiting.asked, outcome))
+        Some(waiting.ticket)
     }
 
     /// All tickets of other terms than `leading`, the term that this member leads, if it does.
@@ -99,15 +96,15 @@ mod tests {
         for n in 1..=4 {
             assert_eq!(proposals.add(at(n, 7), Ticket(n), Asked::Command, 10), None);
         }
-        assert_eq!(proposals.take(at(1, 7)), Some((Ticket(1), Asked::Command, Ok(()))));
+        assert_eq!(proposals.take(at(1, 7)), Some(Ticket(1)));
         assert_eq!(proposals.take(at(1, 7)), None);
-        let superseded = Some((Ticket(2), Asked::Command, Err(Lost::Superseded)));
-        assert_eq!(proposals.take(at(2, 8)), superseded);
+        assert_eq!(proposals.take(at(2, 8)), None);
         assert_eq!(proposals.take_lost(Some(7)), []);
         // Elected again, at the same index.
         let before = proposals.add(at(3, 9), Ticket(5), Asked::Change, 10);
         assert_eq!(before, Some((Ticket(3), Asked::Command)));
-        assert_eq!(proposals.take_lost(Some(9)), [(Ticket(4), Asked::Command)]);
+        let lost = [2, 4].map(|n| (Ticket(n), Asked::Command));
+        assert_eq!(proposals.take_lost(Some(9)), lost);
         assert_eq!(proposals.take_lost(None), [(Ticket(5), Asked::Change)]);
         assert_eq!((proposals.len(), proposals.bytes), (0, 0));
     }

@@ -95,7 +95,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
     /// # Errors
     /// [`SnapshotError`].
     pub fn begin_snapshot(&mut self, from: MemberId, header: &[u8]) -> Result<SnapshotId, SnapshotError> {
-        self.check_running()?;
+        self.check_receiver()?;
         if header.len() > SNAPSHOT_HEADER_BYTES_MAX {
             return Err(Refused::TooLarge { bytes: header.len() }.into());
         }
@@ -147,7 +147,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
     /// # Errors
     /// [`SnapshotError`]. After [`SnapshotError::Broken`] the right next piece is still taken.
     pub fn snapshot_piece(&mut self, id: SnapshotId, piece: &Piece) -> Result<(), SnapshotError> {
-        self.check_running()?;
+        self.check_receiver()?;
         self.check_receiving(id)?;
         let loaded = self.store_mut().load(piece);
         self.or_stop(loaded)
@@ -159,7 +159,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
     /// # Errors
     /// [`SnapshotError`]: it is forgotten.
     pub fn finish_snapshot(&mut self, id: SnapshotId, end: &SnapshotEnd) -> Result<bool, SnapshotError> {
-        self.check_running()?;
+        self.check_receiver()?;
         let receiving = self.check_receiving(id)?;
         if receiving.machine.is_some() {
             return Ok(true);
@@ -200,7 +200,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
     /// # Errors
     /// [`SnapshotError::Stopped`].
     pub fn abandon_snapshot(&mut self) -> Result<(), SnapshotError> {
-        self.check_running()?;
+        self.check_receiver()?;
         if self
             .receiving
             .as_ref()
@@ -213,7 +213,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         self.or_stop(abandoned)
     }
 
-    fn check_running(&self) -> Result<(), SnapshotError> {
+    fn check_receiver(&self) -> Result<(), SnapshotError> {
         match &self.stopped {
             Some(why) => Err(SnapshotError::Stopped { why: why.clone() }),
             None => Ok(()),

@@ -8,6 +8,8 @@ use super::reply::{Refusal, Reply};
 use super::rows::{Job, JobState, VaultState};
 use super::texts::{check_line, check_path};
 use super::{ENDED_JOBS_MAX, OPEN_JOBS_MAX, State};
+#[cfg(test)]
+use crate::mutation::{Mutation, mutated};
 
 impl State {
     pub(super) fn job(&self, id: JobId) -> Result<&Job, Refusal> {
@@ -77,9 +79,10 @@ impl State {
             });
         }
         // ◆ An occurrence becomes a job once, whichever leader saw that it was due.
-        if let (Some(due), Some(last)) = (spec.occurrence, item.last_occurrence)
-            && due <= last
-        {
+        let is_old = matches!((spec.occurrence, item.last_occurrence), (Some(due), Some(last)) if due <= last);
+        #[cfg(test)]
+        let is_old = is_old && !mutated(Mutation::OccurrenceTwice);
+        if is_old {
             return Err(Refusal::fenced(
                 "this occurrence of the schedule has become a job already",
             ));
@@ -160,7 +163,10 @@ impl State {
         if let (Work::Backup { item, .. }, Some(due)) = (&spec.work, spec.occurrence)
             && let Some(item) = self.items.get_mut(item)
         {
-            item.last_occurrence = Some(due);
+            let last = Some(due);
+            #[cfg(test)]
+            let last = last.filter(|_| !mutated(Mutation::OccurrenceTwice));
+            item.last_occurrence = last;
         }
         Reply::Made(index)
     }

@@ -13,6 +13,8 @@ use super::reply::{Refusal, Reply};
 use super::rows::{Attempt, FailedAt, Job, JobState, Point, Session, VaultState};
 use super::texts::{check_batch, shortened};
 use super::{ATTEMPTS_KEPT, POINTS_MAX, State};
+#[cfg(test)]
+use crate::mutation::{Mutation, mutated};
 
 /// Longest text of a failure that is kept, bytes: eight attempts of every remembered job may have one.
 const FAILURE_TEXT_MAX: usize = 1024;
@@ -48,6 +50,11 @@ impl State {
         }
         let pins = self.pins_of(&job.spec.work)?;
         let (epoch, session) = (Epoch(index), SessionId(index));
+        #[cfg(test)]
+        let session = match job.attempts.last() {
+            Some(before) if mutated(Mutation::SessionReused) => before.session,
+            _ => session,
+        };
         let writes = matches!(job.spec.work, Work::Backup { .. });
         self.sessions.insert(
             session,
@@ -107,6 +114,13 @@ impl State {
         let job = self.job(id)?;
         match job.running() {
             Some(attempt) if attempt.epoch == epoch => Ok((job, attempt)),
+            #[cfg(test)]
+            running if mutated(running.map_or(Mutation::AbortedCommits, |_| Mutation::StaleEpoch)) => {
+                let newest = running.or(job.attempts.last());
+                newest
+                    .map(|attempt| (job, attempt))
+                    .ok_or_else(|| Refusal::missing("attempt", epoch))
+            }
             Some(_) => Err(Refusal::fenced(format!("job {id} was leased anew"))),
             None => Err(Refusal::fenced(format!(
                 "job {id} does not run under this lease any more"
@@ -118,6 +132,8 @@ impl State {
     fn check_speaker(actor: &Actor, attempt: &Attempt) -> Result<(), Refusal> {
         match actor {
             Actor::Cluster => Ok(()),
+            #[cfg(test)]
+            Actor::Worker(_) if mutated(Mutation::StaleEpoch) => Ok(()),
             Actor::Worker(worker) if *worker == attempt.worker => Ok(()),
             other => Err(Refusal::denied(format!("{other} does not have this lease"))),
         }
@@ -242,7 +258,10 @@ impl State {
         }
         let (job, attempt) = self.attempt(id, completion.epoch)?;
         Self::check_speaker(actor, attempt)?;
-        if attempt.session != completion.session || !self.sessions.contains(&completion.session) {
+        let is_open = attempt.session == completion.session && self.sessions.contains(&completion.session);
+        #[cfg(test)]
+        let is_open = is_open || mutated(Mutation::StaleEpoch) || mutated(Mutation::AbortedCommits);
+        if !is_open {
             return Err(Refusal::fenced(format!("session {} is not open", completion.session)));
         }
         let vault = job.spec.vault;

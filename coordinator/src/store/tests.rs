@@ -249,7 +249,7 @@ fn entries_are_read_within_bounds_from_memory_and_disk<P: Place>() {
         assert_eq!(read(17, 18, 0), [17]);
         assert_eq!(read(3, 5, usize::MAX), [3, 4]);
         assert_eq!(read(8, 12, usize::MAX), [8, 9, 10, 11]);
-        assert_eq!(read(5, 5, usize::MAX), []);
+        assert_eq!(read(5, 5, usize::MAX), Vec::<u64>::new());
         for (low, high) in [(1, 3), (2, 19), (5, 4)] {
             assert!(matches!(store.entries(low, high, 1), Err(StoreError::Order { .. })));
         }

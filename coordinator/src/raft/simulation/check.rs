@@ -2,7 +2,7 @@
 //!
 //! 1. All members apply the same commands at the same places, and have the same state after each; also after a restart or a snapshot.
 //! 2. In a term at most one member leads.
-//! 3. A write that was acknowledged stands where it was acknowledged, for ever; one that was called superseded stands nowhere.
+//! 3. A write that was acknowledged stands where it was acknowledged, for ever.
 //! 4. A read, and a write, sees everything that was acknowledged or read before it was asked for (linearizability: the log is the order, so
 //!    that it is enough to compare places).
 //! 5. A ticket has one outcome.
@@ -19,7 +19,6 @@ pub(super) struct Checker {
     history: BTreeMap<u64, Seen>,
     commands: BTreeMap<u64, u64>,
     leaders: BTreeMap<u64, MemberId>,
-    superseded: BTreeSet<u64>,
     trusted: BTreeSet<u64>,
     /// The last place that anybody outside knows of.
     floor: u64,
@@ -36,9 +35,6 @@ impl Checker {
         let place = *self.commands.entry(seen.command).or_insert(index);
         if place != index {
             return Err(format!("one command stands at {place} and at {index}"));
-        }
-        if self.superseded.contains(&seen.command) {
-            return Err(format!("a command that was called superseded stands at {index}"));
         }
         Ok(())
     }
@@ -87,14 +83,6 @@ impl Checker {
     /// A write that somebody takes for done without knowing where it stands.
     pub(super) fn trusted(&mut self, command: u64) {
         self.trusted.insert(command);
-    }
-
-    pub(super) fn superseded(&mut self, command: u64) -> Result<(), String> {
-        self.superseded.insert(command);
-        match self.commands.get(&command) {
-            None => Ok(()),
-            Some(index) => Err(format!("a command was called superseded that stands at {index}")),
-        }
     }
 
     pub(super) fn read(&mut self, index: u64, floor: u64) -> Result<(), String> {

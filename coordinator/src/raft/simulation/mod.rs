@@ -107,7 +107,6 @@ pub(crate) struct Report {
     pub(crate) trace: [u8; 32],
     pub(crate) acknowledged: u64,
     pub(crate) unclear: u64,
-    pub(crate) superseded: u64,
     pub(crate) reads: u64,
     pub(crate) late_reads: u64,
     pub(crate) crashes: u64,
@@ -126,7 +125,6 @@ impl Report {
         let sums = [
             (&mut self.acknowledged, other.acknowledged),
             (&mut self.unclear, other.unclear),
-            (&mut self.superseded, other.superseded),
             (&mut self.reads, other.reads),
             (&mut self.late_reads, other.late_reads),
             (&mut self.crashes, other.crashes),

@@ -7,7 +7,7 @@ use tresor_proto::ids::MemberId;
 use super::check::Checker;
 use super::subject::{Seen, Watched, hash, take_applied};
 use super::{ClientError, Report, Settings, Subject};
-use crate::raft::{Change, Config, Core, Lost, Output, Refused, Role, SendSnapshot, SnapshotError, SnapshotId, Ticket};
+use crate::raft::{Change, Config, Core, Output, Refused, Role, SendSnapshot, SnapshotError, SnapshotId, Ticket};
 use crate::seeded::Random;
 use crate::store::faulty::{Failure, Faults, Faulty};
 use crate::store::memory::{Loss, Memory, MemoryView};
@@ -368,19 +368,11 @@ impl<M: Subject> World<M> {
             self.checker.acknowledged(entry.index, command, floor)?;
             self.report.acknowledged += 1;
         }
-        for (ticket, lost) in output.lost {
+        for (ticket, _) in output.unclear {
             let (command, _) = node.writes.remove(&ticket).ok_or("a ticket has two outcomes")?;
-            match lost {
-                Lost::Superseded => {
-                    self.report.superseded += 1;
-                    self.checker.superseded(command)?;
-                }
-                Lost::Unclear { .. } => {
-                    self.report.unclear += 1;
-                    if self.settings.error == Some(ClientError::TrustsTheUnclear) {
-                        self.checker.trusted(command);
-                    }
-                }
+            self.report.unclear += 1;
+            if self.settings.error == Some(ClientError::TrustsTheUnclear) {
+                self.checker.trusted(command);
             }
         }
         let core = node.core.as_ref().expect("it was asked");
