@@ -7,6 +7,7 @@
 //! with workers one minor version older and newer.
 
 pub mod ids;
+mod refused;
 pub mod tls;
 pub mod token;
 

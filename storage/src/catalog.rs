@@ -11,7 +11,7 @@ use prost::Message as _;
 use crate::error::{FormatError, Result};
 use crate::ids::{ClusterId, ItemId, PartId, PointId, SessionId, VaultId, Writer};
 use crate::keys::Keyring;
-use crate::limits::SMALL_OBJECT_MAX;
+use crate::limits::{FRAME_PLAIN_MAX, SMALL_OBJECT_MAX};
 use crate::seal::{ObjectKind, open_object, seal_object};
 use crate::stored;
 use crate::vault::names;
@@ -23,8 +23,11 @@ pub const CATALOGS_KEPT: usize = 3;
 pub const HIDDEN_MAX: usize = 150_000;
 /// Longest time of a removal, bytes.
 const TIME_MAX: usize = 64;
+/// Bytes of a catalogue before it is sealed, hidden points and a cluster's state together: with header and tag it is a small object still.
+pub const CATALOG_PLAIN_MAX: usize = SMALL_OBJECT_MAX - (64 << 10);
 
-const _: () = assert!(HIDDEN_MAX * (2 * 18 + TIME_MAX + 8) < SMALL_OBJECT_MAX);
+const _: () = assert!(HIDDEN_MAX * (2 * 18 + TIME_MAX + 8) < CATALOG_PLAIN_MAX);
+const _: () = assert!(CATALOG_PLAIN_MAX <= FRAME_PLAIN_MAX);
 
 /// A catalogue's name: who wrote it, and its number among those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +61,9 @@ pub struct Catalog {
     pub hidden: BTreeMap<PointId, Hidden>,
     /// When this was written, RFC 3339; for people.
     pub written_at: String,
+    /// What a cluster knows of the vault, as its coordinator encodes it: for a coordinator that lost its log, and nobody else reads it. Empty in a
+    /// catalogue of a home. Only the catalogue that a coordinator gave it for has it: copied under another name it would be older than it says.
+    pub cluster_state: Bytes,
 }
 
 /// Sorts catalogues, the one that counts first. `claims` are the numbers of the claims on the vault.
@@ -81,7 +87,7 @@ impl Catalog {
     /// Seals it for the store, under the name of `id`.
     ///
     /// # Errors
-    /// [`FormatError::TooLarge`] with more than [`HIDDEN_MAX`] points, or when the key ring may not.
+    /// [`FormatError::TooLarge`] with more than [`HIDDEN_MAX`] points or [`CATALOG_PLAIN_MAX`] bytes, or when the key ring may not.
     pub fn seal(&self, keyring: &Keyring, vault: VaultId, id: CatalogId) -> Result<Bytes> {
         check_count(self.hidden.len())?;
         let hidden = self.hidden.iter().map(|(point, hidden)| stored::HiddenPoint {
@@ -101,7 +107,17 @@ impl Catalog {
             index: id.index,
             hidden: hidden.collect(),
             written_at: self.written_at.clone(),
+            cluster_state: self.cluster_state.clone(),
         };
+        let plain = message.encode_to_vec();
+        if plain.len() > CATALOG_PLAIN_MAX {
+            return Err(FormatError::TooLarge {
+                what: "catalogue (bytes)",
+                value: plain.len() as u64,
+                max: CATALOG_PLAIN_MAX as u64,
+            }
+            .into());
+        }
         let writer = Writer {
             cluster: id.cluster,
             session: SessionId(id.index),
@@ -114,7 +130,7 @@ impl Catalog {
             writer,
             0,
             &id.object_name(),
-            &message.encode_to_vec(),
+            &plain,
         )
     }
 
@@ -157,6 +173,7 @@ impl Catalog {
         Ok(Self {
             hidden,
             written_at: message.written_at,
+            cluster_state: message.cluster_state,
         })
     }
 }
@@ -195,6 +212,7 @@ mod tests {
         Catalog {
             hidden: BTreeMap::from([(PointId([2; 16]), hidden)]),
             written_at: "2026-11-22T03:00:00Z".into(),
+            cluster_state: Bytes::new(),
         }
     }
 
@@ -203,6 +221,30 @@ mod tests {
         let keyring = Keyring::generate();
         let sealed = catalog().seal(&keyring, VAULT, id(7, 9)).unwrap();
         assert_eq!(Catalog::open(&keyring, VAULT, id(7, 9), &sealed).unwrap(), catalog());
+    }
+
+    #[test]
+    fn what_a_cluster_knows_comes_back_and_hides_nothing_from_who_does_not_know_it() {
+        let keyring = Keyring::generate();
+        let of_cluster = Catalog {
+            cluster_state: Bytes::from_static(b"\x01rows"),
+            ..catalog()
+        };
+        let sealed = of_cluster.seal(&keyring, VAULT, id(7, 9)).unwrap();
+        let opened = Catalog::open(&keyring, VAULT, id(7, 9), &sealed).unwrap();
+        assert_eq!(opened, of_cluster);
+        assert_eq!(opened.hidden, catalog().hidden);
+        let too_much = Catalog {
+            cluster_state: Bytes::from(vec![0; CATALOG_PLAIN_MAX]),
+            ..catalog()
+        };
+        assert!(too_much.seal(&keyring, VAULT, id(7, 9)).is_err());
+        let most = Catalog {
+            cluster_state: Bytes::from(vec![0; CATALOG_PLAIN_MAX - 4096]),
+            ..catalog()
+        };
+        let sealed = most.seal(&keyring, VAULT, id(7, 9)).unwrap();
+        assert_eq!(Catalog::open(&keyring, VAULT, id(7, 9), &sealed).unwrap(), most);
     }
 
     #[test]
@@ -250,7 +292,7 @@ mod tests {
         let many = (0..=HIDDEN_MAX as u128).map(|n| (PointId(n.to_be_bytes()), hidden.clone()));
         let full = Catalog {
             hidden: many.collect(),
-            written_at: String::new(),
+            ..Catalog::default()
         };
         assert_eq!(full.seal(&keyring, VAULT, id(7, 9)).unwrap_err().kind(), Kind::Corrupt);
     }

@@ -274,4 +274,6 @@ impl DiskSink for MemorySink {
         self.finished.store(true, Ordering::Relaxed);
         Ok(())
     }
+
+    async fn abandon(&self) {}
 }

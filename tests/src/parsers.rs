@@ -525,6 +525,7 @@ fn header_sample(_: &mut Random) -> Vec<u8> {
         redundancy: Redundancy::Local,
         created_at: String::from("2026-01-01T00:00:00Z"),
         created_by: String::from("tests"),
+        first_cluster: ClusterId(1),
     };
     header.encode().unwrap().to_vec()
 }

@@ -167,6 +167,39 @@ async fn a_whole_vault_is_clean_at_every_level() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_manifest_than_the_one_that_counts_is_found_wherever_manifests_are_read() {
+    let Story { stage, point, .. } = story().await;
+    let bytes = stage.vault.backend.read(&point.object_name(), 1 << 20).await.unwrap();
+    let right = tresor_storage::manifest::hash(&bytes);
+    let run = async |level, hash, keyed: bool| {
+        let target = match keyed {
+            true => Target::opened(Arc::clone(&stage.vault), None),
+            false => Target::keyless(Arc::clone(&stage.vault.backend), stage.vault.id),
+        };
+        let options = verify::Options {
+            manifests: [(point.point, hash)].into(),
+            ..Default::default()
+        };
+        let progress = verify::Progress::default();
+        Box::pin(verify::run(&target, level, &options, &progress))
+            .await
+            .unwrap()
+    };
+    for level in Level::ALL {
+        assert_eq!(run(level, right, true).await.findings, [], "{level}");
+        let report = run(level, [1; 32], true).await;
+        if level == Level::Names {
+            assert_eq!(report.findings, [], "no manifest is read");
+            continue;
+        }
+        assert_eq!(kinds(&report), [FindingKind::Foreign], "{level}");
+        assert_eq!(report.harmed(), [point.point].into(), "{level}");
+    }
+    let report = run(Level::Checks, [1; 32], false).await;
+    assert_eq!(kinds(&report), [FindingKind::Foreign], "without keys");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_finds_what_is_gone_and_misses_a_flipped_bit_that_checks_finds() {
     let Story { stage, point, .. } = story().await;
     let (pack, bytes) = stage.packs().pop_first().unwrap();

@@ -1,7 +1,9 @@
 //! What moves bytes: disk sources and sinks, and the pipelines between them and a vault.
 //!
-//! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`].
+//! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`]; [`home`] is where they work alone, [`agent`]
+//! where they work for a cluster.
 
+pub mod agent;
 pub mod backup;
 mod blocking;
 pub mod control;

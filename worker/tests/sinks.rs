@@ -165,6 +165,39 @@ async fn a_sink_that_is_dropped_leaves_nothing() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_is_given_up_writes_nothing_more_and_leaves_no_new_file() {
+    for extension in ["raw", "qcow2"] {
+        let folder = folder();
+        let path = folder.path().join(format!("disk.{extension}"));
+        let spec = SinkSpec::new(&path, SIZE as u64);
+        let sink = sink::create(&spec).await.unwrap();
+        let late = Arc::clone(&sink);
+        sink.write(0, vec![Bytes::from(noise(1, 4096))]).await.unwrap();
+        sink.abandon().await;
+        sink.abandon().await;
+        assert_eq!(names(folder.path()), [""; 0], "{extension}");
+        let data = vec![Bytes::from(noise(2, 4096))];
+        let refused = late.write(4096, data.clone()).await;
+        assert!(matches!(refused, Err(SinkError::Finished { .. })), "{refused:?}");
+        assert!(matches!(late.finish().await, Err(SinkError::Finished { .. })));
+
+        // In place: what was written stays, and nothing follows it.
+        let model = fill(&sink::create(&spec).await.unwrap(), 3).await;
+        assert_eq!(names(folder.path()), [""; 0], "it was dropped: {extension}");
+        let sink = sink::create(&spec).await.unwrap();
+        fill(&sink, 3).await;
+        sink.finish().await.unwrap();
+        let sink = sink::open_in_place(&spec).await.unwrap();
+        sink.abandon().await;
+        assert!(sink.write(0, data).await.is_err());
+        drop(sink);
+        let after = sink::open_in_place(&spec).await.unwrap();
+        let there = after.read(0, BytesMut::zeroed(SIZE)).await.unwrap();
+        assert!(there == model[..], "{extension}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_there_is_replaced_only_if_asked_and_only_by_a_whole_disk() {
     let folder = folder();

@@ -23,9 +23,6 @@ use crate::human;
 use crate::metrics::{self, BackupRun, Requests};
 use crate::screen::Answer;
 
-/// Why a point of files and devices is not more than crash-consistent.
-const CRASH: &str = "disks were read as they lay, without the guest's help";
-
 #[derive(Serialize)]
 struct DiskShown {
     name: String,
@@ -170,7 +167,7 @@ async fn make(
         time: human::time(Timestamp::now()),
         keep_until: plan.keep_until.clone(),
         consistency: Consistency::Crash,
-        consistency_reason: String::from(CRASH),
+        consistency_reason: String::from(backup::UNAIDED),
         allow_live: args.allow_live,
         effort: app.settings.effort(),
     };

@@ -9,7 +9,6 @@ mod point;
 mod reference;
 mod restore;
 mod status;
-mod targets;
 mod vault;
 
 use crate::app::App;

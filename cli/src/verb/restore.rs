@@ -6,17 +6,14 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tresor_storage::Kind;
-use tresor_storage::manifest::{Manifest, ManifestDisk};
-use tresor_storage::vault::VaultError;
+use tresor_storage::manifest::Manifest;
 use tresor_worker::WorkerError;
 use tresor_worker::control::home::HomeControl;
 use tresor_worker::control::{Control as _, OpenSession};
 use tresor_worker::home::OpenVault;
 use tresor_worker::progress::Progress;
-use tresor_worker::restore::{self, Damage, MERGE_GAP_LOCAL, MERGE_GAP_REMOTE, RestoreOutcome, RestoreRequest};
-use tresor_worker::sink::{self, SinkError, SinkSpec};
+use tresor_worker::restore::{self, Damage, Existing, Placed, RestoreOutcome, RestoreRequest, merge_gap};
 
-use super::targets::{Target, There, plan_targets};
 use crate::app::App;
 use crate::args::RestoreArgs;
 use crate::error::{CliError, Doing as _};
@@ -77,13 +74,6 @@ struct PreviewShown {
     disks: Vec<DiskPreview>,
 }
 
-/// A disk and where it goes.
-struct Work<'a> {
-    disk: &'a ManifestDisk,
-    target: Target,
-    exists: bool,
-}
-
 /// Restores, or says what a restore would do.
 ///
 /// # Errors
@@ -93,12 +83,20 @@ pub(crate) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
     let vault = app.open_for_reading("restore", None).await?;
     let points = app.points(&vault).await?;
     let manifest = &app.resolve(&points, &args.point)?.manifest;
-    let disks = choose(manifest, &args.disks)?;
-    let work = plan(args, disks)?;
+    let disks = restore::choose_disks(manifest, &args.disks)?;
+    let work = restore::place_disks(disks, &args.to, args.format());
+    let existing = Existing::of(args.overwrite, args.in_place);
+    // A dry run also says what would be restored over something.
+    if !args.dry_run || existing == Existing::InPlace {
+        restore::refuse_wrong_targets(&work, existing)?;
+    }
     if args.dry_run {
         return preview(app, &vault, manifest, &work).await;
     }
-    make_folder(args, &work)?;
+    restore::make_folder(&work, &args.to).map_err(|source| WorkerError::Sink {
+        disk: work.first().map_or_else(String::new, |work| work.disk.name.clone()),
+        source,
+    })?;
 
     let (_signals, cancel) = app.signals()?;
     let control = HomeControl::reading(Arc::clone(&vault.vault));
@@ -142,96 +140,16 @@ pub(crate) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
     })
 }
 
-/// The disks asked for, each once, in the point's order.
-fn choose<'a>(manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a ManifestDisk>, CliError> {
-    for name in names {
-        if !manifest.disks.iter().any(|disk| disk.name == *name) {
-            let there: Vec<&str> = manifest.disks.iter().map(|disk| disk.name.as_str()).collect();
-            let missing = VaultError::NotThere {
-                what: "disk",
-                name: name.clone(),
-            };
-            let doing = || format!("point {} has the disks {}", manifest.point, there.join(", "));
-            return Err(missing).doing(doing);
-        }
-    }
-    Ok(manifest
-        .disks
-        .iter()
-        .filter(|disk| names.is_empty() || names.contains(&disk.name))
-        .collect())
-}
-
-/// Decides where each disk goes, and refuses before anything is touched what cannot be.
-fn plan<'a>(args: &RestoreArgs, disks: Vec<&'a ManifestDisk>) -> Result<Vec<Work<'a>>, CliError> {
-    let there = if args.to.is_dir() { There::Folder } else { There::Other };
-    let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
-    let targets = plan_targets(&names, &args.to, there, args.format());
-    let mut work = Vec::with_capacity(disks.len());
-    for (disk, target) in disks.into_iter().zip(targets) {
-        let refuse = |source| {
-            Err(CliError::from(WorkerError::Sink {
-                disk: disk.name.clone(),
-                source,
-            }))
-        };
-        let exists = std::fs::symlink_metadata(&target.path).is_ok();
-        if exists && !args.overwrite && !args.in_place && !args.dry_run {
-            return refuse(SinkError::Exists { path: target.path });
-        }
-        if !exists && args.in_place {
-            return refuse(SinkError::Missing { path: target.path });
-        }
-        work.push(Work { disk, target, exists });
-    }
-    Ok(work)
-}
-
-/// Makes the folder that several disks go into; its parent must be there.
-fn make_folder(args: &RestoreArgs, work: &[Work<'_>]) -> Result<(), CliError> {
-    let goes_inside = work.iter().any(|work| work.target.path != args.to);
-    if !goes_inside || args.to.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir(&args.to).map_err(|source| CliError::File {
-        doing: "make folder",
-        path: args.to.clone(),
-        source,
-    })
-}
-
-fn merge_gap(url: &str) -> u64 {
-    if url.starts_with("file:") || url.starts_with("memory:") {
-        MERGE_GAP_LOCAL
-    } else {
-        MERGE_GAP_REMOTE
-    }
-}
-
 async fn one(
     app: &App,
     args: &RestoreArgs,
     vault: &OpenVault,
-    work: &Work<'_>,
+    work: &Placed<'_>,
     cancel: &CancellationToken,
 ) -> Result<RestoreOutcome, CliError> {
     let disk = work.disk.name.clone();
-    let spec = SinkSpec {
-        path: work.target.path.clone(),
-        format: Some(work.target.format),
-        size: work.disk.root.size,
-        overwrite: args.overwrite,
-        durable: true,
-    };
-    let opening = async {
-        if args.in_place {
-            sink::open_in_place(&spec).await
-        } else {
-            sink::create(&spec).await
-        }
-    };
     let sink = tokio::select! {
-        sink = opening => sink.map_err(|source| WorkerError::Sink { disk: disk.clone(), source })?,
+        sink = restore::open_target(work, Existing::of(args.overwrite, args.in_place)) => sink?,
         () = cancel.cancelled() => return Err(CliError::Interrupted),
     };
     let progress = Arc::new(Progress::default());
@@ -271,7 +189,7 @@ fn is_lost(error: &CliError) -> bool {
     }
 }
 
-fn disk_shown(work: &Work<'_>, outcome: RestoreOutcome) -> DiskShown {
+fn disk_shown(work: &Placed<'_>, outcome: RestoreOutcome) -> DiskShown {
     let damage = outcome
         .damage
         .into_iter()
@@ -356,9 +274,9 @@ fn text(shown: &RestoreShown) -> String {
     text
 }
 
-async fn preview(app: &App, vault: &OpenVault, manifest: &Manifest, work: &[Work<'_>]) -> Result<Answer, CliError> {
+async fn preview(app: &App, vault: &OpenVault, manifest: &Manifest, work: &[Placed<'_>]) -> Result<Answer, CliError> {
     let mut disks = Vec::with_capacity(work.len());
-    for Work { disk, target, exists } in work {
+    for Placed { disk, target, exists } in work {
         let preview = Box::pin(restore::preview(&vault.reader, disk.root, merge_gap(&vault.url))).await;
         let preview = preview.doing(|| format!("could not plan the restore of disk {}", disk.name));
         let preview = preview.map_err(|error| as_damage(error, manifest))?;
@@ -411,6 +329,7 @@ mod tests {
     use super::*;
     use tresor_storage::FormatError;
     use tresor_storage::backend::BackendError;
+    use tresor_worker::sink::SinkError;
 
     #[test]
     fn a_lost_pack_is_damage_and_an_unreachable_store_is_not() {
@@ -433,11 +352,6 @@ mod tests {
             disk: String::from("vda"),
             source: missing
         })));
-    }
-
-    #[test]
-    fn gaps_are_worth_more_over_a_network() {
-        assert!(merge_gap("s3://bucket/x") > merge_gap("file:///x"));
     }
 
     #[test]

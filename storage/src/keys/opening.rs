@@ -44,6 +44,9 @@ pub struct Opened {
     pub slot: String,
     /// Objects that do not count.
     pub ignored: Vec<Ignored>,
+    /// Those of them that the same secret opens and that name another header than the vault's: left by makings under the same id that lost. They may
+    /// be deleted: the header is there, and theirs can never be put.
+    pub strays: Vec<String>,
     /// Generations that two valid revisions fill with different keys; the keys of the one that counts are in the key ring. Somebody wrote
     /// against the rules: show it, and keep those revisions.
     pub conflicts: BTreeSet<Generation>,
@@ -160,8 +163,13 @@ pub fn open_revisions(
     let mut secrets = Secrets::new(unlock);
     let mut unfit = Vec::new();
     let mut opened: Vec<(Decoded, Keyring, String)> = Vec::new();
+    let mut strays = Vec::new();
     for decoded in decoded {
         match open_one(vault, &decoded, &mut secrets) {
+            // Of a making that was repeated with the same id and secret and lost: another vault's keys, whatever their rank.
+            Ok(Some(_)) if header_hash.is_some_and(|hash| *hash != decoded.revision.header_hash) => {
+                strays.push(decoded.revision);
+            }
             Ok(Some((ring, slot))) => {
                 // One secret opens one vault's keys: the anchors say so. Two passphrase slots have secrets of their own.
                 if opened.first().is_some_and(|(_, best, _)| best.id != ring.id) {
@@ -186,8 +194,21 @@ pub fn open_revisions(
 
     let mut rest = opened.into_iter();
     let Some((best, mut keyring, slot)) = rest.next() else {
+        if !strays.is_empty() {
+            return Err(KeyError::Header {
+                vault: vault.to_string(),
+            });
+        }
         return Err(nothing_opened(vault, unlock, unfit.is_empty(), &ignored));
     };
+    ignored.extend(strays.iter().map(|revision| Ignored {
+        name: revision.object_name(),
+        why: FormatError::Mismatch {
+            what: "header hash of the key revision",
+            expected: crate::ids::hex(&best.revision.header_hash),
+            found: crate::ids::hex(&revision.header_hash),
+        },
+    }));
     let mut taken = BTreeSet::from([best.hash]);
     let mut conflicts = BTreeSet::new();
     for (older, ring, _) in rest {
@@ -217,17 +238,13 @@ pub fn open_revisions(
             }),
         }
     }
-    if header_hash.is_some_and(|hash| *hash != best.revision.header_hash) {
-        return Err(KeyError::Header {
-            vault: vault.to_string(),
-        });
-    }
     Ok(Opened {
         keyring,
         revision: best.revision,
         hash: best.hash,
         slot,
         ignored,
+        strays: strays.iter().map(Revision::object_name).collect(),
         conflicts,
         taken,
         unlock: unlock.describe(),

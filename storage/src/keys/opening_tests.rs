@@ -165,6 +165,24 @@ fn keys_made_for_another_header_are_refused() {
 }
 
 #[test]
+fn of_two_makings_with_one_id_and_secret_the_keys_are_those_of_the_header() {
+    let unlock = file();
+    let slots = [slot("cluster", &unlock)];
+    let lost = first_revision(VAULT, [8; 32], &stamp(2, 4), Keyring::generate(), &slots).unwrap();
+    let won = first(&slots);
+    assert!(lost.revision.rank() > won.revision.rank());
+    let opened = open(&[&won, &lost], &unlock).unwrap();
+    assert_same(&opened.keyring, &won.keyring);
+    assert_eq!(opened.strays, [lost.object.name.as_str()]);
+    assert_eq!(opened.ignored.len(), 1);
+    assert!(matches!(open(&[&lost], &unlock), Err(KeyError::Header { .. })));
+    // Without the header at hand nothing tells them apart but their rank.
+    let objects = [won.object, lost.object.clone()];
+    let opened = open_revisions(VAULT, None, &objects, &unlock).unwrap();
+    assert_same(&opened.keyring, &lost.keyring);
+}
+
+#[test]
 fn replacing_one_slot_keeps_every_other_working_without_its_secret() {
     let (host, ops, safe) = (file(), passphrase("correct horse"), Unlock::Kit(Key::random()));
     let one = first(&[slot("host", &host), slot("ops", &ops), slot("safe", &safe)]);

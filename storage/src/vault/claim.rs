@@ -276,8 +276,34 @@ pub async fn claim_first(backend: &dyn Backend, claimant: &Claimant, settle: Dur
 /// # Errors
 /// [`VaultError::TakenOver`] when somebody else took over at the same time and ranks first, those of the store.
 pub async fn take_over(backend: &dyn Backend, claimant: &Claimant, settle: Duration) -> Result<ListedClaim> {
+    take_over_as(backend, claimant, ClusterId::random(), settle).await
+}
+
+/// As [`take_over`], under a cluster id that the caller drew for this and nothing else: so a claim of which the caller never heard can be withdrawn.
+///
+/// # Errors
+/// As [`take_over`].
+pub async fn take_over_as(
+    backend: &dyn Backend,
+    claimant: &Claimant,
+    cluster: ClusterId,
+    settle: Duration,
+) -> Result<ListedClaim> {
     let claims = list_claims(backend).await?;
-    claim_above(backend, claimant, &claims.listed, ClusterId::random(), settle).await
+    claim_above(backend, claimant, &claims.listed, cluster, settle).await
+}
+
+/// Takes back the claim of a cluster id under which nothing was ever written, if there is one: whoever held the vault before holds it again.
+///
+/// # Errors
+/// Those of the store.
+pub async fn withdraw(backend: &dyn Backend, cluster: ClusterId) -> Result<()> {
+    let claims = list_claims(backend).await?;
+    for claim in claims.listed.iter().filter(|claim| claim.cluster == cluster) {
+        let name = claim.object_name();
+        backend.delete(&name).await.doing(|| format!("withdraw claim {name}"))?;
+    }
+    Ok(())
 }
 
 /// Puts a claim above all that are listed, waits, and sees whether it ranks first. A claim that does not is left where it is: it outranks nobody.
@@ -499,6 +525,21 @@ mod tests {
             }
             assert_eq!(standing, 1, "{a:?} {b:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_withdrawn_gives_the_vault_back() {
+        let store = TestStore::new();
+        let ours = claim_first(&store, &claimant("alpha"), Duration::ZERO).await.unwrap();
+        let cluster = ClusterId(77);
+        let taken = take_over_as(&store, &claimant("beta"), cluster, Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!((taken.number, taken.cluster), (2, cluster));
+        assert!(check_standing(&store, VAULT, ours).await.is_err());
+        withdraw(&store, cluster).await.unwrap();
+        withdraw(&store, cluster).await.unwrap();
+        check_standing(&store, VAULT, ours).await.unwrap();
     }
 
     #[tokio::test]

@@ -64,8 +64,8 @@ pub struct Prepared {
 enum Proof {
     /// In this file.
     File(PathBuf),
-    /// In somebody's head.
-    Typed,
+    /// In somebody's head, or with a cluster.
+    Held,
 }
 
 /// A vault just made.
@@ -94,6 +94,15 @@ impl Prepared {
         }
     }
 
+    /// Draws keys for a vault whose id the caller drew. Only so can a making be repeated by another process: of makings under one id the one whose
+    /// `vault.pb` is there counts, and [`delete_strays`](super::revisions::delete_strays) takes away what the others left.
+    pub fn with_id(spec: NewVault, vault: VaultId) -> Self {
+        Self {
+            vault,
+            ..Self::new(spec)
+        }
+    }
+
     /// The vault's id: it names the key file.
     pub fn vault(&self) -> VaultId {
         self.vault
@@ -111,13 +120,18 @@ impl Prepared {
         Ok(())
     }
 
+    /// Adds a slot for a secret that the caller keeps: it is durable where it is kept before this is called.
+    pub fn add_kept_key(&mut self, name: &str, key: Key) {
+        self.slots.push((NewSlot::full(name, Unlock::File(key)), Proof::Held));
+    }
+
     /// Adds a slot for a passphrase that a person chose (and typed twice: nothing else can tell a slip).
     pub fn add_passphrase(&mut self, name: &str, passphrase: Zeroizing<String>, cost: PassphraseCost) {
         let slot = NewSlot {
             cost,
             ..NewSlot::full(name, Unlock::Passphrase(passphrase))
         };
-        self.slots.push((slot, Proof::Typed));
+        self.slots.push((slot, Proof::Held));
     }
 
     /// Makes the vault. A large future: it is not on any hot path.
@@ -136,6 +150,7 @@ impl Prepared {
         let abilities = fit(backend, &spec.url).await?;
         let unlocks = proven(vault, &slots)?;
 
+        let cluster = ClusterId::random();
         let header = Header {
             vault,
             profile: spec.profile.clone(),
@@ -147,13 +162,13 @@ impl Prepared {
             redundancy: spec.redundancy,
             created_at: spec.now.clone(),
             created_by: spec.program.clone(),
+            first_cluster: cluster,
         };
         let header_bytes = header
             .encode()
             .doing(|| String::from("write down the vault's header"))?;
         let hash = header_hash(&header_bytes);
 
-        let cluster = ClusterId::random();
         let listed = list_claims(backend).await?.listed;
         let claim = next_number(&listed).ok_or(FormatError::TooLarge {
             what: "number of a claim",
@@ -265,7 +280,7 @@ async fn fit(backend: &dyn Backend, url: &str) -> Result<Abilities> {
 fn proven(vault: VaultId, slots: &[(NewSlot, Proof)]) -> Result<Vec<Unlock>, KeyError> {
     let unlock = |(slot, proof): &(NewSlot, Proof)| match proof {
         Proof::File(path) => Ok(KeyFile::load_durable(path, Some(vault))?.unlock()),
-        Proof::Typed => Ok(slot.unlock.clone()),
+        Proof::Held => Ok(slot.unlock.clone()),
     };
     slots.iter().map(unlock).collect()
 }

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::super::claim::{check_standing, take_over};
-use super::super::revisions::{change_keys, open_keys};
+use super::super::revisions::{change_keys, delete_strays, open_keys};
 use super::super::test_store::TestStore;
 use super::*;
 use crate::keys::{Change, Generation, Grant};
@@ -79,6 +79,61 @@ async fn a_vault_that_was_made_opens_with_its_key_file() {
     assert!(opened.keyring.id == created.keys.keyring.id && opened.keyring.cut == created.keys.keyring.cut);
     assert_eq!(created.claim.number, 1);
     check_standing(&store, header.vault, created.claim).await.unwrap();
+}
+
+fn prepare_with(vault: VaultId, key: &Key) -> Prepared {
+    let mut prepared = Prepared::with_id(spec(), vault);
+    prepared.add_kept_key("cluster", key.clone());
+    prepared
+}
+
+#[tokio::test]
+async fn a_making_under_a_given_id_that_broke_off_anywhere_is_repeated_and_leaves_nothing() {
+    let (vault, key) = (VaultId([6; 16]), Key::random());
+    let unlock = Unlock::File(key.clone());
+    for puts in 0.. {
+        let store = TestStore::new();
+        store.fail_after_puts(Some(puts));
+        let first = prepare_with(vault, &key).publish(&store).await;
+        store.fail_after_puts(None);
+        if first.is_ok() {
+            assert!(puts >= 4, "probe, keys, claim and header");
+            break;
+        }
+        let made = prepare_with(vault, &key).publish(&store).await.unwrap();
+        let (header, hash) = open_header(&store, "memory:///main").await.unwrap();
+        assert_eq!((header.vault, hash), (vault, made.header_hash));
+        assert_opens_and_is_tidied(&store, vault, &unlock).await;
+        check_standing(&store, vault, made.claim).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_two_makings_under_one_id_at_once_one_makes_the_vault_and_its_keys_open_it() {
+    let (vault, key) = (VaultId([6; 16]), Key::random());
+    for _ in 0..20 {
+        let store = TestStore::new();
+        let (a, b) = tokio::join!(
+            prepare_with(vault, &key).publish(&store),
+            prepare_with(vault, &key).publish(&store)
+        );
+        assert!(
+            a.is_ok() || b.is_ok() || !is_exists(a.as_ref().unwrap_err()),
+            "{a:?} {b:?}"
+        );
+        if open_header(&store, "memory:///main").await.is_ok() {
+            assert_opens_and_is_tidied(&store, vault, &Unlock::File(key.clone())).await;
+        }
+    }
+}
+
+async fn assert_opens_and_is_tidied(store: &TestStore, vault: VaultId, unlock: &Unlock) {
+    let (_, hash) = open_header(store, "memory:///main").await.unwrap();
+    let opened = open_keys(store, vault, &hash, unlock).await.unwrap();
+    delete_strays(store, &opened).await;
+    let opened = open_keys(store, vault, &hash, unlock).await.unwrap();
+    assert!(opened.ignored.is_empty(), "{:?}", opened.ignored);
+    assert_eq!(store.names("keys/").len(), 1);
 }
 
 #[tokio::test]

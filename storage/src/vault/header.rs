@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use crate::backend::Abilities;
 use crate::error::FormatError;
-use crate::ids::VaultId;
+use crate::ids::{ClusterId, VaultId};
 use crate::keys::ObjectHash;
 use crate::limits::{HEADER_MAX, SHORT_TEXT_MAX, STORES_MAX, URL_MAX};
 use crate::stored;
@@ -60,6 +60,9 @@ pub struct Header {
     pub created_at: String,
     /// The program and its version.
     pub created_by: String,
+    /// The cluster id that was drawn with the first claim; 0 in the header of an older program. No two makings have it in common, so none takes the
+    /// header of another, made under the same id in the same second, for its own.
+    pub first_cluster: ClusterId,
 }
 
 /// The BLAKE3 of a header's bytes as they are stored.
@@ -94,6 +97,7 @@ impl Header {
             redundancy: self.redundancy.word().to_owned(),
             created_at: self.created_at.clone(),
             created_by: self.created_by.clone(),
+            first_cluster: self.first_cluster.0,
         }
         .encode_to_vec()
         .into();
@@ -172,6 +176,7 @@ impl Header {
             redundancy,
             created_at: stored.created_at,
             created_by: stored.created_by,
+            first_cluster: ClusterId(stored.first_cluster),
         })
     }
 }
@@ -222,6 +227,7 @@ mod tests {
             redundancy: Redundancy::Local,
             created_at: String::from("2026-11-22T05:00:00Z"),
             created_by: String::from("tresor 0.1.0"),
+            first_cluster: ClusterId(9),
         }
     }
 

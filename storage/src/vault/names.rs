@@ -14,6 +14,8 @@ pub const INDEX: &str = "index/";
 pub const POINTS: &str = "points/";
 /// Folder of catalogues.
 pub const CATALOG: &str = "catalog/";
+/// Folder of lists of dead packs, which nothing writes yet.
+pub const DEAD: &str = "dead/";
 /// Folder of claims.
 pub const CLUSTER: &str = "cluster/";
 

@@ -167,6 +167,15 @@ pub async fn delete_superseded(backend: &dyn Backend, opened: &Opened) -> Result
     Ok(names)
 }
 
+/// Deletes the revisions of makings under the vault's id that lost ([`Opened::strays`]). They count nowhere, so what is left stays without harm.
+pub async fn delete_strays(backend: &dyn Backend, opened: &Opened) {
+    for name in &opened.strays {
+        if let Err(error) = backend.delete(name).await {
+            tracing::warn!(object = name, %error, "could not delete the key revision of a making that lost");
+        }
+    }
+}
+
 /// Runs what may hash a passphrase where it holds up nobody.
 pub(super) async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, KeyError> + Send + 'static,

@@ -137,6 +137,8 @@ pub struct Options {
     pub scope: Scope,
     /// Points that must be there, as the deciding side knows them.
     pub expected: Vec<(ItemId, PointId)>,
+    /// The BLAKE3 of manifests, where the deciding side keeps them: another manifest under the same name is a finding, where manifests are read.
+    pub manifests: BTreeMap<PointId, [u8; 32]>,
 }
 
 /// What is verified, with what there is to open it.
@@ -260,7 +262,7 @@ pub async fn run(target: &Target, level: Level, options: &Options, progress: &Pr
         }
         .into());
     }
-    let mut scan = Scan::new(target, progress);
+    let mut scan = Scan::new(target, &options.manifests, progress);
     progress.begin(Phase::Names, 0, 0);
     list(&mut scan, options).await?;
     let points = chosen_points(&scan, options.scope);

@@ -67,6 +67,8 @@ impl Patience {
 /// One run over a vault.
 pub(super) struct Scan<'a> {
     pub(super) target: &'a Target,
+    /// The BLAKE3 that manifests must have.
+    manifests: &'a BTreeMap<PointId, [u8; 32]>,
     pub(super) progress: &'a Progress,
     pub(super) names: Names,
     /// What index segments list, once they were read.
@@ -78,9 +80,10 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(target: &'a Target, progress: &'a Progress) -> Self {
+    pub(super) fn new(target: &'a Target, manifests: &'a BTreeMap<PointId, [u8; 32]>, progress: &'a Progress) -> Self {
         Self {
             target,
+            manifests,
             progress,
             names: Names::default(),
             segments: None,
@@ -272,7 +275,8 @@ impl<'a> Scan<'a> {
                     Ok(bytes) => match &self.target.vault {
                         Some(vault) if level.opens() => small::open(vault, &name, &bytes),
                         _ => small::check(self.target.id, &name, &bytes).map_err(Error::from),
-                    },
+                    }
+                    .and_then(|()| Ok(small::check_manifest(self.manifests, &name, &bytes)?)),
                     // Revisions, catalogues and points are deleted while others work; segments are not.
                     Err(BackendError::NotFound { .. })
                         if names::parse_segment(&name).is_none() && name != names::HEADER =>
@@ -396,7 +400,9 @@ impl<'a> Scan<'a> {
             let opened = match bytes {
                 Err(BackendError::NotFound { .. }) => continue,
                 Err(error) => Err(error.into()),
-                Ok(bytes) => Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, &name, &bytes),
+                Ok(bytes) => small::check_manifest(self.manifests, &name, &bytes)
+                    .map_err(Error::from)
+                    .and_then(|()| Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, &name, &bytes)),
             };
             match opened {
                 Ok(manifest) => manifests.push(manifest),

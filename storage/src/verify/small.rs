@@ -1,14 +1,16 @@
 //! Checking everything but packs: objects of one part, and those in clear. Pure.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 
 use crate::catalog::{Catalog, CatalogId};
 use crate::error::{FormatError, Result};
-use crate::ids::{PackId, VaultId};
+use crate::ids::{PackId, PointId, VaultId};
 use crate::index::segment::{self, SegmentEntry};
 use crate::limits::{INDEX_SEGMENT_MAX, SMALL_OBJECT_MAX};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::pack::Footer;
 use crate::seal::{FRAME_OVERHEAD, FrameHeader, FrameKind, OBJECT_HEADER, ObjectHeader, ObjectKind, open_object};
 use crate::stored;
@@ -117,6 +119,25 @@ fn check_revision(vault: VaultId, bytes: &[u8]) -> Result<(), FormatError> {
         });
     }
     Ok(())
+}
+
+/// Checks that a manifest is the one that is known of its point. Any other object, and a point of which nothing is known, passes.
+///
+/// # Errors
+/// [`FormatError::Mismatch`].
+pub(super) fn check_manifest(known: &BTreeMap<PointId, [u8; 32]>, name: &str, bytes: &[u8]) -> Result<(), FormatError> {
+    let Some((expected, found)) = names::parse_point(name)
+        .and_then(|(_, point)| known.get(&point))
+        .map(|expected| (expected, manifest::hash(bytes)))
+        .filter(|(expected, found)| *expected != found)
+    else {
+        return Ok(());
+    };
+    Err(FormatError::Mismatch {
+        what: "BLAKE3 of the manifest",
+        expected: crate::ids::hex(expected),
+        found: crate::ids::hex(&found),
+    })
 }
 
 /// Opens what is sealed; the rest is checked as without keys.

@@ -27,6 +27,9 @@ use crate::source::DiskSource;
 
 pub use pipeline::run;
 
+/// Why a point of files and devices is not more than crash-consistent.
+pub const UNAIDED: &str = "disks were read as they lay, without the guest's help";
+
 /// What every job on a vault works with.
 #[derive(Clone)]
 pub struct Engine {

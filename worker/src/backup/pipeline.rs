@@ -18,7 +18,7 @@ use super::packer::{Packer, PackerDisk};
 use super::plan::{Todo, plan_changed, plan_read, usable_changes};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
-use crate::control::{Commit, ControlError, OpenSession, Session};
+use crate::control::{Commit, Counts, OpenSession, Session};
 use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
@@ -213,12 +213,17 @@ async fn make(
         bytes_new: counts.bytes_new,
         bytes_stored: counts.bytes_stored,
     };
-    counts.bytes_stored += commit(engine, &manifest, session).await?;
+    commit(engine, &manifest, &mut counts, session).await?;
     Ok(BackupOutcome { manifest, counts })
 }
 
 /// Puts the manifest, then asks whether the point counts. Everything that the manifest names is durable by now: the packer's end waited for it.
-async fn commit(engine: &Engine, manifest: &Manifest, session: Session) -> Result<u64, WorkerError> {
+async fn commit(
+    engine: &Engine,
+    manifest: &Manifest,
+    counts: &mut BackupCounts,
+    session: Session,
+) -> Result<(), WorkerError> {
     let backend = &engine.vault.backend;
     let name = manifest.object_name();
     let sealed = manifest.seal(&engine.vault.keyring)?;
@@ -233,15 +238,24 @@ async fn commit(engine: &Engine, manifest: &Manifest, session: Session) -> Resul
                 .map_err(WorkerError::from);
         }
     }
+    counts.bytes_stored += sealed.len() as u64;
     let commit = Commit {
         session: session.session,
         item: manifest.item,
         point: manifest.point,
         manifest_hash: tresor_storage::manifest::hash(&sealed),
+        time: manifest.time.clone(),
+        consistency: manifest.consistency,
+        counts: Counts {
+            bytes_read: counts.bytes_read,
+            bytes_new: counts.bytes_new,
+            bytes_stored: counts.bytes_stored,
+            bytes_logical: manifest.disks.iter().map(|disk| disk.root.size).sum(),
+        },
     };
     match engine.control.commit(commit).await {
-        Ok(()) => Ok(sealed.len() as u64),
-        Err(error @ ControlError::Fenced { .. }) => {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_refusal() => {
             // Refused for ever: the manifest must not stay where a reader without a log would believe it.
             if let Err(failed) = backend.delete(&name).await {
                 tracing::warn!(object = name, error = %failed, "could not delete the manifest of a refused point");

@@ -2,7 +2,7 @@
 
 use futures::TryStreamExt as _;
 use tresor_storage::backend::BackendError;
-use tresor_storage::catalog::{Catalog, CatalogId, newest_first};
+use tresor_storage::catalog::{CATALOGS_KEPT, Catalog, CatalogId, newest_first};
 use tresor_storage::limits::SMALL_OBJECT_MAX;
 use tresor_storage::vault::claim::list_claims;
 use tresor_storage::vault::{Vault, VaultError, names};
@@ -67,6 +67,15 @@ pub async fn read_newest(vault: &Vault) -> Result<Found> {
     }
 }
 
+/// Which of the catalogues that were there before (newest first) are not needed beside `ours`: the newest three stay, ours among them. All of them rank
+/// below the new one, but for what a late writer does not know of: later ones of its own cluster.
+pub(crate) fn superseded(before: &[CatalogId], ours: CatalogId) -> impl Iterator<Item = CatalogId> {
+    let older = before
+        .iter()
+        .filter(move |id| id.cluster != ours.cluster || id.index < ours.index);
+    older.skip(CATALOGS_KEPT - 1).copied()
+}
+
 /// Whether an error tells of one object, and not of the store, the keys or the program.
 pub(crate) fn is_damage(error: &Error) -> bool {
     match error {
@@ -79,7 +88,11 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     }
 }
 
-async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
+/// All that are listed, newest first.
+///
+/// # Errors
+/// Those of the store; [`VaultError::TooMany`].
+pub(crate) async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
     let mut catalogs = Vec::new();
     let mut listing = vault.backend.list(names::CATALOG);
     while let Some(object) = listing.try_next().await.doing(|| String::from("list the catalogues"))? {
@@ -104,4 +117,30 @@ async fn list(vault: &Vault) -> Result<Vec<CatalogId>> {
         .map(|c| (c.number, c.cluster))
         .collect();
     Ok(newest_first(catalogs, &claims))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tresor_storage::ids::ClusterId;
+
+    fn id(cluster: u64, index: u64) -> CatalogId {
+        CatalogId {
+            cluster: ClusterId(cluster),
+            index,
+        }
+    }
+
+    #[test]
+    fn the_newest_three_stay_and_a_later_one_is_never_deleted() {
+        let superseded = |before: &[CatalogId]| superseded(before, id(7, 50)).collect::<Vec<_>>();
+        assert_eq!(superseded(&[]), []);
+        assert_eq!(superseded(&[id(7, 40), id(3, 9)]), []);
+        assert_eq!(
+            superseded(&[id(7, 40), id(7, 30), id(7, 20), id(3, 9)]),
+            [id(7, 20), id(3, 9)]
+        );
+        // Repeated, or late: what has its own number or a later one stays.
+        assert_eq!(superseded(&[id(7, 60), id(7, 50), id(7, 40), id(7, 30)]), []);
+    }
 }

@@ -12,15 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use tresor_storage::backend::BackendError;
-use tresor_storage::catalog::{CATALOGS_KEPT, Catalog, CatalogId, Hidden};
+use tresor_storage::catalog::{Catalog, CatalogId, Hidden};
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId};
 use tresor_storage::limits::SMALL_OBJECT_MAX;
 use tresor_storage::vault::claim::{ListedClaim, check_standing};
 use tresor_storage::vault::{Vault, VaultError, names};
 use tresor_storage::{Doing as _, Error};
 
-use super::catalog::{Found, read_newest};
-use super::{Commit, Control, ControlError, OpenSession, PointRecord, Session};
+use super::catalog::{Found, read_newest, superseded};
+use super::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
 use crate::blocking::blocking;
 use crate::home::counter::SessionCounter;
 
@@ -169,6 +169,8 @@ impl HomeControl {
         if catalog.hidden == before.hidden {
             return Ok(answer);
         }
+        // What a cluster knew, which this home took over from, decides nothing any more, and under our name it would look newer than it is.
+        catalog.cluster_state.clear();
         // What was swept since needs no hiding any more.
         catalog.hidden.retain(|point, _| items.contains_key(point));
         now.clone_into(&mut catalog.written_at);
@@ -228,11 +230,7 @@ impl HomeControl {
 
     /// Deletes what is older than the newest three. What is left is deleted the next time.
     async fn delete_old(&self, before: &[CatalogId], ours: CatalogId) {
-        // All of them rank below the new one, but for what an older state of this home does not know and could not read.
-        let older = before
-            .iter()
-            .filter(|id| id.cluster != ours.cluster || id.index < ours.index);
-        for id in older.skip(CATALOGS_KEPT - 1) {
+        for id in superseded(before, ours) {
             let name = id.object_name();
             if let Err(error) = self.vault.backend.delete(&name).await {
                 tracing::warn!(object = name, %error, "could not delete an old catalogue");
@@ -265,21 +263,6 @@ async fn list_points(vault: &Vault) -> Result<HashMap<PointId, ItemId>, Error> {
         }
     }
     Ok(points)
-}
-
-/// Tells that somebody took over from other trouble.
-fn fenced(error: Error) -> ControlError {
-    fn taker(error: &Error) -> Option<(String, String)> {
-        match error {
-            Error::While { source, .. } => taker(source),
-            Error::Vault(VaultError::TakenOver { holder, since }) => Some((holder.clone(), since.clone())),
-            _ => None,
-        }
-    }
-    match taker(&error) {
-        Some((holder, since)) => ControlError::Fenced { holder, since },
-        None => error.into(),
-    }
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Who says which session may write and when a recovery point counts.
 //!
 //! A pipeline drives this port and nothing else decides for it. In a home the port stands on the vault's manifests and an fsynced counter
-//! ([`home`]); in a cluster it will stand on the coordinator's log, with the same calls.
+//! ([`home`]); in a cluster it stands on a lease and the coordinator's log ([`crate::agent`]), with the same calls.
 
 pub mod catalog;
 pub mod home;
@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use tresor_storage::Kind;
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId};
 use tresor_storage::index::IndexSession;
+use tresor_storage::manifest::Consistency;
+use tresor_storage::vault::VaultError;
 
 /// What a session is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,25 @@ pub struct Commit {
     pub point: PointId,
     /// BLAKE3 of the manifest object.
     pub manifest_hash: [u8; 32],
+    /// When reading began, RFC 3339 in UTC.
+    pub time: String,
+    /// How consistent it is.
+    pub consistency: Consistency,
+    /// What it took.
+    pub counts: Counts,
+}
+
+/// What an attempt took, as the deciding side keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Bytes read from disks (holes left out), or fetched from the store.
+    pub bytes_read: u64,
+    /// Plaintext of new chunks, or bytes written to targets.
+    pub bytes_new: u64,
+    /// Bytes put.
+    pub bytes_stored: u64,
+    /// Size of the disks.
+    pub bytes_logical: u64,
 }
 
 /// A point as the deciding side knows it.
@@ -125,6 +146,28 @@ pub enum ControlError {
         /// What is wrong.
         why: String,
     },
+    /// Who decides refused it for ever.
+    #[error("the cluster refused it: {why}")]
+    Refused {
+        /// What helps.
+        kind: Kind,
+        /// Why.
+        why: String,
+        /// What to do; may be empty.
+        hint: String,
+    },
+    /// Who decides did not answer: whether it was taken is not known.
+    #[error("the cluster did not answer: {why}")]
+    Unanswered {
+        /// What was heard last.
+        why: String,
+    },
+    /// Something was asked of a lease that it is not for.
+    #[error("the lease is not for that: {why}")]
+    NotLeased {
+        /// What does not fit.
+        why: String,
+    },
     /// The store.
     #[error(transparent)]
     Storage(#[from] tresor_storage::Error),
@@ -135,7 +178,9 @@ impl ControlError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Fenced { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
-            Self::ReadOnly | Self::Closed { .. } => Kind::Bug,
+            Self::ReadOnly | Self::Closed { .. } | Self::NotLeased { .. } => Kind::Bug,
+            Self::Refused { kind, .. } => *kind,
+            Self::Unanswered { .. } => Kind::Retry,
             Self::Removed { .. } => Kind::Missing,
             Self::Home { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::Full,
@@ -145,6 +190,28 @@ impl ControlError {
             Self::Damaged { .. } => Kind::Corrupt,
             Self::Storage(e) => e.kind(),
         }
+    }
+
+    /// Whether a commit that ended so does not count and never will: what it acknowledged is to be deleted. Of any other error that is not known.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Fenced { .. } | Self::Refused { .. })
+    }
+}
+
+/// Tells that somebody took over from other trouble.
+pub(crate) fn fenced(error: tresor_storage::Error) -> ControlError {
+    fn taker(error: &tresor_storage::Error) -> Option<(String, String)> {
+        match error {
+            tresor_storage::Error::While { source, .. } => taker(source),
+            tresor_storage::Error::Vault(VaultError::TakenOver { holder, since }) => {
+                Some((holder.clone(), since.clone()))
+            }
+            _ => None,
+        }
+    }
+    match taker(&error) {
+        Some((holder, since)) => ControlError::Fenced { holder, since },
+        None => error.into(),
     }
 }
 
@@ -160,7 +227,7 @@ pub trait Control: Send + Sync + 'static {
     /// Makes a point count. Call it after the manifest is durably put; only when this returns may the point be called done.
     ///
     /// # Errors
-    /// [`ControlError::Fenced`]: the point does not count and its manifest is to be deleted.
+    /// By cause. Of a refusal ([`ControlError::is_refusal`]) the point does not count and its manifest is to be deleted.
     async fn commit(&self, commit: Commit) -> Result<(), ControlError>;
 
     /// All points that count, in no order; removed ones are marked.

@@ -1,4 +1,4 @@
-//! When the index of a home is believed, and what happens when it is not.
+//! When the index of a home, or of a worker, is believed, and what happens when it is not.
 //!
 //! The index says "known" instead of storing again, so an index that knows more than the store holds would lose data quietly. It knows more when
 //! the store was rolled back or replaced, so it records, before it takes a pack's entries, the names of the last packs it took, and
@@ -105,7 +105,7 @@ pub fn doubt(marker: &Path, why: &str) -> Result<(), crate::control::ControlErro
 }
 
 /// Opens the index at `path`, or makes it anew: when it is doubted, or `force` gives a reason. The marker of a doubt is `path` with `.doubtful`.
-pub(super) async fn open(
+pub(crate) async fn open(
     path: &Path,
     stamp: Stamp,
     vault: &Arc<Vault>,
@@ -113,12 +113,7 @@ pub(super) async fn open(
     progress: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<(HomeIndex, IndexState), super::HomeError> {
     let doubtful = path.with_extension("doubtful");
-    let why = match (force, files::read(&doubtful)) {
-        (Some(why), _) => Some(why),
-        (None, Ok(doubt)) => doubt,
-        (None, Err(_)) => Some(String::from("it was doubted")),
-    };
-    let why = match why {
+    let why = match force.or_else(|| doubt_of(&doubtful)) {
         Some(why) => why,
         None => match keep(path, stamp, vault).await? {
             Ok((index, witnesses)) => {
@@ -168,6 +163,25 @@ pub(super) async fn open(
             report: Box::new(report),
         },
     ))
+}
+
+/// Opens the index at `path` if it can be believed as it is.
+pub(crate) async fn open_if_kept(path: &Path, stamp: Stamp, vault: &Arc<Vault>) -> Result<Option<HomeIndex>> {
+    let doubtful = path.with_extension("doubtful");
+    if doubt_of(&doubtful).is_some() {
+        return Ok(None);
+    }
+    let kept = keep(path, stamp, vault).await?.ok();
+    Ok(kept.map(|(index, witnesses)| HomeIndex {
+        index,
+        doubtful,
+        witnesses: Mutex::new(witnesses),
+    }))
+}
+
+/// Why the index is doubted, if it is.
+fn doubt_of(marker: &Path) -> Option<String> {
+    files::read(marker).unwrap_or_else(|_| Some(String::from("it was doubted")))
 }
 
 /// Opens what is there, or says why it must be made anew.

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::claim::HomeClaim;
 use super::index::doubt;
 use super::*;
-use crate::control::{Commit, Control, OpenSession, Session};
+use crate::control::{Commit, Control, Counts, OpenSession, Session};
 
 /// One machine's home with a vault `main` in a store of its own.
 struct Story {
@@ -131,6 +131,9 @@ fn commit_of(manifest: &Manifest) -> Commit {
         item: *item,
         point: *point,
         manifest_hash: [0; 32],
+        time: manifest.time.clone(),
+        consistency: manifest.consistency,
+        counts: Counts::default(),
     }
 }
 

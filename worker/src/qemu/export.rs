@@ -112,6 +112,14 @@ impl QemuExport {
             }),
         }
     }
+
+    /// Ends the server by force, and waits until it is gone: as long as the system writes for it.
+    pub(crate) async fn kill(&self) {
+        self.server.kill();
+        while self.server.ended(CLOSE_TIMEOUT).await.is_none() {
+            tracing::warn!("qemu-nbd was killed and has not ended: its disk hangs");
+        }
+    }
 }
 
 async fn explain(server: &Server, error: NbdError) -> QemuError {

@@ -1,10 +1,13 @@
 //! Restore: from a recovery point's recipe to a disk.
 //!
 //! The recipe is read window by window; in each window what is needed is grouped by pack, neighbouring frames are fetched in one request, and every
-//! chunk is written where it belongs as it arrives, after its tag and its name were checked. Nothing unchecked reaches a disk. Read `plan`, then `pipeline`.
+//! chunk is written where it belongs as it arrives, after its tag and its name were checked. Nothing unchecked reaches a disk. Read `place` (which disks of
+//! a point go where), `plan`, then `pipeline`.
 
 mod pipeline;
+mod place;
 mod plan;
+mod targets;
 
 use std::sync::Arc;
 
@@ -15,6 +18,10 @@ use crate::progress::Progress;
 use crate::sink::DiskSink;
 
 pub use pipeline::{preview, run};
+pub use place::{
+    Existing, Placed, choose_disks, make_folder, merge_gap, open_target, place_disks, refuse_wrong_targets,
+};
+pub use targets::{Target, There, plan_targets};
 
 /// A disk to restore.
 #[derive(Clone)]

@@ -218,4 +218,12 @@ impl DiskSink for ImageSink {
         })
         .await
     }
+
+    async fn abandon(&self) {
+        self.finished.store(true, Ordering::Release);
+        // Whoever writes now has its answer when the server has gone, which it has when the system has let go of all that it wrote.
+        self.export.kill().await;
+        let new = self.new.write().await.take();
+        blocking(move || drop(new)).await;
+    }
 }

@@ -100,6 +100,10 @@ pub trait DiskSink: Send + Sync + 'static {
     /// # Errors
     /// As for `write`; [`SinkError::Exists`] if somebody made the target meanwhile.
     async fn finish(&self) -> Result<(), SinkError>;
+
+    /// Gives up. When this returns nothing of this sink reaches the disk any more, also no write whose future was dropped; a new file is gone, a disk written
+    /// in place stays as far as it got. Waits for what the system is writing, as long as that takes. Nothing can be written afterwards.
+    async fn abandon(&self);
 }
 
 /// Makes a new disk, or takes a block device that may be overwritten.

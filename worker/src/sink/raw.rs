@@ -226,6 +226,21 @@ impl DiskSink for RawSink {
         })
         .await
     }
+
+    async fn abandon(&self) {
+        let inner = Arc::clone(&self.inner);
+        // Waits for writes that are being made; those that have not begun find no target.
+        let abandon = move || {
+            drop(
+                inner
+                    .target
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .take(),
+            )
+        };
+        blocking(abandon).await;
+    }
 }
 
 impl Inner {

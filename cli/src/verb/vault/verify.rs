@@ -139,7 +139,11 @@ async fn open(app: &App, name: Option<&str>, level: Level, scope: Scope) -> Resu
             return Ok(Subject {
                 name: vault.name,
                 target,
-                options: Options { scope, expected },
+                options: Options {
+                    scope,
+                    expected,
+                    ..Options::default()
+                },
             });
         }
         Err(error) => error,
@@ -167,7 +171,7 @@ async fn open(app: &App, name: Option<&str>, level: Level, scope: Scope) -> Resu
         target,
         options: Options {
             scope,
-            expected: Vec::new(),
+            ..Options::default()
         },
     })
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tresor_worker::source::DiskFormat;
+use crate::source::DiskFormat;
 
-/// What there is at `--to`.
+/// What there is where disks are restored to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum There {
+pub enum There {
     /// A folder.
     Folder,
     /// Anything else, or nothing.
@@ -15,18 +15,18 @@ pub(crate) enum There {
 
 /// Where a disk goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
+pub struct Target {
     /// Its file.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// How it is written.
-    pub(crate) format: DiskFormat,
+    pub format: DiskFormat,
 }
 
 /// Longest name of a file on every file system that matters, bytes.
 const FILE_NAME_MAX: usize = 255;
 
 /// The targets of the disks so named, in order: one disk goes to a file, unless there is a folder; several go into a folder.
-pub(crate) fn plan_targets(disks: &[&str], to: &Path, there: There, format: Option<DiskFormat>) -> Vec<Target> {
+pub fn plan_targets(disks: &[&str], to: &Path, there: There, format: Option<DiskFormat>) -> Vec<Target> {
     let ends_as_folder = to.as_os_str().as_encoded_bytes().ends_with(b"/");
     if disks.len() == 1 && there != There::Folder && !ends_as_folder {
         return vec![Target {

@@ -1,0 +1,213 @@
+//! The port of the pipelines over one lease: its session is open already, its commit is the report of the attempt.
+//!
+//! Two things fence a backup: the vault's claims, which say whether this cluster may write at all, and the epoch of the lease, which says whether this
+//! attempt may. The manifest is put, then the claims are listed, then the coordinator is asked. It shows the point in the same log entry that ends
+//! the lease, so of all attempts that ever ran at most one is shown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tresor_storage::Kind;
+use tresor_storage::ids::{PointId, SessionId};
+use tresor_storage::vault::Vault;
+use tresor_storage::vault::claim::{ListedClaim, check_standing};
+
+use super::calls::{Patience, repeat};
+use super::port::{CallError, Completion, Coordinator, Lease, LeaseId, Outcome, PointMade};
+use super::progress::{Activity, Stage, Stop};
+use crate::control::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
+
+/// Decides by a lease.
+pub(crate) struct LeaseControl {
+    coordinator: Arc<dyn Coordinator>,
+    vault: Arc<Vault>,
+    claim: ListedClaim,
+    lease: LeaseId,
+    session: Session,
+    pins: Vec<PointId>,
+    findings: u64,
+    /// Points that were found harmed before the attempt began to read.
+    harmed: Vec<PointId>,
+    begun: Instant,
+    activity: Arc<Activity>,
+    stop: Stop,
+    give_up: CancellationToken,
+    is_open: AtomicBool,
+}
+
+/// What a lease's control is made of.
+pub(crate) struct LeaseControlParts {
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) vault: Arc<Vault>,
+    /// The cluster's claim.
+    pub(crate) claim: ListedClaim,
+    /// What the lease's session pins.
+    pub(crate) pins: Vec<PointId>,
+    pub(crate) harmed: Vec<PointId>,
+    pub(crate) begun: Instant,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) stop: Stop,
+    /// Nobody waits for the answer of the coordinator any more.
+    pub(crate) give_up: CancellationToken,
+}
+
+impl LeaseControl {
+    /// The control of a lease that writes.
+    pub(crate) fn new(lease: &Lease, parts: LeaseControlParts) -> Self {
+        let LeaseControlParts {
+            coordinator,
+            vault,
+            claim,
+            pins,
+            harmed,
+            begun,
+            activity,
+            stop,
+            give_up,
+        } = parts;
+        Self {
+            coordinator,
+            vault,
+            claim,
+            lease: lease.id,
+            session: Session {
+                cluster: claim.cluster,
+                session: lease.session,
+                start_epoch: lease.start_epoch,
+            },
+            pins,
+            findings: lease.findings,
+            harmed,
+            begun,
+            activity,
+            stop,
+            give_up,
+            is_open: AtomicBool::new(false),
+        }
+    }
+
+    async fn check_claim(&self) -> Result<(), ControlError> {
+        check_standing(self.vault.backend.as_ref(), self.vault.id, self.claim)
+            .await
+            .map_err(fenced)
+    }
+
+    async fn complete(&self, completion: &Completion, point: PointId) -> Result<(), ControlError> {
+        let answer = repeat("complete", Patience::ENDLESS, &self.give_up, || {
+            self.coordinator.complete(completion)
+        })
+        .await;
+        let error = match answer.result {
+            Ok(()) => return Ok(()),
+            Err(error) if answer.was_unclear => match error {
+                // An earlier try may have been taken. It is answered the same again for as long as that is remembered; but an acknowledged point must not
+                // hang on how long that is, so the log is asked. What it does not have now it will never have: the epoch is over.
+                CallError::Refused { kind: Kind::Fenced, .. } => match self.is_logged(point).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => error,
+                    Err(unclear) => return Err(unclear),
+                },
+                // Says nothing of the earlier try, which may be taken even after this: the manifest stays.
+                error => {
+                    return Err(ControlError::Unanswered { why: error.to_string() });
+                }
+            },
+            Err(error) => error,
+        };
+        Err(match error {
+            CallError::Refused { kind, why, hint } => ControlError::Refused { kind, why, hint },
+            CallError::Unanswered { why } | CallError::Unreadable { why } => ControlError::Unanswered { why },
+        })
+    }
+
+    async fn is_logged(&self, point: PointId) -> Result<bool, ControlError> {
+        let answer = repeat("look for a point", Patience::WORKING, &self.give_up, || {
+            self.coordinator.points(self.lease, Some(point))
+        })
+        .await;
+        match answer.result {
+            Ok(found) => Ok(found.iter().any(|logged| logged.point == point)),
+            Err(error) => Err(ControlError::Unanswered { why: error.to_string() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Control for LeaseControl {
+    /// The lease's session, once. It was opened, with its pins, in the entry of the log that gave the lease.
+    async fn open_session(&self, request: OpenSession) -> Result<Session, ControlError> {
+        if let Some(point) = request.pins.iter().find(|point| !self.pins.contains(point)) {
+            return Err(ControlError::NotLeased {
+                why: format!("it does not pin point {point}"),
+            });
+        }
+        if self.is_open.swap(true, Ordering::Relaxed) {
+            return Err(ControlError::NotLeased {
+                why: String::from("its session was opened before"),
+            });
+        }
+        // A disk is not read for a vault that another cluster has taken over.
+        if request.writes {
+            self.check_claim().await?;
+        }
+        Ok(self.session)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), ControlError> {
+        if commit.session != self.session.session {
+            return Err(ControlError::Closed {
+                session: commit.session,
+            });
+        }
+        // The manifest is put: if a taker's listing missed it, this listing sees the taker.
+        self.check_claim().await?;
+        let completion = Completion {
+            id: self.lease,
+            session: commit.session,
+            counts: commit.counts,
+            took: self.begun.elapsed(),
+            outcome: Outcome::Point(PointMade {
+                point: commit.point,
+                time: commit.time,
+                manifest: commit.manifest_hash,
+                consistency: commit.consistency,
+                findings_seen: self.findings,
+                harmed: self.harmed.clone(),
+            }),
+        };
+        self.activity.enter(Stage::Reporting);
+        self.stop.begin_deciding();
+        let answer = self.complete(&completion, commit.point).await;
+        self.stop.end_deciding();
+        answer
+    }
+
+    async fn points(&self) -> Result<Vec<PointRecord>, ControlError> {
+        let answer = repeat("list the points", Patience::WORKING, &self.give_up, || {
+            self.coordinator.points(self.lease, None)
+        })
+        .await;
+        let points = answer.result.map_err(|error| match error {
+            CallError::Refused { kind, why, hint } => ControlError::Refused { kind, why, hint },
+            error => ControlError::Unanswered { why: error.to_string() },
+        })?;
+        Ok(points
+            .into_iter()
+            .map(|logged| PointRecord {
+                item: logged.item,
+                point: logged.point,
+                removed_at: logged.hidden_at,
+            })
+            .collect())
+    }
+
+    async fn pins(&self) -> Vec<PointId> {
+        self.pins.clone()
+    }
+
+    /// The log closes it with the end of the lease.
+    async fn close_session(&self, _: SessionId) {}
+}

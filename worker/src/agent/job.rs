@@ -1,0 +1,222 @@
+//! One attempt, from its lease to its report.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tresor_storage::Kind;
+use tresor_storage::ids::{ClusterId, PointId};
+use tresor_storage::vault::claim::ListedClaim;
+
+use super::calls::{Patience, repeat};
+use super::control::{LeaseControl, LeaseControlParts};
+use super::error::JobError;
+use super::failure::Failure;
+use super::port::{CallError, Completion, Coordinator, Lease};
+use super::progress::{Activity, Stage, Stop, StopCause};
+use super::vaults::{JobVault, Vaults};
+use super::work::{self, Done};
+use crate::WorkerError;
+use crate::backup::Effort;
+
+/// An attempt, with what it works with.
+pub(crate) struct Job {
+    pub(crate) lease: Lease,
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) vaults: Arc<Vaults>,
+    pub(crate) effort: Effort,
+    /// This host, for claims.
+    pub(crate) host: String,
+    pub(crate) begun: Instant,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) stop: Stop,
+    /// Nobody waits for its report any more.
+    pub(crate) give_up: CancellationToken,
+    /// The cluster id of a claim that this attempt put, or was about to put, by itself.
+    pub(crate) own_claim: OnceLock<ClusterId>,
+}
+
+impl Job {
+    /// Enters a stage.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.activity.enter(stage);
+    }
+
+    /// The cluster's claim, without which nothing of the vault is written.
+    pub(crate) fn claim(&self) -> Result<ListedClaim, JobError> {
+        self.lease.vault.claim.ok_or_else(|| JobError::Lease {
+            why: format!("vault {} is not claimed yet", self.lease.vault.name),
+        })
+    }
+
+    /// Waits for `work` unless the job is stopped before; for what no pipeline steers.
+    pub(crate) async fn unless_stopped<T, E: Into<JobError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, JobError> {
+        let token = self.stop.token();
+        tokio::select! {
+            biased;
+            () = token.cancelled() => Err(WorkerError::Interrupted.into()),
+            done = work => done.map_err(Into::into),
+        }
+    }
+
+    /// The vault of the lease.
+    pub(crate) async fn open_vault(&self) -> Result<JobVault, JobError> {
+        self.enter(Stage::Opening);
+        Box::pin(self.unless_stopped(self.vaults.open(&self.lease.vault))).await
+    }
+
+    /// Asks the coordinator what the job needs.
+    pub(crate) async fn ask<T, F>(&self, doing: &'static str, call: impl Fn() -> F) -> Result<T, JobError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let answer = repeat(doing, Patience::WORKING, &self.stop.token(), call).await;
+        answer.result.map_err(|error| match self.stop.cause() {
+            Some(_) => WorkerError::Interrupted.into(),
+            None => JobError::of_call(doing, error),
+        })
+    }
+
+    /// Who decides for a pipeline that writes.
+    pub(crate) fn control(
+        &self,
+        vault: &JobVault,
+        claim: ListedClaim,
+        pins: Vec<PointId>,
+        harmed: Vec<PointId>,
+    ) -> Arc<LeaseControl> {
+        let parts = LeaseControlParts {
+            coordinator: Arc::clone(&self.coordinator),
+            vault: Arc::clone(&vault.vault),
+            claim,
+            pins,
+            harmed,
+            begun: self.begun,
+            activity: Arc::clone(&self.activity),
+            stop: self.stop.clone(),
+            give_up: self.give_up.clone(),
+        };
+        Arc::new(LeaseControl::new(&self.lease, parts))
+    }
+}
+
+/// Works on a lease until the coordinator knows how it ended, or does not want to.
+///
+/// `before` is the end of an earlier attempt at the same job in this process: both never work at once, whatever the clocks said.
+pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
+    if let Some(before) = before {
+        job.enter(Stage::Waiting);
+        // The earlier one was stopped, and its end is near; when this one is stopped meanwhile, its work notices at once.
+        before.cancelled().await;
+    }
+    // A panic is a defect of one job, and the others go on.
+    let result = AssertUnwindSafe(Box::pin(work::run(&job))).catch_unwind().await;
+    let result = result.unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(JobError::Panicked {
+            what: what.unwrap_or_else(|| String::from("without a message")),
+        })
+    });
+    match result {
+        Ok(Done::Committed) => tracing::info!("attempt is done"),
+        Ok(Done::Report { outcome, counts }) => {
+            let completion = Completion {
+                id: job.lease.id,
+                session: job.lease.session,
+                counts,
+                took: job.begun.elapsed(),
+                outcome,
+            };
+            complete(&job, completion).await;
+        }
+        Err(error) => fail(&job, &error).await,
+    }
+}
+
+async fn complete(job: &Job, completion: Completion) {
+    job.enter(Stage::Reporting);
+    job.stop.begin_deciding();
+    let answer = repeat("complete", Patience::ENDLESS, &job.give_up, || {
+        job.coordinator.complete(&completion)
+    })
+    .await;
+    match answer.result {
+        Ok(()) => tracing::info!("attempt is done"),
+        Err(error) => {
+            // Only what was surely not taken: a claim that the log knows is the cluster's.
+            if matches!(error, CallError::Refused { .. }) && !answer.was_unclear {
+                work::withdraw_claim(job).await;
+            }
+            if error.kind() == Kind::Fenced {
+                tracing::warn!(%error, "attempt was done, and its lease was over");
+                return;
+            }
+            report(
+                job,
+                &Failure::of(&JobError::of_call("report the end of the job", error), ""),
+            )
+            .await;
+        }
+    }
+}
+
+async fn fail(job: &Job, error: &JobError) {
+    work::withdraw_claim(job).await;
+    let failure = match job.stop.cause() {
+        // What a stopped job met on its way out is no news.
+        Some(StopCause::Cancelled) => Failure::cancelled(),
+        Some(StopCause::Stopping) => Failure::new(Kind::Retry, "the worker is stopping", ""),
+        Some(StopCause::Expired) => Failure::new(
+            Kind::Retry,
+            "no coordinator was heard of for as long as a lease lasts, and this job must not go on without one",
+            "",
+        ),
+        Some(cause @ (StopCause::NotHeld | StopCause::Superseded)) => {
+            tracing::warn!(?cause, "attempt is stopped: its lease is over");
+            return;
+        }
+        None => {
+            tracing::warn!(
+                kind = ?error.kind(),
+                error = super::failure::chain(error),
+                interrupted = error.is_interruption(),
+                "attempt failed"
+            );
+            Failure::of(error, &job.lease.vault.name)
+        }
+    };
+    report(job, &failure).await;
+}
+
+/// Says that an attempt failed, until that is heard.
+async fn report(job: &Job, failure: &Failure) {
+    job.enter(Stage::Reporting);
+    report_failure(job.coordinator.as_ref(), &job.lease.id, failure, &job.give_up).await;
+}
+
+/// As [`report`], also of a lease that was not begun.
+pub(super) async fn report_failure(
+    coordinator: &dyn Coordinator,
+    lease: &super::port::LeaseId,
+    failure: &Failure,
+    give_up: &CancellationToken,
+) {
+    let answer = repeat("report a failure", Patience::ENDLESS, give_up, || {
+        coordinator.fail(*lease, failure)
+    })
+    .await;
+    match answer.result {
+        Ok(()) => tracing::info!(kind = failure.kind.word(), why = %failure, "failure of the attempt is reported"),
+        Err(error) => {
+            tracing::warn!(%error, why = %failure, "failure of the attempt is not heard: the lease will run out");
+        }
+    }
+}

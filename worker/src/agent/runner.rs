@@ -1,0 +1,582 @@
+//! The agent's loop: one task owns what is known of leases, waits for one event at a time, and applies it without waiting.
+//!
+//! What it guards:
+//! 1. A lease is renewed from the moment it arrives until its attempt was reported; the first renewal goes out at once.
+//! 2. At most as many attempts as there are permits run, reports among them, and never two of one job.
+//! 3. An attempt that must not go on without a lease is stopped at its end by our own clock; any attempt is, when the coordinator says that the lease is
+//!    over or that nobody wants it.
+//! 4. A coordinator that is away, refuses, or makes no sense stops nothing but new work. The loop ends only when it is told to.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tresor_storage::Kind;
+
+use super::calls::{Backoff, Patience, random};
+use super::error::AgentError;
+use super::failure::Failure;
+use super::job::{self, Job};
+use super::lease::{LeaseClock, Standing};
+use super::port::{Beat, CallError, Coordinator, Facts, Lease, LeaseId, Life, Offer, Registered};
+use super::progress::{Activity, Stop, StopCause};
+use super::vaults::Vaults;
+use crate::backup::Effort;
+use crate::home::Stores;
+use crate::home::files;
+use crate::home::lock::{Holder, Lock};
+
+/// Most jobs at a time: each may hold some hundred megabytes.
+pub const PERMITS_MAX: u32 = 64;
+/// Longest wait for work in one call; also never longer than a third of a lease, which counts from the request.
+const POLL: Duration = Duration::from_secs(20);
+/// Shortest time between two polls: one that is answered with nothing at once must not become a loop.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
+/// How often what is idle is closed.
+const UPKEEP: Duration = Duration::from_secs(30);
+/// How long, at a stop, the ends of attempts may take to be heard: a new leader is there within seconds.
+const LEAVING: Duration = Duration::from_secs(15);
+
+/// How an agent works.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Its folder: a lock, and the chunk indexes. One process of a machine has it.
+    pub folder: PathBuf,
+    /// This host, as it is named in claims and registered.
+    pub host: String,
+    /// The program and its version.
+    pub version: String,
+    /// Labels, by which items choose their workers.
+    pub labels: BTreeMap<String, String>,
+    /// Jobs that it runs at a time, 1 to [`PERMITS_MAX`].
+    pub permits: u32,
+    /// Prefixes of the store URLs that it reaches; none: all.
+    pub reaches: Vec<String>,
+    /// How much of the machine one job uses.
+    pub effort: Effort,
+    /// How long running jobs may still go on when the agent is told to stop; zero: they are stopped at once. What they stored is used by the next attempt.
+    pub finish_time: Duration,
+}
+
+impl AgentConfig {
+    /// One job at a time on all cores, named after this host.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            host: crate::home::host_name(),
+            version: crate::home::PROGRAM.to_owned(),
+            labels: BTreeMap::new(),
+            permits: 1,
+            reaches: Vec::new(),
+            effort: Effort::default(),
+            finish_time: Duration::ZERO,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            host: self.host.clone(),
+            version: self.version.clone(),
+            labels: self.labels.clone(),
+            permits: self.permits,
+            stores: self.reaches.clone(),
+        }
+    }
+}
+
+/// Works for a cluster until `shutdown`: then no new job is begun, running ones are ended (after [`AgentConfig::finish_time`]) and reported, so that
+/// they go elsewhere at once.
+///
+/// # Errors
+/// [`AgentError`], only before it begins: nothing that a coordinator does or does not do ends it.
+pub async fn run(
+    config: AgentConfig,
+    coordinator: impl Coordinator,
+    stores: Arc<dyn Stores>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    if !(1..=PERMITS_MAX).contains(&config.permits) {
+        return Err(AgentError::Permits {
+            permits: config.permits,
+            max: PERMITS_MAX,
+        });
+    }
+    let unusable = |source| AgentError::Folder {
+        path: config.folder.clone(),
+        source,
+    };
+    files::make_folder(&config.folder).map_err(unusable)?;
+    let lock = Lock::take(
+        &config.folder.join("lock"),
+        &Holder::this("worker start"),
+        Duration::ZERO,
+    );
+    let _lock = lock.map_err(unusable)?;
+    let vaults = Vaults::new(&config.folder, stores).map_err(unusable)?;
+    let agent = Agent::new(config, Arc::new(coordinator), Arc::new(vaults), Instant::now());
+    Box::pin(agent.run(shutdown)).await;
+    Ok(())
+}
+
+/// What can happen.
+enum Event {
+    Registered(Result<Registered, CallError>),
+    Offered {
+        asked: Instant,
+        offer: Result<Option<Offer>, CallError>,
+    },
+    Beaten {
+        sent: Instant,
+        named: Vec<LeaseId>,
+        answer: Result<Beat, CallError>,
+    },
+    Ended,
+    Time,
+    Stop,
+}
+
+/// An attempt that runs.
+struct Running {
+    clock: LeaseClock,
+    /// Whether it must end when its lease is over by our clock.
+    needs_lease: bool,
+    activity: Arc<Activity>,
+    stop: Stop,
+    give_up: CancellationToken,
+    /// Cancelled when its task has ended, however it did.
+    ended: CancellationToken,
+}
+
+/// When something is due.
+struct Timetable {
+    register: Instant,
+    poll: Instant,
+    beat: Instant,
+    upkeep: Instant,
+}
+
+/// The stages of a stop.
+struct Leaving {
+    /// When attempts that still run are stopped.
+    stop_jobs: Instant,
+    /// When reports that are not heard are given up.
+    leave: Instant,
+}
+
+struct Agent {
+    config: AgentConfig,
+    coordinator: Arc<dyn Coordinator>,
+    vaults: Arc<Vaults>,
+    life: Life,
+    terms: Option<Registered>,
+    is_drained: bool,
+    running: BTreeMap<LeaseId, Running>,
+    jobs: JoinSet<()>,
+    /// Calls on their way, each of one kind at most once; with the life under which they were made.
+    calls: FuturesUnordered<BoxFuture<'static, (Life, Event)>>,
+    is_registering: bool,
+    is_polling: bool,
+    is_beating: bool,
+    due: Timetable,
+    registering: Backoff,
+    polling: Backoff,
+    beating: Backoff,
+    leaving: Option<Leaving>,
+}
+
+/// Cancels a token when it is dropped: also a task that panics or is aborted has ended.
+struct Ended(CancellationToken);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Agent {
+    fn new(config: AgentConfig, coordinator: Arc<dyn Coordinator>, vaults: Arc<Vaults>, now: Instant) -> Self {
+        let backoff = Backoff::new(Patience::ENDLESS);
+        Self {
+            config,
+            coordinator,
+            vaults,
+            life: Life::random(),
+            terms: None,
+            is_drained: false,
+            running: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            calls: FuturesUnordered::new(),
+            is_registering: false,
+            is_polling: false,
+            is_beating: false,
+            due: Timetable {
+                register: now,
+                poll: now,
+                beat: now,
+                upkeep: now + UPKEEP,
+            },
+            registering: backoff,
+            polling: backoff,
+            beating: backoff,
+            leaving: None,
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            self.start_calls(Instant::now());
+            let wake = self.next_time();
+            let (life, event) = tokio::select! {
+                () = shutdown.cancelled(), if self.leaving.is_none() => (self.life, Event::Stop),
+                Some(done) = self.calls.next() => done,
+                Some(joined) = self.jobs.join_next() => {
+                    if let Err(error) = joined {
+                        tracing::error!(%error, "task of an attempt did not end well");
+                    }
+                    (self.life, Event::Ended)
+                }
+                () = tokio::time::sleep_until(wake) => (self.life, Event::Time),
+            };
+            let now = Instant::now();
+            self.apply(life, event, now);
+            self.upkeep(now);
+            if let Some(leaving) = &self.leaving
+                && (self.running.is_empty() || now >= leaving.leave)
+            {
+                break;
+            }
+        }
+        if !self.running.is_empty() {
+            tracing::warn!(
+                count = self.running.len(),
+                "attempts whose end was not heard are left: their leases will run out"
+            );
+        }
+        self.jobs.shutdown().await;
+        tracing::info!("worker has stopped");
+    }
+
+    /// Begins the calls that are due.
+    fn start_calls(&mut self, now: Instant) {
+        let life = self.life;
+        let Some(terms) = &self.terms else {
+            if !self.is_registering && now >= self.due.register && self.leaving.is_none() {
+                self.is_registering = true;
+                let (coordinator, facts) = (Arc::clone(&self.coordinator), self.config.facts());
+                let call = async move { (life, Event::Registered(coordinator.register(life, &facts).await)) };
+                self.calls.push(call.boxed());
+            }
+            return;
+        };
+        let wait = POLL.min(terms.lease / 3);
+        if !self.is_beating && now >= self.due.beat {
+            self.is_beating = true;
+            let named: Vec<LeaseId> = self.running.keys().copied().collect();
+            let leases = self
+                .running
+                .iter()
+                .map(|(id, running)| running.activity.report(*id))
+                .collect();
+            let coordinator = Arc::clone(&self.coordinator);
+            let call = async move {
+                // The lease counts from here: nothing was sent before.
+                let sent = Instant::now();
+                let answer = coordinator.beat(life, leases).await;
+                (life, Event::Beaten { sent, named, answer })
+            };
+            self.calls.push(call.boxed());
+        }
+        let free = self.free();
+        if !self.is_polling && now >= self.due.poll && free > 0 && !self.is_drained && self.leaving.is_none() {
+            self.is_polling = true;
+            let coordinator = Arc::clone(&self.coordinator);
+            let call = async move {
+                let asked = Instant::now();
+                let offer = coordinator.next_lease(life, free, wait).await;
+                (life, Event::Offered { asked, offer })
+            };
+            self.calls.push(call.boxed());
+        }
+    }
+
+    /// Jobs that could begin now.
+    fn free(&self) -> u32 {
+        let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        self.config.permits.saturating_sub(running)
+    }
+
+    /// The next moment at which something is to be done that no event brings.
+    fn next_time(&self) -> Instant {
+        let mut next = self.due.upkeep;
+        if self.terms.is_none() {
+            if !self.is_registering && self.leaving.is_none() {
+                next = next.min(self.due.register);
+            }
+        } else {
+            if !self.is_beating {
+                next = next.min(self.due.beat);
+            }
+            if !self.is_polling && self.free() > 0 && !self.is_drained && self.leaving.is_none() {
+                next = next.min(self.due.poll);
+            }
+        }
+        let ends = self.running.values().filter(|running| running.is_bound());
+        next = ends.map(|running| running.clock.end()).fold(next, Instant::min);
+        match &self.leaving {
+            Some(Leaving { stop_jobs, leave }) => next.min(*leave).min(*stop_jobs),
+            None => next,
+        }
+    }
+
+    fn apply(&mut self, life: Life, event: Event, now: Instant) {
+        match event {
+            Event::Time => {}
+            Event::Stop => self.begin_leaving(now),
+            Event::Ended => self.running.retain(|_, running| !running.ended.is_cancelled()),
+            // Of an earlier life nothing counts, but that the call is over.
+            event if life != self.life => drop(event),
+            Event::Registered(answer) => {
+                self.is_registering = false;
+                self.registered(answer, now);
+            }
+            Event::Offered { asked, offer } => {
+                self.is_polling = false;
+                self.offered(asked, offer, now);
+            }
+            Event::Beaten { sent, named, answer } => {
+                self.is_beating = false;
+                self.beaten(sent, &named, answer, now);
+            }
+        }
+    }
+
+    fn registered(&mut self, answer: Result<Registered, CallError>, now: Instant) {
+        match answer {
+            Ok(terms) => {
+                tracing::info!(worker = terms.name, life = %self.life, "worker is registered");
+                self.registering.reset();
+                self.due.beat = now;
+                self.due.poll = now;
+                self.terms = Some(terms);
+            }
+            Err(error) => {
+                let wait = self.registering.next(random());
+                self.due.register = now + wait;
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "worker is not registered yet");
+            }
+        }
+    }
+
+    /// The coordinator does not know this life any more: another process has registered as this worker, or the cluster was recovered from an older
+    /// state. Its leases are over; what goes on is a life of its own.
+    fn begin_new_life(&mut self, why: &str, now: Instant) {
+        tracing::warn!(why, life = %self.life, "this life of the worker is over, it registers again");
+        for running in self.running.values() {
+            running.stop.stop(StopCause::NotHeld);
+        }
+        self.life = Life::random();
+        self.terms = None;
+        self.is_polling = false;
+        self.is_beating = false;
+        self.is_drained = false;
+        // Two processes that take the worker from each other must not do so in a loop.
+        self.due.register = now + self.registering.next(random());
+    }
+
+    fn offered(&mut self, asked: Instant, offer: Result<Option<Offer>, CallError>, now: Instant) {
+        self.due.poll = now.max(asked + POLL_PAUSE);
+        match offer {
+            Ok(offer) => {
+                self.polling.reset();
+                match offer {
+                    None => {}
+                    Some(Offer::Unreadable { id, failure }) => {
+                        tracing::warn!(lease = %id, why = %failure, "lease cannot be read");
+                        self.decline(id, failure, asked);
+                    }
+                    Some(Offer::Lease(lease)) if self.leaving.is_some() => {
+                        self.decline(lease.id, Failure::new(Kind::Retry, "the worker is stopping", ""), asked);
+                    }
+                    Some(Offer::Lease(lease)) => self.begin(*lease, asked, now),
+                }
+            }
+            Err(CallError::Refused {
+                kind: Kind::Fenced,
+                why,
+                ..
+            }) => self.begin_new_life(&why, now),
+            Err(error) => {
+                let wait = self.polling.next(random());
+                self.due.poll = now + wait;
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "could not ask for work");
+            }
+        }
+    }
+
+    /// Begins an attempt.
+    fn begin(&mut self, lease: Lease, asked: Instant, now: Instant) {
+        let id = lease.id;
+        if self.running.contains_key(&id) {
+            // Said twice, as after an answer that was thought to be lost.
+            return;
+        }
+        // The coordinator gave the job anew, so the earlier attempt here has lost it.
+        let mut before = None;
+        for (other, running) in self.running.range(..id).rev() {
+            if other.job != id.job {
+                break;
+            }
+            running.stop.stop(StopCause::Superseded);
+            before.get_or_insert_with(|| running.ended.clone());
+        }
+        let running = Running::new(LeaseClock::granted(asked, lease.term), lease.work.stops_without_lease());
+        let span = tracing::info_span!(
+            "job",
+            job = id.job.0,
+            epoch = id.epoch.0,
+            attempt = lease.attempt,
+            work = lease.work.name(),
+            vault = lease.vault.name,
+        );
+        span.in_scope(|| tracing::info!("attempt begins"));
+        let job = Job {
+            coordinator: Arc::clone(&self.coordinator),
+            vaults: Arc::clone(&self.vaults),
+            effort: self.config.effort,
+            host: self.config.host.clone(),
+            begun: now,
+            activity: Arc::clone(&running.activity),
+            stop: running.stop.clone(),
+            give_up: running.give_up.clone(),
+            own_claim: OnceLock::new(),
+            lease,
+        };
+        let ended = Ended(running.ended.clone());
+        self.running.insert(id, running);
+        self.jobs.spawn(
+            async move {
+                let _ended = ended;
+                Box::pin(job::run(job, before)).await;
+            }
+            .instrument(span),
+        );
+        // The wait for work has used up a part of the term.
+        self.due.beat = now;
+    }
+
+    /// Gives a lease back without having begun.
+    fn decline(&mut self, id: LeaseId, failure: Failure, asked: Instant) {
+        let term = self.terms.as_ref().map_or(Duration::ZERO, |terms| terms.lease);
+        let running = Running::new(LeaseClock::granted(asked, term), false);
+        let (coordinator, give_up) = (Arc::clone(&self.coordinator), running.give_up.clone());
+        let ended = Ended(running.ended.clone());
+        self.running.insert(id, running);
+        self.jobs.spawn(async move {
+            let _ended = ended;
+            job::report_failure(coordinator.as_ref(), &id, &failure, &give_up).await;
+        });
+    }
+
+    fn beaten(&mut self, sent: Instant, named: &[LeaseId], answer: Result<Beat, CallError>, now: Instant) {
+        let beat = self.terms.as_ref().map_or(POLL_PAUSE, |terms| terms.beat);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(CallError::Refused {
+                kind: Kind::Fenced,
+                why,
+                ..
+            }) => {
+                self.begin_new_life(&why, now);
+                return;
+            }
+            Err(error) => {
+                let wait = self.beating.next(random()).min(beat);
+                self.due.beat = now + wait;
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "beat is not heard");
+                return;
+            }
+        };
+        self.beating.reset();
+        self.registering.reset();
+        self.due.beat = self.due.beat.max(sent + beat);
+        if answer.drained != self.is_drained {
+            tracing::info!(drained = answer.drained, "worker is told whether it drains");
+            self.is_drained = answer.drained;
+        }
+        for id in named {
+            let Some(running) = self.running.get_mut(id) else {
+                continue;
+            };
+            if !answer.held.contains(id) {
+                running.stop.stop(StopCause::NotHeld);
+            } else {
+                running.clock.renewed(sent);
+                if answer.cancelled.contains(id) {
+                    running.stop.stop(StopCause::Cancelled);
+                }
+            }
+        }
+        // Leases that came while the beat was on its way were not in it.
+        if self.running.keys().any(|id| !named.contains(id)) {
+            self.due.beat = now;
+        }
+    }
+
+    fn begin_leaving(&mut self, now: Instant) {
+        let stop_jobs = now + self.config.finish_time;
+        tracing::info!(running = self.running.len(), "worker stops");
+        self.leaving = Some(Leaving {
+            stop_jobs,
+            leave: stop_jobs + LEAVING,
+        });
+    }
+
+    /// What time alone brings.
+    fn upkeep(&mut self, now: Instant) {
+        for (id, running) in &self.running {
+            if running.is_bound() && running.clock.standing(now) == Standing::Lost {
+                tracing::warn!(lease = %id, "lease is over by this worker's clock, and the attempt must not go on without one");
+                running.stop.stop(StopCause::Expired);
+            }
+        }
+        if let Some(leaving) = &mut self.leaving
+            && now >= leaving.stop_jobs
+        {
+            for running in self.running.values() {
+                running.stop.stop(StopCause::Stopping);
+            }
+            // Once is enough, but an attempt that was deciding and goes on after all is stopped at the next look.
+            leaving.stop_jobs = leaving.leave.min(now + POLL_PAUSE);
+        }
+        if now >= self.due.upkeep {
+            self.due.upkeep = now + UPKEEP;
+            self.vaults.close_idle(now);
+        }
+    }
+}
+
+impl Running {
+    fn new(clock: LeaseClock, needs_lease: bool) -> Self {
+        Self {
+            clock,
+            needs_lease,
+            activity: Arc::default(),
+            stop: Stop::default(),
+            give_up: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Whether the end of its lease is watched: it must not go on without one, and was not stopped yet.
+    fn is_bound(&self) -> bool {
+        self.needs_lease && self.stop.cause().is_none() && !self.stop.is_deciding()
+    }
+}

@@ -1,0 +1,112 @@
+//! A lease to restore disks of a point to this host.
+//!
+//! It stops as soon as its lease is over by this worker's own clock ([`crate::agent::lease`] says why), and it reports only what is on the disk for good.
+
+use std::sync::Arc;
+
+use tresor_storage::manifest::Manifest;
+
+use super::{Done, disk_format, host_path, read_manifest};
+use crate::agent::error::JobError;
+use crate::agent::job::Job;
+use crate::agent::port::{Outcome, RestoreWork};
+use crate::agent::progress::Stage;
+use crate::control::Counts;
+use crate::error::WorkerError;
+use crate::restore::{
+    self, Existing, RestoreOutcome, RestoreRequest, choose_disks, make_folder, merge_gap, open_target, place_disks,
+    refuse_wrong_targets,
+};
+
+/// Damaged ranges that a failure names.
+const DAMAGE_NAMED: usize = 3;
+
+/// Restores to the last disk.
+pub(super) async fn run(job: &Job, work: &RestoreWork) -> Result<Done, JobError> {
+    let to = host_path(&work.path)?;
+    let format = disk_format(&work.format)?;
+    let existing = Existing::of(work.overwrite, work.in_place);
+    let vault = job.open_vault().await?;
+    let manifest = job
+        .unless_stopped(read_manifest(&vault.vault, work.item, work.point, &work.manifest))
+        .await?;
+    let names: Vec<String> = Some(work.disk.clone())
+        .filter(|name| !name.is_empty())
+        .into_iter()
+        .collect();
+    let disks = choose_disks(&manifest, &names)?;
+    let placed = place_disks(disks, &to, format);
+    refuse_wrong_targets(&placed, existing)?;
+    make_folder(&placed, &to).map_err(|source| WorkerError::Sink {
+        disk: placed
+            .first()
+            .map_or_else(String::new, |placed| placed.disk.name.clone()),
+        source,
+    })?;
+    // Hints lead to everything in the common case; where packs were healed elsewhere the index knows, if this worker has one.
+    let index = match job.lease.vault.claim {
+        Some(claim) => Box::pin(job.vaults.index_if_kept(&vault, claim)).await,
+        None => None,
+    };
+    let reader = vault.reader(index.as_ref());
+
+    job.enter(Stage::Writing);
+    job.activity
+        .set_total(placed.iter().map(|placed| placed.disk.root.size).sum());
+    let mut counts = Counts::default();
+    for placed in &placed {
+        let sink = job.unless_stopped(open_target(placed, existing)).await?;
+        let request = RestoreRequest {
+            disk: placed.disk.name.clone(),
+            root: placed.disk.root,
+            sink: Arc::clone(&sink),
+            in_place: existing == Existing::InPlace,
+            allow_damage: false,
+            merge_gap: merge_gap(&vault.url),
+            cores: job.effort.cores,
+            progress: job.activity.count(),
+            cancel: job.stop.token(),
+        };
+        let restored = Box::pin(restore::run(&reader, request)).await.map_err(JobError::from);
+        let outcome = match restored.and_then(|outcome| undamaged(&manifest, &placed.disk.name, outcome)) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Before anybody hears of it: the next attempt, here or elsewhere, must not meet a late write of this one.
+                sink.abandon().await;
+                return Err(error);
+            }
+        };
+        counts.bytes_read += outcome.bytes_fetched;
+        counts.bytes_new += outcome.bytes_written;
+        counts.bytes_logical += placed.disk.root.size;
+    }
+    Ok(Done::Report {
+        outcome: Outcome::Nothing,
+        counts,
+    })
+}
+
+/// What a restore did, if it could restore everything.
+fn undamaged(manifest: &Manifest, disk: &str, outcome: RestoreOutcome) -> Result<RestoreOutcome, JobError> {
+    let damage = &outcome.damage;
+    if damage.is_empty() {
+        return Ok(outcome);
+    }
+    let named: Vec<String> = damage
+        .iter()
+        .take(DAMAGE_NAMED)
+        .map(|damage| format!("{}+{}: {}", damage.offset, damage.length, damage.why))
+        .collect();
+    let bytes: u64 = damage.iter().map(|damage| damage.length).sum();
+    let more = match damage.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Err(JobError::Damaged {
+        point: manifest.point.to_string(),
+        what: format!(
+            "{bytes} bytes of disk {disk} cannot be restored ({}{more})",
+            named.join("; ")
+        ),
+    })
+}

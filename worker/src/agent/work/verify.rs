@@ -1,0 +1,125 @@
+//! A lease to verify a vault or a point of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tresor_storage::Error;
+use tresor_storage::verify::{self, Level, Options, Report, Scope, Target};
+
+use super::Done;
+use crate::agent::error::JobError;
+use crate::agent::job::Job;
+use crate::agent::port::{Findings, LoggedPoint, Outcome, VerifyWork};
+use crate::agent::progress::Stage;
+use crate::agent::vaults::JobVault;
+use crate::control::Counts;
+use crate::error::WorkerError;
+
+/// Findings that are reported in words.
+const FINDINGS_NAMED: usize = 20;
+
+/// Verifies, and tells this worker's index what is lost.
+pub(super) async fn run(job: &Job, work: &VerifyWork) -> Result<Done, JobError> {
+    let level: Level = work.level.parse().map_err(|error| JobError::Lease {
+        why: format!("{error}"),
+    })?;
+    let vault = job.open_vault().await?;
+    let options = options(job, work).await?;
+    let index = match job.lease.vault.claim {
+        Some(claim) => Box::pin(job.vaults.index_if_kept(&vault, claim)).await,
+        None => None,
+    };
+    job.enter(Stage::Verifying);
+    let target = Target::opened(Arc::clone(&vault.vault), index.map(|index| index as _));
+    let progress = job.activity.count_verify();
+    let report = job
+        .unless_stopped(Box::pin(verify::run(&target, level, &options, &progress)))
+        .await?;
+    if !report.is_complete {
+        return Err(WorkerError::Interrupted.into());
+    }
+    if report.has_unsupported() && !report.has_damage() {
+        let what = report
+            .findings
+            .first()
+            .map_or_else(String::new, |finding| finding.object.clone());
+        return Err(JobError::Newer { what });
+    }
+    mark(job, &vault, &report).await;
+    let counts = Counts {
+        bytes_read: report.checked.bytes,
+        ..Counts::default()
+    };
+    Ok(Done::Report {
+        outcome: Outcome::Findings(findings(&report)),
+        counts,
+    })
+}
+
+/// What must be there, as the log knows it. It is asked before anything is listed: a point made meanwhile is not expected.
+async fn options(job: &Job, work: &VerifyWork) -> Result<Options, JobError> {
+    let Some(point) = work.point else {
+        let logged = job
+            .ask("list the points", || job.coordinator.points(job.lease.id, None))
+            .await?;
+        return Ok(expect(Scope::Vault, &logged));
+    };
+    let logged = match work.expected {
+        Some((item, manifest)) => vec![LoggedPoint {
+            point,
+            item,
+            manifest,
+            hidden_at: None,
+        }],
+        None => {
+            job.ask("look for the point", || {
+                job.coordinator.points(job.lease.id, Some(point))
+            })
+            .await?
+        }
+    };
+    Ok(expect(Scope::Point(point), &logged))
+}
+
+/// Hidden points are expected too: they can be shown again until they are swept.
+fn expect(scope: Scope, logged: &[LoggedPoint]) -> Options {
+    Options {
+        scope,
+        expected: logged.iter().map(|logged| (logged.item, logged.point)).collect(),
+        manifests: logged
+            .iter()
+            .map(|logged| (logged.point, logged.manifest))
+            .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// Tells this worker's index what is lost, so that its next backup stores it again. What was found is reported in any case.
+async fn mark(job: &Job, vault: &JobVault, report: &Report) {
+    let Some(claim) = job.lease.vault.claim.filter(|_| !report.marks.is_empty()) else {
+        return;
+    };
+    let marked = async {
+        let index = job.vaults.index(vault, claim).await?;
+        report.marks.apply(index.as_ref()).await.map_err(Error::from)?;
+        Ok::<_, JobError>(())
+    };
+    if let Err(error) = job.unless_stopped(marked).await {
+        tracing::warn!(
+            error = crate::agent::failure::chain(&error),
+            "index could not be told what is lost"
+        );
+    }
+}
+
+fn findings(report: &Report) -> Findings {
+    let named = report.findings.iter().filter(|finding| finding.kind.is_damage());
+    Findings {
+        harmed: report.harmed().into_iter().collect(),
+        count: named.clone().count() as u64 + report.findings_more,
+        what: named
+            .take(FINDINGS_NAMED)
+            .map(|finding| format!("{}: {}: {}", finding.kind.word(), finding.object, finding.what))
+            .map(|line| line.chars().filter(|c| !c.is_control()).take(500).collect())
+            .collect(),
+    }
+}
