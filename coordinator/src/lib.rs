@@ -9,6 +9,7 @@ pub(crate) mod mutation;
 pub mod node;
 pub mod peers;
 pub mod raft;
+pub mod rpc;
 pub mod schedule;
 pub mod security;
 #[cfg(test)]
@@ -18,3 +19,5 @@ pub(crate) mod seeded;
 mod simulation;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -66,6 +66,11 @@ impl Secret {
         Ok(secret)
     }
 
+    /// Of bytes that nobody else can know: derived from a key, for an answer that has to be the same when it is asked for again.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(*bytes)
+    }
+
     /// The bytes, to be hashed.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0

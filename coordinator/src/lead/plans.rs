@@ -110,7 +110,7 @@ pub fn calendar(spec: &PolicySpec) -> Result<Option<Calendar>, PlanError> {
 }
 
 /// The plans of all policies, each compiled when its version is first met.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Plans {
     of: BTreeMap<PolicyId, (u64, Result<Plan, PlanError>)>,
 }

@@ -11,6 +11,8 @@ pub(crate) mod inbox;
 pub mod machine;
 pub mod presence;
 pub mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use driver::{Driver, Now, TICK_MS};
 pub use error::NodeError;

@@ -25,6 +25,11 @@ impl TokenHash {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// As it lies in the log.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// Whether this is the hash of that secret, in a time that does not depend on it.
     pub fn matches(&self, id: TokenId, secret: &Secret) -> bool {
         verify_slices_are_equal(&self.0, &Self::of(id, secret).0).is_ok()

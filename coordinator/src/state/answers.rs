@@ -9,7 +9,7 @@ use super::command::Command;
 use super::entry::IdempotencyKey;
 use super::reply::Reply;
 use super::rows::Answered;
-use super::{ANSWERS_MAX, ANSWERS_MS, State};
+use super::{ANSWERS_MAX, ANSWERS_MS, State, Subject};
 
 impl State {
     /// The answer to the same change, if it was made already.
@@ -23,7 +23,15 @@ impl State {
         self.clock.answers_next += 1;
         let at = self.clock.now;
         let kind = command.kind();
-        self.answers.insert(number, Answered { key, kind, at, reply });
+        let about = Subject::of(command, &reply);
+        let answer = Answered {
+            key,
+            kind,
+            at,
+            reply,
+            about,
+        };
+        self.answers.insert(number, answer);
         self.views.answers.insert((key, kind), number);
         // At most two go for each that comes: the work of an entry is bounded, and the table shrinks to its bound.
         for _ in 0..2 {

@@ -7,6 +7,7 @@
 //! Read `entry` and `command` for what can be asked, `rows` for what is kept, `reply` for the answers; then `jobs` and `leases`, where it is decided
 //! that nothing runs twice to completion. What always holds stands in `invariants`.
 
+pub mod archive;
 pub mod command;
 pub mod entry;
 pub mod error;
@@ -27,6 +28,7 @@ mod nodes;
 mod points;
 mod policies;
 mod slots;
+mod subject;
 mod texts;
 mod tokens;
 mod vaults;
@@ -51,7 +53,9 @@ use views::Views;
 pub use audit::AuditBroken;
 pub use points::UNDO_MS;
 pub use slots::SLOTS;
+pub use subject::Subject;
 pub use texts::BATCH_MAX;
+pub use views::PointCounts;
 
 /// The form of entries before the log said otherwise.
 const FIRST_FORM: u16 = 1;
@@ -103,6 +107,9 @@ pub struct State {
     /// The rows' own clock, kept beside the table so that every entry need not write it twice.
     clock: Marks,
 }
+
+/// How many tables there are.
+const TABLES: u8 = 15;
 
 /// Runs `$body` for every table (`&` or `&mut`) with its number. A number is never given to another table.
 macro_rules! each_table {
@@ -264,6 +271,38 @@ impl State {
     pub fn all_rows(&self) -> Vec<RowChange> {
         let mut rows = Vec::new();
         self.each_row(|row| rows.push(row));
+        rows
+    }
+
+    /// The rows alone, to be read from while the state goes on. Costs a copy of all of them, and nothing of what is computed from them.
+    fn copy_of_rows(&self) -> Self {
+        Self {
+            cluster: self.cluster.clone(),
+            marks: self.marks.clone(),
+            members: self.members.clone(),
+            vaults: self.vaults.clone(),
+            policies: self.policies.clone(),
+            items: self.items.clone(),
+            points: self.points.clone(),
+            given_up: self.given_up.clone(),
+            jobs: self.jobs.clone(),
+            workers: self.workers.clone(),
+            sessions: self.sessions.clone(),
+            slots: self.slots.clone(),
+            tokens: self.tokens.clone(),
+            audit: self.audit.clone(),
+            answers: self.answers.clone(),
+            views: Views::default(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Rows of a table after a key, in order, until so many bytes are reached.
+    fn rows_after(&self, table: u8, key: Option<&[u8]>, bytes_max: usize) -> Vec<RowChange> {
+        let mut rows = Vec::new();
+        each_table!(&self, |rows_of, n| if n == table {
+            rows = rows_of.after(n, key, bytes_max);
+        });
         rows
     }
 

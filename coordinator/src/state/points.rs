@@ -139,13 +139,15 @@ impl State {
     /// Takes a point out of the tables.
     pub(super) fn drop_point(&mut self, id: PointId) {
         if let Some(point) = self.points.remove(&id) {
-            self.views.points_of.remove(&(point.item, point.time, id));
+            let vault = self.vault_of(&point);
+            self.views.remove_point(id, &point, vault);
         }
     }
 
     /// Enters a point that is new to the tables.
     pub(super) fn enter_point(&mut self, id: PointId, point: Point) {
-        self.views.points_of.insert((point.item, point.time, id));
+        let vault = self.vault_of(&point);
+        self.views.add_point(id, &point, vault);
         self.points.insert(id, point);
     }
 }

@@ -6,6 +6,7 @@ use tresor_proto::ids::{Epoch, ItemId, JobId, PointId, SessionId, VaultId, Worke
 use super::command::{Consistency, Counts, Failure, ItemSpec, JobSpec, PolicySpec, VaultClaim, VaultSpec, WorkerFacts};
 use super::entry::{Actor, IdempotencyKey, Time};
 use super::reply::Reply;
+use super::subject::Subject;
 
 /// What a cluster is for life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -363,4 +364,6 @@ pub struct Answered {
     pub at: Time,
     /// The answer.
     pub reply: Reply,
+    /// What it was about.
+    pub about: Subject,
 }

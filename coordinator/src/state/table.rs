@@ -1,6 +1,7 @@
 //! A table of the state: rows in key order, and which of them changed since they were last collected.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::ops::Bound;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -198,6 +199,29 @@ impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
             key: key.to_bytes(),
             value: Some(encode_row(row)),
         })
+    }
+
+    /// Rows after a key as they are stored, until so many bytes are reached; at least one if there is one.
+    pub(super) fn after(&self, table: u8, key: Option<&[u8]>, bytes_max: usize) -> Vec<RowChange> {
+        let from = match key.and_then(K::from_bytes) {
+            Some(key) => Bound::Excluded(key),
+            None => Bound::Unbounded,
+        };
+        let mut bytes = 0;
+        let mut rows = Vec::new();
+        for (key, row) in self.rows.range((from, Bound::Unbounded)) {
+            let (key, value) = (key.to_bytes(), encode_row(row));
+            bytes += key.len() + value.len();
+            rows.push(RowChange {
+                table,
+                key,
+                value: Some(value),
+            });
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        rows
     }
 
     /// Takes a stored row.

@@ -143,8 +143,12 @@ impl State {
             if of_vault == Some(id)
                 && let Some(point) = self.points.get_mut(point)
             {
-                point.harmed = true;
                 count += 1;
+                if !std::mem::replace(&mut point.harmed, true)
+                    && let Some(counts) = self.views.points_in.get_mut(&id)
+                {
+                    counts.harmed += 1;
+                }
             }
         }
         if let Some(vault) = self.vaults.get_mut(&id) {

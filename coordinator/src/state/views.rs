@@ -1,13 +1,14 @@
 //! What is looked up often, computed from the rows: kept in step by who changes them, made anew at a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use tresor_proto::ids::{ItemId, JobId, PointId, PolicyId, VaultId, WorkerId};
 
 use super::State;
 use super::command::Work;
 use super::entry::{IdempotencyKey, Time};
-use super::rows::{Job, JobState};
+use super::rows::{Answered, Job, JobState, Point};
 
 /// Computed from the rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,10 +43,21 @@ pub(super) struct Views {
     pub(super) items_of: BTreeMap<VaultId, u64>,
     /// How many items have a policy.
     pub(super) items_under: BTreeMap<PolicyId, u64>,
+    /// Points of a vault.
+    pub(super) points_in: BTreeMap<VaultId, PointCounts>,
     /// Open sessions that hold a point.
     pub(super) pins: BTreeMap<PointId, u32>,
     /// Where the answer to a key and kind of change is.
     pub(super) answers: BTreeMap<(IdempotencyKey, u8), u64>,
+}
+
+/// How many points a vault has, hidden ones too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PointCounts {
+    /// All.
+    pub all: u64,
+    /// Those that damage was found under.
+    pub harmed: u64,
 }
 
 impl Views {
@@ -65,7 +77,8 @@ impl Views {
             views.worker_names.insert(worker.name.clone(), id);
         }
         for (&id, point) in state.points.iter() {
-            views.points_of.insert((point.item, point.time, id));
+            let vault = state.items.get(&point.item).map(|item| item.spec.vault);
+            views.add_point(id, point, vault);
         }
         for (&id, job) in state.jobs.iter() {
             views.add_job(id, job);
@@ -163,6 +176,28 @@ impl Views {
         }
     }
 
+    pub(super) fn add_point(&mut self, id: PointId, point: &Point, vault: Option<VaultId>) {
+        self.points_of.insert((point.item, point.time, id));
+        if let Some(vault) = vault {
+            let counts = self.points_in.entry(vault).or_default();
+            counts.all += 1;
+            counts.harmed += u64::from(point.harmed);
+        }
+    }
+
+    pub(super) fn remove_point(&mut self, id: PointId, point: &Point, vault: Option<VaultId>) {
+        self.points_of.remove(&(point.item, point.time, id));
+        if let Some(vault) = vault
+            && let Some(counts) = self.points_in.get_mut(&vault)
+        {
+            counts.all -= 1;
+            counts.harmed -= u64::from(point.harmed);
+            if counts.all == 0 {
+                self.points_in.remove(&vault);
+            }
+        }
+    }
+
     pub(super) fn pin(&mut self, point: PointId) {
         *self.pins.entry(point).or_default() += 1;
     }
@@ -218,15 +253,72 @@ impl State {
         self.views.worker_names.get(name).copied()
     }
 
+    /// Vaults by name.
+    pub fn vaults_by_name(&self) -> impl Iterator<Item = (&str, VaultId)> {
+        self.views.vault_names.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// Policies by name.
+    pub fn policies_by_name(&self) -> impl Iterator<Item = (&str, PolicyId)> {
+        self.views.policy_names.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// Workers that are not removed, by name.
+    pub fn workers_by_name(&self) -> impl Iterator<Item = (&str, WorkerId)> {
+        self.views.worker_names.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// Items by name and id, from there on; that one included.
+    pub fn items_by_name_from<'s>(
+        &'s self,
+        name: &str,
+        id: ItemId,
+    ) -> impl Iterator<Item = (&'s str, ItemId)> + use<'s> {
+        let rest = (Bound::Included(name.to_owned()), Bound::Unbounded);
+        let mut first = Some((name.to_owned(), id));
+        self.views
+            .item_names
+            .range(rest)
+            .flat_map(|(name, ids)| ids.iter().map(|id| (name.as_str(), *id)))
+            .skip_while(move |(name, id)| match &first {
+                Some((first_name, first_id)) if name == first_name && id < first_id => true,
+                _ => {
+                    first = None;
+                    false
+                }
+            })
+    }
+
     /// Points of an item, the newest first, hidden ones too.
     pub fn points_of(&self, item: ItemId) -> impl DoubleEndedIterator<Item = PointId> + '_ {
+        self.points_up_to(item, Time(i64::MAX), PointId([255; 16]))
+    }
+
+    /// Points of an item that are not newer than that, the newest first, hidden ones too. Points of one time come in the order of their ids.
+    pub fn points_up_to(
+        &self,
+        item: ItemId,
+        time: Time,
+        point: PointId,
+    ) -> impl DoubleEndedIterator<Item = PointId> + '_ {
         let first = (item, Time(i64::MIN), PointId([0; 16]));
-        let last = (item, Time(i64::MAX), PointId([255; 16]));
+        let last = (item, time, point);
         self.views
             .points_of
             .range(first..=last)
             .rev()
             .map(|(_, _, point)| *point)
+    }
+
+    /// How many points a vault has.
+    pub fn points_in(&self, vault: VaultId) -> PointCounts {
+        self.views.points_in.get(&vault).copied().unwrap_or_default()
+    }
+
+    /// What was answered to a change of a kind, as long as that is remembered.
+    pub fn answer(&self, key: &IdempotencyKey, kind: u8) -> Option<&Answered> {
+        let number = self.views.answers.get(&(*key, kind))?;
+        self.answers.get(number)
     }
 
     /// The newest visible point of an item: the parent of its next one.

@@ -1,0 +1,306 @@
+use super::items::spec;
+use super::*;
+use crate::state::command::{Command, FailureKind, Work};
+use crate::state::rows::JobState;
+use tresor_proto::ids::JobId;
+
+fn backup(number: u8, item: &str) -> v1::StartBackupRequest {
+    v1::StartBackupRequest {
+        idempotency_key: key(number),
+        item: item.to_owned(),
+        ..v1::StartBackupRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn an_item_is_backed_up_once_for_a_key_and_one_at_a_time() {
+    let mut cluster = Cluster::start();
+    cluster.node.protects("web", MAIN, None);
+    let asked = v1::StartBackupRequest {
+        keep_until: String::from("2027-01-01"),
+        priority: 5,
+        ..backup(1, "web")
+    };
+    let job = call!(cluster, start_backup, asked.clone()).unwrap();
+    assert_eq!(
+        (job.kind.as_str(), job.item.as_str(), job.state.as_str(), job.priority),
+        ("backup", "web", "queued", 5)
+    );
+    assert_eq!(job.not_before, "2026-11-20T12:00:00Z", "at once");
+    assert_eq!(call!(cluster, start_backup, asked).unwrap(), job);
+    let kept = cluster.node.read(|state| match &state.jobs().get(&JobId(job.id)).unwrap().spec.work {
+        Work::Backup { keep_until, .. } => keep_until.unwrap(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kept, crate::testing::at("2027-01-01T23:59:59.999Z"));
+    let second = refused(call!(cluster, start_backup, backup(2, "web")), "fenced");
+    assert_eq!(info(&second).hint, format!("tresor job watch {}", job.id));
+    let entry = cluster.node.entries().pop().unwrap();
+    assert_eq!(entry.actor, alice().actor, "the caller stands in the log");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_backup_is_named() {
+    let mut cluster = Cluster::start();
+    cluster.node.protects("web", MAIN, None);
+    refused_for(call!(cluster, start_backup, backup(1, "")), "item");
+    refused(call!(cluster, start_backup, backup(1, "mail")), "missing");
+    let past = v1::StartBackupRequest {
+        keep_until: String::from("2026-11-19"),
+        ..backup(1, "web")
+    };
+    refused_for(call!(cluster, start_backup, past), "keep_until");
+    let urgent = v1::StartBackupRequest {
+        priority: i32::MIN,
+        ..backup(1, "web")
+    };
+    refused_for(call!(cluster, start_backup, urgent), "priority");
+    let twice_named = v1::StartBackupRequest {
+        spec: Some(spec("db")),
+        ..backup(1, "web")
+    };
+    refused_for(call!(cluster, start_backup, twice_named), "spec.name");
+    let two_vaults = v1::StartBackupRequest {
+        spec: Some(spec("web")),
+        vault: String::from("second"),
+        ..backup(1, "web")
+    };
+    refused_for(call!(cluster, start_backup, two_vaults), "spec.vault");
+    assert_eq!(cluster.node.read(|state| state.open_jobs_count()), 0);
+}
+
+#[tokio::test]
+async fn a_backup_makes_its_item_if_there_is_none_and_that_has_no_policy() {
+    let mut cluster = Cluster::start();
+    let mut default = crate::rpc::policy::built_in("UTC");
+    default.name = String::from("default");
+    cluster.node.does(Command::CreatePolicy {
+        policy: tresor_proto::ids::PolicyId([1; 16]),
+        spec: default,
+    });
+    let asked = v1::StartBackupRequest {
+        spec: Some(spec("web")),
+        ..backup(1, "")
+    };
+    // Nothing is made on the way to a refusal.
+    let past = v1::StartBackupRequest {
+        keep_until: String::from("2026-11-19"),
+        ..asked.clone()
+    };
+    refused_for(call!(cluster, start_backup, past), "keep_until");
+    assert_eq!(cluster.node.read(|state| state.items().len()), 0);
+
+    let job = call!(cluster, start_backup, asked.clone()).unwrap();
+    assert_eq!(job.item, "web");
+    let item = call!(cluster, get_item, v1::GetItemRequest {
+        name: String::from("web"),
+        vault: String::new()
+    });
+    assert_eq!(item.unwrap().spec.unwrap().policy, "");
+    assert_eq!(call!(cluster, start_backup, asked.clone()).unwrap(), job);
+
+    // It was unprotected meanwhile: the answer to the first request does not protect it again.
+    let web = cluster.node.read(|state| state.items_named("web").next().unwrap());
+    cluster.node.does(Command::Unprotect { item: web });
+    let again = call!(cluster, start_backup, asked).unwrap();
+    assert_eq!((again.id, again.state.as_str()), (job.id, "cancelled"));
+    assert_eq!(cluster.node.read(|state| state.items().len()), 0);
+}
+
+#[tokio::test]
+async fn a_backup_with_a_spec_uses_the_item_that_is_there() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let mut other = spec("web");
+    other.disks[0].path = String::from("/srv/other.raw");
+    let asked = v1::StartBackupRequest {
+        spec: Some(other),
+        ..backup(1, "web")
+    };
+    call!(cluster, start_backup, asked).unwrap();
+    let disk = cluster.node.read(|state| state.items().get(&web).unwrap().spec.disks[0].path.clone());
+    assert_eq!(disk, "/srv/web.qcow2", "a backup changes no item");
+}
+
+#[tokio::test]
+async fn a_backup_that_was_broken_off_between_its_two_changes_goes_on() {
+    let cluster = Cluster::start();
+    let asked = v1::StartBackupRequest {
+        spec: Some(spec("web")),
+        ..backup(1, "web")
+    };
+    // The item is protected, and the answer to that is lost.
+    cluster.node.lose_next_answer();
+    refused(call!(cluster, start_backup, asked.clone()), "retry");
+    assert_eq!(cluster.node.read(|state| (state.items().len(), state.open_jobs_count())), (1, 0));
+    let job = call!(cluster, start_backup, asked).unwrap();
+    assert_eq!(cluster.node.read(|state| state.items().len()), 1);
+    assert_eq!(job.item, "web");
+}
+
+#[tokio::test]
+async fn a_point_is_restored_to_a_worker() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let point = cluster.node.makes_point(web, MAIN, cluster.worker);
+    let restore = |number| v1::StartRestoreRequest {
+        idempotency_key: key(number),
+        point: String::from("web"),
+        disk: String::from("vda"),
+        host: String::from("w1"),
+        path: String::from("/srv/restored.qcow2"),
+        format: String::from("qcow2"),
+        ..v1::StartRestoreRequest::default()
+    };
+    let job = call!(cluster, start_restore, restore(1)).unwrap();
+    assert_eq!((job.point.as_str(), job.target.as_str()), (point.to_string().as_str(), "w1:/srv/restored.qcow2"));
+    // A newer point does not change what the first request meant.
+    cluster.node.makes_point(web, MAIN, cluster.worker);
+    assert_eq!(call!(cluster, start_restore, restore(1)).unwrap(), job);
+    let same_place = refused(call!(cluster, start_restore, restore(2)), "fenced");
+    assert!(same_place.message().contains("it restores to w1:/srv/restored.qcow2"));
+    let nowhere = v1::StartRestoreRequest {
+        host: String::from("w9"),
+        ..restore(3)
+    };
+    refused(call!(cluster, start_restore, nowhere), "missing");
+    let relative = v1::StartRestoreRequest {
+        path: String::from("restored"),
+        ..restore(3)
+    };
+    refused_for(call!(cluster, start_restore, relative), "path");
+    let both = v1::StartRestoreRequest {
+        overwrite: true,
+        in_place: true,
+        ..restore(4)
+    };
+    refused_for(call!(cluster, start_restore, both), "overwrite");
+    let odd = v1::StartRestoreRequest {
+        format: String::from("vdi"),
+        ..restore(5)
+    };
+    refused_for(call!(cluster, start_restore, odd), "format");
+    let unknown = v1::StartRestoreRequest {
+        point: String::from("mail"),
+        ..restore(5)
+    };
+    refused(call!(cluster, start_restore, unknown), "missing");
+}
+
+#[tokio::test]
+async fn a_vault_or_a_point_is_verified() {
+    let mut cluster = Cluster::start();
+    let worker = cluster.worker;
+    cluster.node.makes_vault(tresor_proto::ids::VaultId([2; 16]), "second", worker);
+    let web = cluster.node.protects("web", MAIN, None);
+    let point = cluster.node.makes_point(web, MAIN, worker);
+    let verify = |number, vault: &str, point: &str, level: &str| v1::StartVerifyRequest {
+        idempotency_key: key(number),
+        vault: vault.to_owned(),
+        point: point.to_owned(),
+        level: level.to_owned(),
+    };
+    let whole = call!(cluster, start_verify, verify(1, "", "", "")).unwrap();
+    assert_eq!((whole.kind.as_str(), whole.vault.as_str(), whole.point.as_str()), ("verify", "main", ""));
+    assert_eq!(call!(cluster, start_verify, verify(1, "", "", "")).unwrap(), whole);
+    let one = call!(cluster, start_verify, verify(2, "", "web", "contents")).unwrap();
+    assert_eq!((one.point, one.item.as_str()), (point.to_string(), "web"));
+    refused_for(call!(cluster, start_verify, verify(3, "", "", "everything")), "level");
+    refused_for(call!(cluster, start_verify, verify(3, "second", "web", "names")), "vault");
+    refused(call!(cluster, start_verify, verify(3, "third", "", "names")), "missing");
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_and_tried_again() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let id = cluster.node.queues(web, MAIN);
+    let cancel = |number, id| v1::CancelJobRequest {
+        idempotency_key: key(number),
+        id,
+    };
+    assert_eq!(call!(cluster, cancel_job, cancel(1, id.0)).unwrap().state, "cancelled");
+    let retry = |number| v1::RetryJobRequest {
+        idempotency_key: key(number),
+        id: id.0,
+    };
+    assert_eq!(call!(cluster, retry_job, retry(2)).unwrap().state, "queued");
+    call!(cluster, retry_job, retry(2)).unwrap();
+    refused(call!(cluster, retry_job, retry(3)), "fenced");
+    // The first cancel was of the first life of the job; sent again it ends nothing.
+    assert_eq!(call!(cluster, cancel_job, cancel(1, id.0)).unwrap().state, "queued");
+    let (_, _) = cluster.node.leases(id, cluster.worker);
+    let running = call!(cluster, cancel_job, cancel(4, id.0)).unwrap();
+    assert_eq!((running.state.as_str(), running.cancel_requested), ("running", true));
+    refused(call!(cluster, cancel_job, cancel(5, 9999)), "missing");
+    refused(call!(cluster, get_job, v1::GetJobRequest { id: 9999 }), "missing");
+}
+
+#[tokio::test]
+async fn a_failed_job_shows_its_attempts() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let id = cluster.node.queues(web, MAIN);
+    cluster.node.ends_badly(id, cluster.worker, FailureKind::Denied, "the key is wrong");
+    let job = call!(cluster, get_job, v1::GetJobRequest { id: id.0 }).unwrap();
+    assert_eq!((job.state.as_str(), job.why.as_str()), ("failed", "the key is wrong"));
+    let attempt = &job.attempts[0];
+    assert_eq!(
+        (attempt.number, attempt.worker.as_str(), attempt.kind.as_str(), attempt.hint.as_str()),
+        (1, "w1", "denied", "look at the disk")
+    );
+    assert_eq!(attempt.ended, "2026-11-20T12:00:00Z");
+}
+
+#[tokio::test]
+async fn jobs_come_newest_first_with_filters() {
+    let mut cluster = Cluster::start();
+    let worker = cluster.worker;
+    let (web, db) = (cluster.node.protects("web", MAIN, None), cluster.node.protects("db", MAIN, None));
+    for _ in 0..3 {
+        cluster.node.makes_point(web, MAIN, worker);
+    }
+    let open = cluster.node.queues(db, MAIN);
+    let list = v1::ListJobsRequest {
+        page_size: 2,
+        ..v1::ListJobsRequest::default()
+    };
+    let mut ids = Vec::new();
+    let mut next = list.clone();
+    loop {
+        let page = call!(cluster, list_jobs, next.clone()).unwrap();
+        ids.extend(page.jobs.iter().map(|job| job.id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        next.page_token = page.next_page_token;
+        // Newer than the pages that are left.
+        if ids.len() == 2 {
+            cluster.node.makes_point(web, MAIN, worker);
+        }
+    }
+    assert_eq!(ids.len(), 5, "the claim of the vault, three points and one that waits");
+    assert!(ids.is_sorted_by(|a, b| a > b));
+    let queued = v1::ListJobsRequest {
+        state: String::from("queued"),
+        ..list.clone()
+    };
+    let page = call!(cluster, list_jobs, queued).unwrap();
+    assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [open.0]);
+    let of_web = v1::ListJobsRequest {
+        page_size: 100,
+        item: String::from("web"),
+        vault: String::from("main"),
+        ..list.clone()
+    };
+    let page = call!(cluster, list_jobs, of_web).unwrap();
+    assert_eq!(page.jobs.len(), 4);
+    assert!(page.jobs.iter().all(|job| job.item == "web" && !job.point.is_empty()));
+    let odd = v1::ListJobsRequest {
+        state: String::from("lost"),
+        ..list
+    };
+    refused_for(call!(cluster, list_jobs, odd), "state");
+    let state = cluster.node.read(|state| state.jobs().get(&open).unwrap().state);
+    assert!(matches!(state, JobState::Queued { .. }));
+}
