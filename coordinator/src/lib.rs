@@ -8,6 +8,7 @@ pub mod lead;
 pub(crate) mod mutation;
 pub mod node;
 pub mod peers;
+pub mod process;
 pub mod raft;
 pub mod rpc;
 pub mod schedule;

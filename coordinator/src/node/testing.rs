@@ -26,6 +26,8 @@ struct Log {
     failure: Option<NodeError>,
     /// The next change is applied, and its answer is lost.
     lose_answer: bool,
+    /// Coordinators of the state are members of Raft only when that was asked for.
+    members_are_asked_for: bool,
 }
 
 /// Such a coordinator. Its task ends with the last [`Handle`] and itself.
@@ -58,7 +60,13 @@ impl TestNode {
         });
         let (applied, is_applied) = watch::channel(0);
         let node = Self {
-            handle: Handle::new(ME, requests, Arc::new(Mutex::new(Arc::clone(&state))), leads, is_applied),
+            handle: Handle::new(
+                ME,
+                requests,
+                Arc::new(Mutex::new(Arc::clone(&state))),
+                leads,
+                is_applied,
+            ),
             state,
             log: Arc::new(Mutex::new(Log {
                 index: 0,
@@ -68,6 +76,7 @@ impl TestNode {
                 transfers: Vec::new(),
                 failure: None,
                 lose_answer: false,
+                members_are_asked_for: false,
             })),
             leadership,
             applied,
@@ -127,6 +136,16 @@ impl TestNode {
             is_me: leader == ME,
             term: 2,
         });
+    }
+
+    /// Says that nobody leads.
+    pub(crate) fn forget_leader(&self) {
+        self.leadership.send_replace(Leadership::default());
+    }
+
+    /// From here on a coordinator is a member of Raft only once [`Membership::Add`] was asked for.
+    pub(crate) fn ask_for_members(&self) {
+        self.log().members_are_asked_for = true;
     }
 
     /// Entries so far.
@@ -225,7 +244,15 @@ impl Task {
     fn standing(&self) -> Standing {
         let index = self.log().index;
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let members = state.members().iter().filter(|(_, member)| !member.removed);
+        let log = self.log();
+        let was_asked_for = |id: &MemberId| {
+            let is_it = |change: &Membership| matches!(change, Membership::Add { member, .. } if member == id);
+            !log.members_are_asked_for || *id == ME || log.memberships.iter().any(is_it)
+        };
+        let members = state
+            .members()
+            .iter()
+            .filter(|(id, member)| !member.removed && was_asked_for(id));
         Standing {
             term: 1,
             commit: index,

@@ -9,6 +9,7 @@ use tresor_proto::ids::{JobId, VaultId};
 use zeroize::Zeroizing;
 
 use super::caller::Caller;
+use super::kinds::Kind;
 use super::refused::Refused;
 use crate::lead::plans::Plans;
 use crate::node::Handle;
@@ -16,7 +17,6 @@ use crate::node::presence::{JobProgress, Presence};
 use crate::security::{ClusterKey, Purpose};
 use crate::state::command::Command;
 use crate::state::entry::{IdempotencyKey, Time};
-use crate::state::reply::Reply;
 use crate::state::{State, Subject};
 
 /// The clocks of this process.
@@ -72,9 +72,9 @@ pub trait SecretBox: Send + Sync {
 
 impl SecretBox for ClusterKey {
     fn wrap_vault_key(&self, vault: VaultId, secret: &[u8]) -> Result<Vec<u8>, SecretError> {
-        let wrapped = self.wrap(Purpose::VaultKey(vault), secret).map_err(|e| SecretError {
-            why: e.to_string(),
-        })?;
+        let wrapped = self
+            .wrap(Purpose::VaultKey(vault), secret)
+            .map_err(|e| SecretError { why: e.to_string() })?;
         Ok(postcard::to_stdvec(&wrapped).expect("plain data, and memory can be had"))
     }
 
@@ -183,16 +183,17 @@ impl Services {
             })
     }
 
-    /// Makes a change once for its key. `build` finds what is meant and says the command; it is not asked again for a change that was made already,
-    /// since names may mean something else by now.
+    /// Makes a change of a kind once for its key. `build` finds what is meant and says the command; it is not asked again for a change that was made
+    /// already, since names may mean something else by now.
     pub(crate) async fn change(
         &self,
         caller: &Caller,
+        kind: Kind,
         key: IdempotencyKey,
         build: impl FnOnce(&State) -> Result<Command, Refused>,
     ) -> Result<Made, Refused> {
         self.handle.barrier().await?;
-        let command = self.handle.read(|state| match made_before(state, &key)? {
+        let command = self.handle.read(|state| match made_before(state, kind, &key) {
             Some(made) => Ok::<_, Refused>(Err(made)),
             None => build(state).map(Ok),
         })?;
@@ -200,24 +201,25 @@ impl Services {
             Ok(command) => command,
             Err(made) => return Ok(made),
         };
+        if command.kind() != kind.number() {
+            return Err(Refused::Bug {
+                why: "a change is of another kind than its answer is looked for under",
+            });
+        }
         self.handle.change(caller.actor.clone(), Some(key), command).await?;
         // Of two changes under one key that came at once, the second is answered with what the first was about.
         self.handle.read(|state| {
-            made_before(state, &key)?.ok_or(Refused::Bug {
+            made_before(state, kind, &key).ok_or(Refused::Bug {
                 why: "an answer that was just given is not remembered",
             })
         })
     }
 }
 
-fn made_before(state: &State, key: &IdempotencyKey) -> Result<Option<Made>, Refused> {
-    let Some(answered) = state.answer(key) else {
-        return Ok(None);
-    };
-    match &answered.reply {
-        Reply::Refused(refusal) => Err(refusal.clone().into()),
-        _ => Ok(Some(Made { about: answered.about })),
-    }
+/// What a change was about that was made under this key already. Only changes that were made are remembered: what was refused is looked at again.
+pub(crate) fn made_before(state: &State, kind: Kind, key: &IdempotencyKey) -> Option<Made> {
+    let answered = state.answer(key, kind.number())?;
+    Some(Made { about: answered.about })
 }
 
 /// The caller and the message of a request.

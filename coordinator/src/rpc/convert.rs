@@ -10,7 +10,9 @@ use super::resolve;
 use super::standing::{Board, ItemStanding};
 use crate::node::presence::{JobProgress, Presence};
 use crate::state::command::{Consistency, Counts, DiskSpec, ItemSpec, RestoreTarget, Work};
-use crate::state::rows::{Attempt, Audited, Item, Job, JobState, Point, Policy, Token, TokenUse, Vault, VaultState, Worker};
+use crate::state::rows::{
+    Attempt, Audited, Item, Job, JobState, Point, Policy, Token, TokenUse, Vault, VaultState, Worker,
+};
 use crate::state::{State, UNDO_MS};
 
 /// A vault's name; its id where it is gone.
@@ -42,6 +44,7 @@ pub fn vault(state: &State, id: VaultId, vault: &Vault) -> v1::Vault {
     let (made, claim) = match vault.state {
         VaultState::Claiming => ("being made", 0),
         VaultState::Ready(claim) => ("ready", claim.n),
+        VaultState::Removing => ("being removed", 0),
     };
     v1::Vault {
         id: id.to_string(),
@@ -242,13 +245,17 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         JobState::Queued { not_before } => not_before,
         _ => job.spec.not_before,
     };
-    let older = usize::try_from(job.attempts_made).unwrap_or(0).saturating_sub(job.attempts.len());
+    let older = usize::try_from(job.attempts_made)
+        .unwrap_or(0)
+        .saturating_sub(job.attempts.len());
     let numbered = (older + 1..).zip(&job.attempts);
     v1::Job {
         id: id.0,
         kind: work_text(&job.spec.work).to_owned(),
         vault: vault_name(state, job.spec.vault),
-        item: item_of(state, job).map(|item| item_name(state, item)).unwrap_or_default(),
+        item: item_of(state, job)
+            .map(|item| item_name(state, item))
+            .unwrap_or_default(),
         point: point.map(|point| point.to_string()).unwrap_or_default(),
         state: job_state_text(job.state).to_owned(),
         created: job.created.to_string(),
@@ -256,8 +263,12 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         ended: time_text(job.ended),
         why: why.unwrap_or_default(),
         priority: job.spec.priority,
-        attempts: numbered.map(|(number, attempt)| attempt_message(state, number, attempt)).collect(),
-        worker: running.map(|attempt| worker_name(state, attempt.worker)).unwrap_or_default(),
+        attempts: numbered
+            .map(|(number, attempt)| attempt_message(state, number, attempt))
+            .collect(),
+        worker: running
+            .map(|attempt| worker_name(state, attempt.worker))
+            .unwrap_or_default(),
         stage: progress.stage,
         bytes_done: progress.bytes_done,
         bytes_total: progress.bytes_total,
@@ -291,7 +302,9 @@ fn attempt_message(state: &State, number: usize, attempt: &Attempt) -> v1::Attem
         started: attempt.started.to_string(),
         ended: time_text(attempt.ended),
         failure: failure.map(|failure| failure.message.clone()).unwrap_or_default(),
-        kind: failure.map(|failure| kind_text(failure.kind).to_owned()).unwrap_or_default(),
+        kind: failure
+            .map(|failure| kind_text(failure.kind).to_owned())
+            .unwrap_or_default(),
         hint: failure.map(|failure| failure.hint.clone()).unwrap_or_default(),
     }
 }

@@ -84,7 +84,12 @@ pub fn span(field: &'static str, text: &str) -> Result<Option<i64>, Refused> {
     if text.is_empty() {
         return Ok(None);
     }
-    let rule = || Refused::invalid(field, "must be a whole number with a unit, d, h, m or s, greater units first: 26h");
+    let rule = || {
+        Refused::invalid(
+            field,
+            "must be a whole number with a unit, d, h, m or s, greater units first: 26h",
+        )
+    };
     let (days, rest) = match text.split_once(['d', 'D']) {
         Some((days, rest)) if days.len() <= 6 && days.bytes().all(|byte| byte.is_ascii_digit()) => {
             (days.parse::<i64>().map_err(|_| rule())?, rest)
@@ -176,16 +181,22 @@ pub fn store_url(field: &str, text: &str) -> Result<String, Refused> {
     let (scheme, rest) = text
         .split_once("://")
         .filter(|(scheme, _)| SCHEMES.contains(scheme))
-        .ok_or_else(|| wrong("must be file:///FOLDER, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX"))?;
+        .ok_or_else(|| {
+            wrong("must be file:///FOLDER, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX")
+        })?;
     if rest.contains(['?', '#']) {
-        return Err(wrong("ends with the path: parameters belong into the workers' configuration"));
+        return Err(wrong(
+            "ends with the path: parameters belong into the workers' configuration",
+        ));
     }
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if host.contains('@') {
         return Err(wrong("must have no credentials: those are each worker's own"));
     }
     if host.contains(':') {
-        return Err(wrong("must have no port: that belongs to the endpoint in the workers' configuration"));
+        return Err(wrong(
+            "must have no port: that belongs to the endpoint in the workers' configuration",
+        ));
     }
     let path = path.trim_end_matches('/');
     match (scheme, host, path) {
@@ -255,7 +266,12 @@ mod tests {
         let today = future("keep_until", "2026-11-22", now).unwrap();
         assert_eq!(today, Some(at("2026-11-22T23:59:59.999Z")), "today is not over");
         for wrong in ["2026-11-21", "2026-11-22T12:00:00Z", "soon"] {
-            assert!(future("keep_until", wrong, now).unwrap_err().to_string().starts_with("keep_until: "));
+            assert!(
+                future("keep_until", wrong, now)
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("keep_until: ")
+            );
         }
     }
 
@@ -275,7 +291,18 @@ mod tests {
         }
         assert_eq!(span("valid", "").unwrap(), None);
         assert_eq!(span_text(0), "");
-        for wrong in ["5", "d", "-1d", "1.5d", "5d3", "1h1d", "9999999d", "99999999999999999999h", "40000d", "5 d"] {
+        for wrong in [
+            "5",
+            "d",
+            "-1d",
+            "1.5d",
+            "5d3",
+            "1h1d",
+            "9999999d",
+            "99999999999999999999h",
+            "40000d",
+            "5 d",
+        ] {
             assert!(span("valid", wrong).is_err(), "{wrong}");
         }
     }
@@ -308,7 +335,10 @@ mod tests {
             &format!("s3://{}", "b".repeat(3000)),
         ] {
             let error = store_url("url", wrong).unwrap_err().to_string();
-            assert!(error.starts_with("url: ") && !error.contains("secret"), "{wrong}: {error}");
+            assert!(
+                error.starts_with("url: ") && !error.contains("secret"),
+                "{wrong}: {error}"
+            );
         }
     }
 

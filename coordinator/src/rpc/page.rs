@@ -196,7 +196,15 @@ mod tests {
         }
         let mut longer = token.clone();
         longer.push_str("00");
-        for no_token in ["0", "zz", "ä", &token[2..], &longer, &"0".repeat(1 << 20), &token.to_uppercase()] {
+        for no_token in [
+            "0",
+            "zz",
+            "ä",
+            &token[2..],
+            &longer,
+            &"0".repeat(1 << 20),
+            &token.to_uppercase(),
+        ] {
             let refused = Page::<u64>::read("rows", &(), 2, no_token);
             assert!(refused.is_err() || no_token == token, "{no_token}");
         }

@@ -53,8 +53,8 @@ impl PeerService {
                     self.inbox.step(call, SnapshotStep::Piece(piece)).await?;
                 }
                 Some(end) => {
-                    let digest = <[u8; 32]>::try_from(end.digest.as_ref())
-                        .map_err(|_| String::from("a digest has 32 bytes"))?;
+                    let digest =
+                        <[u8; 32]>::try_from(end.digest.as_ref()).map_err(|_| String::from("a digest has 32 bytes"))?;
                     let end = SnapshotEnd {
                         pieces: end.pieces,
                         rows: end.rows,

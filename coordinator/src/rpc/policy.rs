@@ -101,7 +101,10 @@ fn check_lengths(message: &v1::PolicySpec) -> Result<(), Refused> {
         }
     }
     if message.windows.len() > WINDOWS_READ_MAX {
-        return Err(Refused::invalid("spec.windows", format!("at most {WINDOWS_READ_MAX} are read")));
+        return Err(Refused::invalid(
+            "spec.windows",
+            format!("at most {WINDOWS_READ_MAX} are read"),
+        ));
     }
     Ok(())
 }
@@ -238,10 +241,18 @@ mod tests {
         assert_eq!(spec, built_in("Europe/Berlin"));
         assert!(Plan::of(&spec, Time(0)).is_ok());
         let shown = spec_message(&spec);
-        assert_eq!(read(Some(&shown), "UTC").unwrap(), spec, "its texts are in the form that is shown");
+        assert_eq!(
+            read(Some(&shown), "UTC").unwrap(),
+            spec,
+            "its texts are in the form that is shown"
+        );
         let mut other = asked.clone();
         other.retention = String::from("last 1");
-        assert_eq!(read(Some(&other), "UTC").unwrap().schedule, "", "who says something says all");
+        assert_eq!(
+            read(Some(&other), "UTC").unwrap().schedule,
+            "",
+            "who says something says all"
+        );
     }
 
     #[test]
@@ -261,7 +272,9 @@ mod tests {
         wrong("zone", &|asked| asked.zone = String::from("Berlin"));
         wrong("windows", &|asked| asked.windows = vec![String::from("always")]);
         wrong("windows", &|asked| asked.windows = vec![String::new()]);
-        wrong("windows", &|asked| asked.windows = vec![String::from("mon 01:00-02:00"); 1000]);
+        wrong("windows", &|asked| {
+            asked.windows = vec![String::from("mon 01:00-02:00"); 1000]
+        });
         wrong("jitter", &|asked| asked.jitter = String::from("25h"));
         wrong("jitter", &|asked| asked.jitter = String::from("soon"));
         wrong("retention", &|asked| asked.retention = String::from("last 0"));

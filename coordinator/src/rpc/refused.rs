@@ -233,7 +233,10 @@ mod tests {
         assert_eq!((said.kind.as_str(), said.field.as_str()), ("invalid", "spec.zone"));
 
         let status = Refused::missing("item", "web").status("");
-        assert_eq!((status.code(), status.message()), (Code::NotFound, "there is no item web"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::NotFound, "there is no item web")
+        );
         assert_eq!(info(&status).hint, "tresor item list");
     }
 
@@ -244,7 +247,10 @@ mod tests {
             max: 5,
         };
         let status = Refused::from(full).status("");
-        assert_eq!((status.code(), info(&status).kind.as_str()), (Code::ResourceExhausted, "full"));
+        assert_eq!(
+            (status.code(), info(&status).kind.as_str()),
+            (Code::ResourceExhausted, "full")
+        );
         let invalid = Refusal::Invalid {
             field: String::from("level"),
             rule: String::from("is wrong"),
@@ -262,10 +268,18 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_to_be_repeated_and_tells_where_the_leader_is() {
-        for passing in [NodeError::Unclear, NodeError::NoMajority, NodeError::Busy, NodeError::Stopping] {
+        for passing in [
+            NodeError::Unclear,
+            NodeError::NoMajority,
+            NodeError::Busy,
+            NodeError::Stopping,
+        ] {
             assert!(passing.is_passing());
             let status = Refused::from(passing).status("");
-            assert_eq!((status.code(), info(&status).kind.as_str()), (Code::Unavailable, "retry"));
+            assert_eq!(
+                (status.code(), info(&status).kind.as_str()),
+                (Code::Unavailable, "retry")
+            );
         }
         let elsewhere = Refused::from(NodeError::NotLeader {
             leader: Some(MemberId(2)),

@@ -159,7 +159,10 @@ fn item_in(
             what: "item",
             name: shown(name),
             found: listed(several.iter().map(|id| {
-                let vault = state.items().get(id).and_then(|item| state.vaults().get(&item.spec.vault));
+                let vault = state
+                    .items()
+                    .get(id)
+                    .and_then(|item| state.vaults().get(&item.spec.vault));
                 format!("item {id} in vault {}", vault.map_or("?", |vault| &vault.spec.name))
             })),
         }),
@@ -404,7 +407,10 @@ mod tests {
         let Err(Refused::Ambiguous { found, .. }) = resolved(&story, "web") else {
             panic!("two answer")
         };
-        assert!(found.contains("in vault main") && found.contains("in vault archive"), "{found}");
+        assert!(
+            found.contains("in vault main") && found.contains("in vault archive"),
+            "{found}"
+        );
         assert!(item(&story.state, "web", "").is_err());
         assert_eq!(item(&story.state, "web", "archive").unwrap(), ItemId([9; 16]));
         let id = ItemId([9; 16]).to_string();
@@ -437,7 +443,14 @@ mod tests {
         let mut story = Story::new();
         for n in 0..20_u8 {
             let id = format!("abcd{n:02x}f");
-            adopt(&mut story, MAIN, n + 1, &format!("item-{n}"), &id, "2026-11-22T02:00:00Z");
+            adopt(
+                &mut story,
+                MAIN,
+                n + 1,
+                &format!("item-{n}"),
+                &id,
+                "2026-11-22T02:00:00Z",
+            );
         }
         let Err(Refused::Ambiguous { found, .. }) = resolved(&story, "abcd") else {
             panic!("twenty answer")

@@ -10,7 +10,6 @@ use jiff::SignedDuration;
 use tresor_proto::ids::{ItemId, PointId, PolicyId};
 
 use super::policy::span_in_words;
-use crate::lead::pass::decide;
 use crate::lead::plans::Plans;
 use crate::schedule::{Compiled, Decision, Standing};
 use crate::state::State;
@@ -120,7 +119,9 @@ impl<'p> Board<'p> {
         }
         let calendar_of = item.spec.policy.and_then(|policy| self.standings.get(&policy));
         standing.unscheduled = calendar_of.is_none();
-        standing.next_due = calendar_of.and_then(|calendar| match decide(calendar, id, item) {
+        let last = item.last_occurrence.map(Time::timestamp);
+        let since = state.due_since(id).unwrap_or(item.since).timestamp();
+        standing.next_due = calendar_of.and_then(|calendar| match calendar.decide(&id.0, last, since) {
             Decision::Start(due) | Decision::Wait(due) => Some(due.at.into()),
             Decision::Never => None,
         });
@@ -139,7 +140,7 @@ impl<'p> Board<'p> {
     pub fn late_at(&self, state: &State, item: &Item) -> Option<Time> {
         let id = item.spec.policy?;
         let policy = state.policies().get(&id)?;
-        let base = item.last_success.map_or(item.since, |last| last.max(item.since));
+        let base = counted_from(item, policy);
         let allowed = policy.spec.late_after;
         let aged = (allowed > 0).then(|| base.plus(allowed));
         let Some(calendar) = calendar(self.plans, id) else {
@@ -163,13 +164,15 @@ impl<'p> Board<'p> {
         let Some((id, policy)) = policy else {
             return format!("late since {since}");
         };
-        let base = item.last_success.map_or(item.since, |last| last.max(item.since));
+        let base = counted_from(item, policy);
         let before = match item.last_success {
             Some(last) => format!("the last good backup ended at {last}"),
             None => format!("no backup ended well since it is protected ({})", item.since),
         };
         let due = calendar(self.plans, id).and_then(|calendar| first_due(calendar, policy, base));
-        let due = due.map(|due| format!(", the next one was due by {due}")).unwrap_or_default();
+        let due = due
+            .map(|due| format!(", the next one was due by {due}"))
+            .unwrap_or_default();
         let allowed = match policy.spec.late_after {
             0 => String::new(),
             allowed => format!(
@@ -182,6 +185,12 @@ impl<'p> Board<'p> {
     }
 }
 
+/// From when on an item is waited for: its last good backup, or the moment from which the policy as it is holds for it.
+fn counted_from(item: &Item, policy: &Policy) -> Time {
+    let since = item.since.max(policy.since);
+    item.last_success.map_or(since, |last| last.max(since))
+}
+
 fn calendar(plans: &Plans, policy: PolicyId) -> Option<&Compiled> {
     plans.get(policy)?.ok()?.calendar.as_ref()
 }
@@ -189,7 +198,9 @@ fn calendar(plans: &Plans, policy: PolicyId) -> Option<&Compiled> {
 /// By when the first backup after `base` has to have started, whatever an item's jitter is.
 fn first_due(calendar: &Compiled, policy: &Policy, base: Time) -> Option<Time> {
     let occurrence = calendar.next_after(base.timestamp())?;
-    let latest = occurrence.checked_add(SignedDuration::from_millis(policy.spec.jitter)).ok()?;
+    let latest = occurrence
+        .checked_add(SignedDuration::from_millis(policy.spec.jitter))
+        .ok()?;
     calendar.next_open(latest).map(Time::from)
 }
 
@@ -239,7 +250,11 @@ mod tests {
             // Nothing is said: an hour after it was due.
             ("daily 02:00", 0, 0, "2026-11-21T03:00:00Z"),
         ] {
-            assert_eq!(late_at(policy(schedule, jitter, allowed)), Some(at(expected)), "{schedule}");
+            assert_eq!(
+                late_at(policy(schedule, jitter, allowed)),
+                Some(at(expected)),
+                "{schedule}"
+            );
         }
         assert_eq!(
             late_at(policy("", 0, HOUR)),
@@ -249,7 +264,11 @@ mod tests {
         assert_eq!(late_at(policy("", 0, 0)), None);
         let mut windowed = policy("daily 02:00", 0, 0);
         windowed.windows = vec![String::from("sat 20:00-22:00")];
-        assert_eq!(late_at(windowed), Some(at("2026-11-21T21:00:00Z")), "it waits for the window");
+        assert_eq!(
+            late_at(windowed),
+            Some(at("2026-11-21T21:00:00Z")),
+            "it waits for the window"
+        );
     }
 
     #[test]

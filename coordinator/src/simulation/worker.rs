@@ -259,7 +259,9 @@ impl Worker {
 
     fn worked(&mut self, id: JobId, epoch: Epoch, ledger: &mut Ledger, around: &mut Around<'_>) {
         let Some(worker) = self.id else { return };
-        let Some(running) = self.running.get_mut(&id).filter(|running| running.epoch == epoch) else {
+        // What is cancelled is reported as that, whatever its work comes to.
+        let is_this = |running: &&mut Running| running.epoch == epoch && running.report.is_none();
+        let Some(running) = self.running.get_mut(&id).filter(is_this) else {
             return;
         };
         let outcome = match &running.job.spec.work {
@@ -398,6 +400,7 @@ impl Worker {
                 for (job, epoch) in answer.cancelled {
                     if let (Some(worker), Some(running)) = (self.id, self.running.get_mut(&job))
                         && running.epoch == epoch
+                        && running.report.is_none()
                     {
                         running.report = Some(Call::Fail {
                             worker,

@@ -20,6 +20,7 @@ mod adopt;
 mod answers;
 mod audit;
 mod cluster;
+mod extract;
 pub mod invariants;
 mod items;
 mod jobs;
@@ -51,6 +52,7 @@ use table::{RowChange, Table};
 use views::Views;
 
 pub use audit::AuditBroken;
+pub use extract::RowOf;
 pub use points::UNDO_MS;
 pub use slots::SLOTS;
 pub use subject::Subject;

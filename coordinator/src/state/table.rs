@@ -224,6 +224,15 @@ impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
         rows
     }
 
+    /// The row of a key as it is stored.
+    pub(super) fn stored(&self, table: u8, key: &K) -> Option<RowChange> {
+        self.rows.get(key).map(|row| RowChange {
+            table,
+            key: key.to_bytes(),
+            value: Some(encode_row(row)),
+        })
+    }
+
     /// Takes a stored row.
     pub(super) fn load(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
         let bad = |why: String| LoadError::Row { table, why };

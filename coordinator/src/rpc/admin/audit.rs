@@ -36,7 +36,10 @@ impl Services {
         message: v1::ListAuditRequest,
     ) -> Result<v1::ListAuditResponse, Refused> {
         if message.contains.len() > CONTAINS_MAX {
-            return Err(Refused::invalid("contains", format!("must have at most {CONTAINS_MAX} bytes")));
+            return Err(Refused::invalid(
+                "contains",
+                format!("must have at most {CONTAINS_MAX} bytes"),
+            ));
         }
         let page = Page::<u64>::read("audit", &message.contains, message.page_size, &message.page_token)?;
         if page.after.is_none() {

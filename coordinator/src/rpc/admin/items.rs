@@ -9,6 +9,7 @@ use tresor_proto::v1;
 use super::vaults::draw;
 use crate::rpc::caller::Caller;
 use crate::rpc::context::Services;
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::standing::{Board, ItemState};
@@ -55,7 +56,7 @@ impl Services {
         let mut spec = message.spec.ok_or_else(|| Refused::invalid("spec", "is needed"))?;
         let item = ItemId(*draw()?);
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Protect, key, |state| {
                 if spec.policy.is_empty() && state.policy_named(DEFAULT_POLICY).is_some() {
                     spec.policy = String::from(DEFAULT_POLICY);
                 }
@@ -93,7 +94,8 @@ impl Services {
         let id = self
             .look(|state| resolve::item(state, &message.name, &message.vault))
             .await?;
-        self.item_now(id)?.ok_or_else(|| Refused::missing("item", &message.name))
+        self.item_now(id)?
+            .ok_or_else(|| Refused::missing("item", &message.name))
     }
 
     /// Items by name.
@@ -143,8 +145,10 @@ impl Services {
         let key = fields::key(&message.idempotency_key)?;
         let spec = message.spec.ok_or_else(|| Refused::invalid("spec", "is needed"))?;
         let made = self
-            .change(caller, key, |state| {
-                let item = resolve::protected_item(state, &message.name, &message.vault)?;
+            .change(caller, Kind::UpdateItem, key, |state| {
+                // Of one of which only points are left, the policy can be changed.
+                let item = resolve::protected_item(state, &message.name, &message.vault)
+                    .or_else(|_| resolve::item(state, &message.name, &message.vault))?;
                 let row = state.items().get(&item).ok_or_else(|| Refused::missing("item", item))?;
                 let vault = match spec.vault.as_str() {
                     "" => row.spec.vault,
@@ -168,7 +172,7 @@ impl Services {
         let key = fields::key(&message.idempotency_key)?;
         let mut before = None;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Unprotect, key, |state| {
                 let item = resolve::protected_item(state, &message.name, &message.vault)?;
                 before = state.items().get(&item).cloned();
                 Ok(Command::Unprotect { item })
@@ -206,7 +210,11 @@ fn rows_after<'s>(state: &'s State, after: Option<&ByName>) -> impl Iterator<Ite
     let after = after.cloned();
     state
         .items_by_name_from(name, first)
-        .filter(move |(name, id)| after.as_ref().is_none_or(|after| (after.name.as_str(), after.item) != (*name, *id)))
+        .filter(move |(name, id)| {
+            after
+                .as_ref()
+                .is_none_or(|after| (after.name.as_str(), after.item) != (*name, *id))
+        })
         .map(|(name, id)| {
             let key = ByName {
                 name: name.to_owned(),

@@ -8,7 +8,8 @@ use super::items::vault_for;
 use super::points::point_named;
 use super::vaults::draw;
 use crate::rpc::caller::Caller;
-use crate::rpc::context::Services;
+use crate::rpc::context::{Services, made_before};
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
@@ -31,12 +32,6 @@ fn priority(field: &str, priority: i32) -> Result<i32, Refused> {
         ));
     }
     Ok(priority)
-}
-
-/// The key of the change that protects an item on the way to its backup: one for each key of the whole.
-fn key_of_protecting(key: IdempotencyKey) -> IdempotencyKey {
-    let hash = blake3::derive_key("tresor 2026 protect before backup", &key);
-    *hash.first_chunk().expect("a hash has 32 bytes")
 }
 
 fn vault_of_item(state: &State, item: ItemId) -> Result<VaultId, Refused> {
@@ -62,7 +57,7 @@ impl Services {
             _ => &message.vault,
         };
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Enqueue, key, |state| {
                 let item = resolve::protected_item(state, name, vault_name)?;
                 let now = self.now(state);
                 Ok(Command::Enqueue(JobSpec {
@@ -77,7 +72,7 @@ impl Services {
                 }))
             })
             .await?;
-        self.job_of(made.about)
+        self.job_of(made.about, "backup")
     }
 
     /// Makes the item of a backup if there is none; without a policy, so that its points stay until somebody removes them.
@@ -102,7 +97,7 @@ impl Services {
         let is_there = self
             .look(|state| {
                 // The whole was made before: whatever became of the item, nothing is protected again.
-                if state.answer(&key).is_some() {
+                if made_before(state, Kind::Enqueue, &key).is_some() {
                     return Ok(true);
                 }
                 // Before anything is made for it.
@@ -118,7 +113,7 @@ impl Services {
             return Ok(());
         }
         let item = ItemId(*draw()?);
-        self.change(caller, key_of_protecting(key), |state| {
+        self.change(caller, Kind::Protect, key, |state| {
             let vault = vault_for(state, vault_name)?;
             let mut asked = convert::item_spec(state, spec, vault)?;
             name.clone_into(&mut asked.name);
@@ -147,9 +142,12 @@ impl Services {
             in_place: message.in_place,
         };
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Enqueue, key, |state| {
                 let point = point_named(state, &message.point)?;
-                let row = state.points().get(&point).ok_or_else(|| Refused::missing("point", point))?;
+                let row = state
+                    .points()
+                    .get(&point)
+                    .ok_or_else(|| Refused::missing("point", point))?;
                 let worker = resolve::worker(state, &message.host)?;
                 Ok(Command::Enqueue(JobSpec {
                     vault: vault_of_item(state, row.item)?,
@@ -164,7 +162,7 @@ impl Services {
                 }))
             })
             .await?;
-        self.job_of(made.about)
+        self.job_of(made.about, "restore")
     }
 
     /// Proves a point, or a vault as a whole.
@@ -179,12 +177,15 @@ impl Services {
             level => fields::one_of("level", level, &LEVELS)?,
         };
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Enqueue, key, |state| {
                 let (vault, point) = match message.point.as_str() {
                     "" => (vault_for(state, &message.vault)?, None),
                     name => {
                         let point = point_named(state, name)?;
-                        let row = state.points().get(&point).ok_or_else(|| Refused::missing("point", point))?;
+                        let row = state
+                            .points()
+                            .get(&point)
+                            .ok_or_else(|| Refused::missing("point", point))?;
                         (vault_of_item(state, row.item)?, Some(point))
                     }
                 };
@@ -200,7 +201,7 @@ impl Services {
                 }))
             })
             .await?;
-        self.job_of(made.about)
+        self.job_of(made.about, "verify")
     }
 
     /// One job, with how far it is.
@@ -218,7 +219,19 @@ impl Services {
         })
     }
 
-    pub(crate) fn job_of(&self, about: Subject) -> Result<v1::Job, Refused> {
+    /// The job that a change was about, if it is of the kind that was asked for: jobs of all kinds are queued by one kind of change.
+    pub(crate) fn job_of(&self, about: Subject, kind: &str) -> Result<v1::Job, Refused> {
+        let Subject::Job(id) = about else {
+            return Err(Refused::OtherChange);
+        };
+        let job = self.job_now(id)?;
+        match job.kind == kind {
+            true => Ok(job),
+            false => Err(Refused::OtherChange),
+        }
+    }
+
+    fn any_job_of(&self, about: Subject) -> Result<v1::Job, Refused> {
         match about {
             Subject::Job(id) => self.job_now(id),
             _ => Err(Refused::OtherChange),
@@ -264,24 +277,24 @@ impl Services {
     pub(crate) async fn cancel_job(&self, caller: &Caller, message: v1::CancelJobRequest) -> Result<v1::Job, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Cancel, key, |state| {
                 let job = resolve::job(state, message.id)?;
                 Ok(Command::Cancel { job })
             })
             .await?;
-        self.job_of(made.about)
+        self.any_job_of(made.about)
     }
 
     /// Queues a job that failed or was cancelled once more.
     pub(crate) async fn retry_job(&self, caller: &Caller, message: v1::RetryJobRequest) -> Result<v1::Job, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Retry, key, |state| {
                 let job = resolve::job(state, message.id)?;
                 Ok(Command::Retry { job })
             })
             .await?;
-        self.job_of(made.about)
+        self.any_job_of(made.about)
     }
 }
 

@@ -5,7 +5,8 @@ use tresor_proto::v1;
 
 use crate::node::handle::{Membership, Standing};
 use crate::rpc::caller::Caller;
-use crate::rpc::context::Services;
+use crate::rpc::context::{Services, made_before};
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
@@ -47,7 +48,7 @@ impl Services {
     ) -> Result<v1::Worker, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::Drain, key, |state| {
                 Ok(Command::Drain {
                     worker: resolve::worker(state, &message.name)?,
                     drained: message.drained,
@@ -70,7 +71,7 @@ impl Services {
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::RemoveWorker, key, |state| {
                 let worker = resolve::worker(state, &message.name)?;
                 Ok(Command::RemoveWorker { worker })
             })
@@ -127,7 +128,7 @@ impl Services {
         let key = fields::key(&message.idempotency_key)?;
         let member = self
             .look(|state| {
-                if state.answer(&key).is_some() {
+                if made_before(state, Kind::RemoveMember, &key).is_some() {
                     return Ok(None);
                 }
                 let member = resolve::member(state, &message.name)?;
@@ -154,7 +155,7 @@ impl Services {
             }
         }
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::RemoveMember, key, |state| {
                 let member = resolve::member(state, &message.name)?;
                 Ok(Command::RemoveMember { member })
             })
@@ -193,7 +194,8 @@ impl Services {
         message: v1::ConfirmClockRequest,
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
-        self.change(caller, key, |_| Ok(Command::ConfirmClock)).await?;
+        self.change(caller, Kind::ConfirmClock, key, |_| Ok(Command::ConfirmClock))
+            .await?;
         Ok(v1::Empty {})
     }
 }

@@ -7,6 +7,7 @@ use tresor_proto::v1;
 
 use crate::rpc::caller::Caller;
 use crate::rpc::context::Services;
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
@@ -80,11 +81,18 @@ impl Services {
     }
 
     /// Holds a point, whatever retention says.
-    pub(crate) async fn hold_point(&self, caller: &Caller, message: v1::HoldPointRequest) -> Result<v1::Point, Refused> {
+    pub(crate) async fn hold_point(
+        &self,
+        caller: &Caller,
+        message: v1::HoldPointRequest,
+    ) -> Result<v1::Point, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let reason = message.reason;
-        self.change_point(caller, key, &message.name, |point| Command::Hold { point, reason })
-            .await
+        self.change_point(caller, Kind::Hold, key, &message.name, |point| Command::Hold {
+            point,
+            reason,
+        })
+        .await
     }
 
     /// Ends a hold.
@@ -94,8 +102,10 @@ impl Services {
         message: v1::ReleasePointRequest,
     ) -> Result<v1::Point, Refused> {
         let key = fields::key(&message.idempotency_key)?;
-        self.change_point(caller, key, &message.name, |point| Command::Release { point })
-            .await
+        self.change_point(caller, Kind::Release, key, &message.name, |point| Command::Release {
+            point,
+        })
+        .await
     }
 
     /// Hides a point: it can be shown again for a while.
@@ -109,7 +119,8 @@ impl Services {
             points: vec![point],
             by_retention: false,
         };
-        self.change_point(caller, key, &message.name, hide).await
+        self.change_point(caller, Kind::HidePoints, key, &message.name, hide)
+            .await
     }
 
     /// Shows a hidden point again.
@@ -119,19 +130,22 @@ impl Services {
         message: v1::UndeletePointRequest,
     ) -> Result<v1::Point, Refused> {
         let key = fields::key(&message.idempotency_key)?;
-        self.change_point(caller, key, &message.name, |point| Command::ShowPoint { point })
-            .await
+        self.change_point(caller, Kind::ShowPoint, key, &message.name, |point| {
+            Command::ShowPoint { point }
+        })
+        .await
     }
 
     async fn change_point(
         &self,
         caller: &Caller,
+        kind: Kind,
         key: IdempotencyKey,
         name: &str,
         command: impl FnOnce(PointId) -> Command,
     ) -> Result<v1::Point, Refused> {
         let made = self
-            .change(caller, key, |state| Ok(command(point_named(state, name)?)))
+            .change(caller, kind, key, |state| Ok(command(point_named(state, name)?)))
             .await?;
         let Subject::Point(id) = made.about else {
             return Err(Refused::OtherChange);
@@ -152,7 +166,9 @@ fn rows_of<'s>(
     after: Option<&ByItem>,
 ) -> impl Iterator<Item = (ByItem, Option<PointId>)> + use<'s> {
     let begin = (Time(i64::MAX), PointId([255; 16]));
-    let after = after.filter(|after| after.item == item).map(|after| (after.time, after.point));
+    let after = after
+        .filter(|after| after.item == item)
+        .map(|after| (after.time, after.point));
     let (time, first) = after.unwrap_or(begin);
     let name = convert::item_name(state, item);
     let key = move |time: Time, point: PointId| ByItem {

@@ -7,6 +7,7 @@ use super::vaults::draw;
 use crate::lead::plans::Plan;
 use crate::rpc::caller::Caller;
 use crate::rpc::context::Services;
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::policy::{BUILT_IN, built_in, read, words};
 use crate::rpc::refused::Refused;
@@ -33,7 +34,9 @@ impl Services {
         let spec = read(message.spec.as_ref(), &self.zone)?;
         let policy = PolicyId(*draw()?);
         let made = self
-            .change(caller, key, |_| Ok(Command::CreatePolicy { policy, spec }))
+            .change(caller, Kind::CreatePolicy, key, |_| {
+                Ok(Command::CreatePolicy { policy, spec })
+            })
             .await?;
         self.policy_of(made.about)
     }
@@ -82,7 +85,7 @@ impl Services {
         let key = fields::key(&message.idempotency_key)?;
         let spec = read(message.spec.as_ref(), &self.zone)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::UpdatePolicy, key, |state| {
                 Ok(Command::UpdatePolicy {
                     policy: resolve::policy(state, &message.name)?,
                     version: message.version,
@@ -101,7 +104,7 @@ impl Services {
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::RemovePolicy, key, |state| {
                 let policy = resolve::policy(state, &message.name)?;
                 Ok(Command::RemovePolicy { policy })
             })
@@ -118,17 +121,22 @@ impl Services {
         _: &Caller,
         message: v1::PreviewPolicyRequest,
     ) -> Result<v1::PreviewPolicyResponse, Refused> {
-        let asked = message.spec.as_ref().map(|spec| read(Some(spec), &self.zone)).transpose()?;
+        let asked = message
+            .spec
+            .as_ref()
+            .map(|spec| read(Some(spec), &self.zone))
+            .transpose()?;
         let runs = match usize::try_from(message.runs).unwrap_or(RUNS_MAX) {
             0 => RUNS_DEFAULT,
             runs => runs.min(RUNS_MAX),
         };
-        let (spec, points, now) = self
+        let (spec, anchor, points, now) = self
             .look(|state| {
-                let spec = match (asked, message.name.as_str()) {
-                    (Some(spec), _) => spec,
+                let now = self.now(state);
+                let (spec, anchor) = match (asked, message.name.as_str()) {
+                    (Some(spec), _) => (spec, now),
                     (None, "") => return Err(Refused::invalid("name", "or a spec is needed")),
-                    (None, name) => spec_named(state, name, &self.zone)?,
+                    (None, name) => spec_named(state, name, &self.zone, now)?,
                 };
                 let points = match message.item.as_str() {
                     "" => Vec::new(),
@@ -137,11 +145,11 @@ impl Services {
                         retained(state, item).take(POINTS_MAX).collect()
                     }
                 };
-                Ok((spec, points, self.now(state)))
+                Ok((spec, anchor, points, now))
             })
             .await?;
         // Simulating the runs of forty years takes up to a tenth of a second.
-        tokio::task::spawn_blocking(move || preview(&spec, &points, now, runs))
+        tokio::task::spawn_blocking(move || preview(&spec, anchor, &points, now, runs))
             .await
             .map_err(|_| Refused::Bug {
                 why: "a preview panicked",
@@ -150,19 +158,22 @@ impl Services {
 }
 
 fn policy_message(state: &State, id: PolicyId) -> Result<v1::Policy, Refused> {
-    let row = state.policies().get(&id).ok_or_else(|| Refused::missing("policy", id))?;
+    let row = state
+        .policies()
+        .get(&id)
+        .ok_or_else(|| Refused::missing("policy", id))?;
     Ok(convert::policy(state, id, row))
 }
 
-/// The policy of that name; the built-in one can be looked at before it is made.
-fn spec_named(state: &State, name: &str, zone: &str) -> Result<PolicySpec, Refused> {
+/// The policy of that name, and where its spans count from; the built-in one can be looked at before it is made.
+fn spec_named(state: &State, name: &str, zone: &str, now: Time) -> Result<(PolicySpec, Time), Refused> {
     match resolve::policy(state, name) {
         Ok(id) => state
             .policies()
             .get(&id)
-            .map(|policy| policy.spec.clone())
+            .map(|policy| (policy.spec.clone(), policy.since))
             .ok_or_else(|| Refused::missing("policy", name)),
-        Err(_) if name == BUILT_IN => Ok(built_in(zone)),
+        Err(_) if name == BUILT_IN => Ok((built_in(zone), now)),
         Err(missing) => Err(missing),
     }
 }
@@ -186,12 +197,12 @@ pub(super) fn retained(
 
 fn preview(
     spec: &PolicySpec,
+    anchor: Time,
     points: &[PointView<PointId>],
     now: Time,
     runs: usize,
 ) -> Result<v1::PreviewPolicyResponse, Refused> {
-    let ready = Plan::of(spec, Time(0))
-        .map_err(|e| Refused::invalid(format!("spec.{}", e.field()), e.to_string()))?;
+    let ready = Plan::of(spec, anchor).map_err(|e| Refused::invalid(format!("spec.{}", e.field()), e.to_string()))?;
     let now = now.timestamp();
     let calendar = ready.calendar.as_ref();
     let held = match (calendar, &ready.retention) {
@@ -215,7 +226,12 @@ fn preview(
     Ok(v1::PreviewPolicyResponse {
         words,
         runs: calendar
-            .map(|calendar| next_runs(calendar, now).take(runs).map(|run| run.starts_from.to_string()).collect())
+            .map(|calendar| {
+                next_runs(calendar, now)
+                    .take(runs)
+                    .map(|run| run.starts_from.to_string())
+                    .collect()
+            })
             .unwrap_or_default(),
         points: plan(points, ready.retention.as_ref(), &ready.zone, now)
             .iter()

@@ -137,16 +137,24 @@ fn items(seen: Seen<'_>) -> Items {
         }
         items.protected += 1;
         if standing.unscheduled {
-            items.unscheduled.add(|| note(state, id, item, &standing, unscheduled_because(state, item)));
+            items
+                .unscheduled
+                .add(|| note(state, id, item, &standing, unscheduled_because(state, item)));
         }
         if standing.newest.is_none() {
-            items.never.add(|| note(state, id, item, &standing, never_because(state, id, item, &standing)));
+            items
+                .never
+                .add(|| note(state, id, item, &standing, never_because(state, id, item, &standing)));
         }
         if let Some(since) = standing.late_since {
-            items.late.add(|| note(state, id, item, &standing, board.late_because(state, item, since)));
+            items
+                .late
+                .add(|| note(state, id, item, &standing, board.late_because(state, item, since)));
         }
         if item.failures > 0 {
-            items.failing.add(|| note(state, id, item, &standing, failing_because(item)));
+            items
+                .failing
+                .add(|| note(state, id, item, &standing, failing_because(item)));
         }
         if !item.spec.host.is_empty() && !hosts.contains(item.spec.host.as_str()) {
             let why = || format!("its disks are on {}, which is no worker", item.spec.host);

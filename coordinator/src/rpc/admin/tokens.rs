@@ -12,6 +12,7 @@ use tresor_proto::v1;
 
 use crate::rpc::caller::Caller;
 use crate::rpc::context::Services;
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
@@ -65,7 +66,7 @@ impl Services {
         let (id, secret) = self.derived(caller, key, "api");
         let hash = TokenHash::of(id, &secret).to_bytes();
         let name = message.name;
-        self.change(caller, key, |state| {
+        self.change(caller, Kind::CreateApiToken, key, |state| {
             Ok(Command::CreateApiToken(ApiTokenSpec {
                 token: id,
                 name,
@@ -93,7 +94,10 @@ impl Services {
         let role = fields::one_of("role", &message.role, &NODE_ROLES)?;
         let valid = fields::span("valid", &message.valid)?.unwrap_or(JOIN_VALID_MS);
         if !(1..=JOIN_VALID_MAX_MS).contains(&valid) {
-            return Err(Refused::invalid("valid", "must be more than nothing and 90 days at most"));
+            return Err(Refused::invalid(
+                "valid",
+                "must be more than nothing and 90 days at most",
+            ));
         }
         let uses = message.uses.max(1);
         if uses > JOIN_USES_MAX {
@@ -102,7 +106,7 @@ impl Services {
         let (id, secret) = self.derived(caller, key, "join");
         let hash = TokenHash::of(id, &secret).to_bytes();
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::CreateJoinToken, key, |state| {
                 Ok(Command::CreateJoinToken(JoinTokenSpec {
                     token: id,
                     role,
@@ -164,7 +168,7 @@ impl Services {
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::RevokeToken, key, |state| {
                 let token = resolve::token(state, &message.id)?;
                 Ok(Command::RevokeToken { token })
             })

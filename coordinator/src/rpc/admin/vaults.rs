@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::key_file;
 use crate::rpc::caller::Caller;
 use crate::rpc::context::Services;
+use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
@@ -78,8 +79,10 @@ impl Services {
             origin,
             key: wrapped,
         };
-        let made = self.change(caller, key, |_| Ok(Command::AddVault(spec))).await?;
-        self.job_of(made.about)
+        let made = self
+            .change(caller, Kind::AddVault, key, |_| Ok(Command::AddVault(spec)))
+            .await?;
+        self.job_of(made.about, "claim")
     }
 
     /// One vault.
@@ -117,7 +120,7 @@ impl Services {
         .await
     }
 
-    /// Forgets a vault; its objects stay.
+    /// Forgets a vault, one with many points in pieces; its objects stay.
     pub(crate) async fn remove_vault(
         &self,
         caller: &Caller,
@@ -125,7 +128,7 @@ impl Services {
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
-            .change(caller, key, |state| {
+            .change(caller, Kind::RemoveVault, key, |state| {
                 let vault = resolve::vault(state, &message.name)?;
                 Ok(Command::RemoveVault { vault })
             })

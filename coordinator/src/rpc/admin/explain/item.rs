@@ -33,7 +33,10 @@ pub fn explain_item(seen: Seen<'_>, id: ItemId) -> Result<Explanation, Refused> 
         say(format!("It fails: {}.", failing_because(item).trim_end_matches('.')));
     }
     if item.protected && standing.newest.is_none() {
-        say(format!("It has no point: {}.", never_because(state, id, item, &standing)));
+        say(format!(
+            "It has no point: {}.",
+            never_because(state, id, item, &standing)
+        ));
     }
     if let Some(since) = standing.late_since {
         let why = board.late_because(state, item, since);
@@ -47,7 +50,9 @@ pub fn explain_item(seen: Seen<'_>, id: ItemId) -> Result<Explanation, Refused> 
         .get(&item.spec.vault)
         .is_some_and(|vault| vault.state == VaultState::Claiming);
     if item.protected && is_claiming {
-        say(format!("Vault {vault} is still being made, and nothing is backed up into it before."));
+        say(format!(
+            "Vault {vault} is still being made, and nothing is backed up into it before."
+        ));
     }
     if let Some((point, time)) = standing.newest {
         let harmed = state.points().get(&point).is_some_and(|point| point.harmed);

@@ -18,7 +18,8 @@ const WORKERS_NAMED: usize = 10;
 /// What a job does, in words.
 fn what(state: &State, id: JobId, job: &Job) -> String {
     let vault = convert::vault_name(state, job.spec.vault);
-    let item = || convert::item_of(state, job).map_or_else(|| String::from("?"), |item| convert::item_name(state, item));
+    let item =
+        || convert::item_of(state, job).map_or_else(|| String::from("?"), |item| convert::item_name(state, item));
     let does = match &job.spec.work {
         Work::Backup { .. } => format!("backs up {} into vault {vault}", item()),
         Work::Restore { point, host, target } => {
@@ -101,7 +102,10 @@ fn before(seen: Seen<'_>, id: JobId, job: &Job) -> usize {
 /// Each worker's reason; of many workers how many have which kind of reason.
 fn unfit(workers: &[(String, Unfit)]) -> Vec<String> {
     if workers.len() <= WORKERS_NAMED {
-        return workers.iter().map(|(name, why)| format!("Worker {name} {why}.")).collect();
+        return workers
+            .iter()
+            .map(|(name, why)| format!("Worker {name} {why}."))
+            .collect();
     }
     // Whoever could do it but for now is told of first: that can be waited for.
     let kind = |unfit: &Unfit| match unfit {
@@ -117,7 +121,9 @@ fn unfit(workers: &[(String, Unfit)]) -> Vec<String> {
     for (_, unfit) in workers {
         *counts.entry(kind(unfit)).or_insert(0_usize) += 1;
     }
-    let told = counts.into_iter().map(|((_, why), count)| format!("{count} workers {why}."));
+    let told = counts
+        .into_iter()
+        .map(|((_, why), count)| format!("{count} workers {why}."));
     told.collect()
 }
 

@@ -85,11 +85,16 @@ fn visible(seen: Seen<'_>, id: PointId, point: &Point, item: &Item) -> Vec<Strin
         return vec![format!("Policy {name} cannot be followed, so every point stays.")];
     };
     let Some(retention) = &ready.retention else {
-        return vec![format!("Policy {name} has no retention: it stays until somebody removes it.")];
+        return vec![format!(
+            "Policy {name} has no retention: it stays until somebody removes it."
+        )];
     };
     let points: Vec<_> = retained(seen.state, point.item).collect();
     let verdicts = plan(&points, Some(retention), &ready.zone, seen.now.timestamp());
-    let reasons = verdicts.into_iter().find(|verdict| verdict.id == id).map(|verdict| verdict.reasons);
+    let reasons = verdicts
+        .into_iter()
+        .find(|verdict| verdict.id == id)
+        .map(|verdict| verdict.reasons);
     match reasons.as_deref() {
         None | Some([]) if points.len() < 2 => vec![String::from("It stays: an item keeps its newest point.")],
         None | Some([]) => {

@@ -143,7 +143,17 @@ fn a_job_that_runs_says_where_and_how_far_it_is() {
         bytes_total: 10,
         bytes_stored: 0,
     };
-    presence.beat(&story.state, story.worker, LIFE, &[SaidLease { job: id, epoch, progress }], 5_000);
+    presence.beat(
+        &story.state,
+        story.worker,
+        LIFE,
+        &[SaidLease {
+            job: id,
+            epoch,
+            progress,
+        }],
+        5_000,
+    );
     let explained = job(&story, &presence, id);
     assert_eq!(
         explained.because[..2],
@@ -154,7 +164,12 @@ fn a_job_that_runs_says_where_and_how_far_it_is() {
     );
     story.does(Command::Cancel { job: id });
     let explained = job(&story, &Presence::default(), id);
-    assert!(explained.because.iter().any(|because| because.contains("w1 is not heard of")));
+    assert!(
+        explained
+            .because
+            .iter()
+            .any(|because| because.contains("w1 is not heard of"))
+    );
     assert!(explained.because.iter().any(|because| because.contains("It is to end")));
 }
 
@@ -195,10 +210,18 @@ fn an_item_says_everything_that_is_wrong_with_it() {
     let waiting = story.queues(web, MAIN);
     let explained = item(&story, web);
     assert_eq!(explained.what, "item web in vault main: failing");
-    assert!(explained.because[0].starts_with("It fails: the last job failed at"), "{explained:?}");
-    assert!(explained.because[1].starts_with("It is late since 2026-11-21T14:00:00Z: "), "{explained:?}");
     assert!(
-        explained.because.contains(&format!("Now job {waiting} backs up web into vault main; it is queued.")),
+        explained.because[0].starts_with("It fails: the last job failed at"),
+        "{explained:?}"
+    );
+    assert!(
+        explained.because[1].starts_with("It is late since 2026-11-21T14:00:00Z: "),
+        "{explained:?}"
+    );
+    assert!(
+        explained.because.contains(&format!(
+            "Now job {waiting} backs up web into vault main; it is queued."
+        )),
         "{explained:?}"
     );
 
@@ -243,10 +266,21 @@ fn a_point_says_which_rules_keep_it() {
     let mut story = story();
     let (_, made) = points(&mut story, 20);
     let newest = point(&story, made[19]);
-    assert!(newest.what.ends_with("of item web at 2026-12-10T12:00:00Z (crash): visible"), "{newest:?}");
+    assert!(
+        newest
+            .what
+            .ends_with("of item web at 2026-12-10T12:00:00Z (crash): visible"),
+        "{newest:?}"
+    );
     assert_eq!(newest.because[0], "It stays: last 1 of 3.");
     assert!(newest.because.contains(&String::from("It stays: daily 2026-12-10.")));
-    assert!(newest.because.last().unwrap().starts_with("Policy daily keeps the last 3 points"));
+    assert!(
+        newest
+            .because
+            .last()
+            .unwrap()
+            .starts_with("Policy daily keeps the last 3 points")
+    );
 
     let old = point(&story, made[2]);
     assert_eq!(
@@ -297,8 +331,18 @@ fn a_point_that_is_read_or_harmed_says_so() {
         harmed: vec![made[0]],
     });
     let explained = point(&story, made[0]);
-    assert!(explained.because.iter().any(|because| because.starts_with("Damage was found")));
-    assert!(explained.because.iter().any(|because| because.starts_with(&format!("Job {id} reads it"))));
+    assert!(
+        explained
+            .because
+            .iter()
+            .any(|because| because.starts_with("Damage was found"))
+    );
+    assert!(
+        explained
+            .because
+            .iter()
+            .any(|because| because.starts_with(&format!("Job {id} reads it")))
+    );
 }
 
 #[test]

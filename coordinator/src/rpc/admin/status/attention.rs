@@ -94,7 +94,11 @@ fn damage(seen: Seen<'_>, items: &Items, said: &mut Vec<String>) {
     for (name, id) in seen.state.vaults_by_name() {
         let harmed = seen.state.points_in(id).harmed;
         if harmed > 0 {
-            let (points, are) = if harmed == 1 { ("point", "is") } else { ("points", "are") };
+            let (points, are) = if harmed == 1 {
+                ("point", "is")
+            } else {
+                ("points", "are")
+            };
             said.push(format!(
                 "{harmed} {points} of vault {name} {are} damaged: tresor point list --vault {name}"
             ));
@@ -133,6 +137,8 @@ fn vaults(seen: Seen<'_>, said: &mut Vec<String>) {
                 )),
                 Some(_) => {}
             },
+            // Whoever leads goes on with it.
+            VaultState::Removing => {}
             VaultState::Ready(_) => {
                 let put_at = vault.catalogue.map_or(vault.added, |(put_at, _)| put_at);
                 if vault.catalogue_is_behind() && seen.now.since(put_at) >= CATALOGUE_MS {
@@ -166,7 +172,11 @@ fn coordinators(seen: Seen<'_>, said: &mut Vec<String>) {
     let silent: Vec<&v1::Coordinator> = seen.coordinators.iter().filter(|node| !node.reachable).collect();
     if !silent.is_empty() {
         let voters = seen.coordinators.iter().filter(|node| node.role == "voter").count();
-        let left = seen.coordinators.iter().filter(|node| node.role == "voter" && node.reachable).count();
+        let left = seen
+            .coordinators
+            .iter()
+            .filter(|node| node.role == "voter" && node.reachable)
+            .count();
         let spare = left.saturating_sub(voters / 2 + 1);
         said.push(format!(
             "Not heard of: {}. {}",
@@ -177,7 +187,11 @@ fn coordinators(seen: Seen<'_>, said: &mut Vec<String>) {
             }
         ));
     }
-    for node in seen.coordinators.iter().filter(|node| node.clock_ms.saturating_abs() > DIFFERENCE_MS) {
+    for node in seen
+        .coordinators
+        .iter()
+        .filter(|node| node.clock_ms.saturating_abs() > DIFFERENCE_MS)
+    {
         said.push(clock_is_off("coordinator", &node.name, node.clock_ms));
     }
 }
@@ -259,7 +273,9 @@ fn bounds(seen: Seen<'_>, said: &mut Vec<String>) {
         ("items", seen.state.items().len() as u64, ITEMS_MAX),
     ] {
         if count * 100 >= max * NEARLY_FULL {
-            said.push(format!("{count} of at most {max} {what} are there: beyond, none can be made"));
+            said.push(format!(
+                "{count} of at most {max} {what} are there: beyond, none can be made"
+            ));
         }
     }
 }

@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::node::presence::{JobProgress, SILENT_MS, SaidLease};
 use crate::rpc::policy::built_in;
@@ -87,14 +86,23 @@ fn items_are_listed_by_what_is_wrong_with_them() {
     let first_due = "protected since 2026-11-21T18:00:00Z; the first one is due at 2026-11-22T02:";
     assert!(report.never[0].why.starts_with(first_due), "{}", report.never[0].why);
     assert!(
-        report.failing[0].why.ends_with("the disk is not there (look at the disk)"),
+        report.failing[0]
+            .why
+            .ends_with("the disk is not there (look at the disk)"),
         "{}",
         report.failing[0].why
     );
-    assert_eq!(report.unscheduled[0].why, "it has no policy: it is backed up only when somebody asks");
+    assert_eq!(
+        report.unscheduled[0].why,
+        "it has no policy: it is backed up only when somebody asks"
+    );
     let queued = story.queues(fresh, MAIN);
     let report = reported(&story);
-    assert!(report.never[0].why.contains(&format!("job {queued} waits to make the first one")));
+    assert!(
+        report.never[0]
+            .why
+            .contains(&format!("job {queued} waits to make the first one"))
+    );
 }
 
 #[test]
@@ -140,7 +148,12 @@ fn attends(report: &v1::StatusReport, to: &str) {
 #[test]
 fn nobody_there_to_work_is_told() {
     let mut story = story();
-    assert!(reported_with(&story, &Presence::default(), &[]).attention.iter().all(|said| !said.contains("No worker")));
+    assert!(
+        reported_with(&story, &Presence::default(), &[])
+            .attention
+            .iter()
+            .all(|said| !said.contains("No worker"))
+    );
     story.protect("web", Some(DAILY));
     let nobody = reported_with(&story, &Presence::default(), &[]);
     attends(&nobody, "No worker is there");
@@ -178,7 +191,9 @@ fn a_vault_that_is_not_made_is_told() {
     story.ends_badly(job, worker, FailureKind::Denied, "the bucket is not ours");
     attends(
         &reported(&story),
-        &format!("Vault archive could not be made: the bucket is not ours. When that is mended: tresor job retry {job}"),
+        &format!(
+            "Vault archive could not be made: the bucket is not ours. When that is mended: tresor job retry {job}"
+        ),
     );
     story.does(Command::Retry { job });
     let claim = VaultClaim {
@@ -220,12 +235,22 @@ fn clocks_are_told() {
         clock_ms,
         ..v1::Coordinator::default()
     };
-    let members = [member("c1", 0, true), member("c2", -90_000, true), member("c3", 0, false)];
+    let members = [
+        member("c1", 0, true),
+        member("c2", -90_000, true),
+        member("c3", 0, false),
+    ];
     let report = reported_with(&story, &presence, &members);
     attends(&report, "stepped back by 3 hours, and nothing expires");
     attends(&report, "The clock of worker w1 is 2 minutes ahead of the leader's");
-    attends(&report, "The clock of coordinator c2 is 1 minute and 30 seconds behind the leader's");
-    attends(&report, "Not heard of: c3. If one more is lost, nothing can be decided any more.");
+    attends(
+        &report,
+        "The clock of coordinator c2 is 1 minute and 30 seconds behind the leader's",
+    );
+    attends(
+        &report,
+        "Not heard of: c3. If one more is lost, nothing can be decided any more.",
+    );
     assert_eq!(report.coordinators.len(), 3);
 }
 
@@ -241,7 +266,10 @@ fn disks_that_nobody_reaches_and_jobs_that_nobody_takes_are_told() {
         also: false,
     });
     let job = story.queues(web, MAIN);
-    attends(&reported(&story), "The disks of 1 item (web) are on hosts that have no worker");
+    attends(
+        &reported(&story),
+        "The disks of 1 item (web) are on hosts that have no worker",
+    );
     story.advance(2 * HOUR);
     attends(
         &reported(&story),
@@ -257,7 +285,10 @@ fn a_catalogue_that_is_not_put_is_told_after_a_day() {
     story.advance(23 * HOUR);
     assert_eq!(reported(&story).attention, [""; 0]);
     story.advance(2 * HOUR);
-    attends(&reported(&story), "The catalogue of vault main was not put for 25 hours");
+    attends(
+        &reported(&story),
+        "The catalogue of vault main was not put for 25 hours",
+    );
 }
 
 #[test]
@@ -284,6 +315,9 @@ fn policies_that_cannot_be_followed_are_told() {
     let web = story.protect("web", Some(PolicyId([2; 16])));
     let report = reported(&story);
     attends(&report, "Policy mars cannot be followed");
-    assert_eq!(report.unscheduled[0].why, "the schedule of policy mars cannot be followed");
+    assert_eq!(
+        report.unscheduled[0].why,
+        "the schedule of policy mars cannot be followed"
+    );
     assert_eq!(report.unscheduled[0].item, web.to_string());
 }

@@ -38,7 +38,11 @@ async fn an_item_is_protected_once_for_a_key() {
     let cluster = Cluster::start();
     let made = call!(cluster, protect_item, protect(1, spec("web"))).unwrap();
     assert!(made.protected);
-    assert_eq!((made.state.as_str(), made.next_due.as_str()), ("never", ""), "nobody gave it a schedule");
+    assert_eq!(
+        (made.state.as_str(), made.next_due.as_str()),
+        ("never", ""),
+        "nobody gave it a schedule"
+    );
     assert_eq!(call!(cluster, protect_item, protect(1, spec("web"))).unwrap(), made);
     assert_eq!(call!(cluster, get_item, get("web")).unwrap(), made);
     assert_eq!(call!(cluster, get_item, get(&made.id)).unwrap(), made);
@@ -69,10 +73,30 @@ async fn what_is_wrong_with_an_item_is_named() {
         change(&mut spec);
         protect(1, spec)
     };
-    refused_for(call!(cluster, protect_item, with(&|s| s.disks[0].path = String::from("web.qcow2"))), "spec.disks.path");
-    refused_for(call!(cluster, protect_item, with(&|s| s.disks[0].format = String::from("vdi"))), "spec.disks.format");
-    refused(call!(cluster, protect_item, with(&|s| s.vault = String::from("none"))), "missing");
-    refused(call!(cluster, protect_item, with(&|s| s.policy = String::from("none"))), "missing");
+    refused_for(
+        call!(
+            cluster,
+            protect_item,
+            with(&|s| s.disks[0].path = String::from("web.qcow2"))
+        ),
+        "spec.disks.path",
+    );
+    refused_for(
+        call!(
+            cluster,
+            protect_item,
+            with(&|s| s.disks[0].format = String::from("vdi"))
+        ),
+        "spec.disks.format",
+    );
+    refused(
+        call!(cluster, protect_item, with(&|s| s.vault = String::from("none"))),
+        "missing",
+    );
+    refused(
+        call!(cluster, protect_item, with(&|s| s.policy = String::from("none"))),
+        "missing",
+    );
     let nothing = v1::ProtectItemRequest {
         idempotency_key: key(1),
         spec: None,
@@ -87,7 +111,14 @@ async fn what_is_wrong_with_an_item_is_named() {
     // One vault is enough to know which is meant.
     let mut anywhere = spec("web");
     anywhere.vault.clear();
-    assert_eq!(call!(cluster, protect_item, protect(3, anywhere.clone())).unwrap().spec.unwrap().vault, "other");
+    assert_eq!(
+        call!(cluster, protect_item, protect(3, anywhere.clone()))
+            .unwrap()
+            .spec
+            .unwrap()
+            .vault,
+        "other"
+    );
     cluster.node.adds_vault(VaultId([3; 16]), "third");
     anywhere.name = String::from("db");
     refused_for(call!(cluster, protect_item, protect(4, anywhere)), "spec.vault");
@@ -109,12 +140,19 @@ async fn an_item_is_in_one_vault_unless_a_second_is_asked_for() {
     };
     call!(cluster, protect_item, also).unwrap();
     let ambiguous = refused(call!(cluster, get_item, get("web")), "invalid");
-    assert!(ambiguous.message().contains("in vault second"), "{}", ambiguous.message());
+    assert!(
+        ambiguous.message().contains("in vault second"),
+        "{}",
+        ambiguous.message()
+    );
     let in_second = v1::GetItemRequest {
         vault: String::from("second"),
         ..get("web")
     };
-    assert_eq!(call!(cluster, get_item, in_second).unwrap().spec.unwrap().vault, "second");
+    assert_eq!(
+        call!(cluster, get_item, in_second).unwrap().spec.unwrap().vault,
+        "second"
+    );
 }
 
 #[tokio::test]
@@ -133,9 +171,16 @@ async fn an_item_is_changed_as_a_whole_and_keeps_its_points() {
     };
     let changed = call!(cluster, update_item, update.clone()).unwrap();
     assert_eq!(changed.id, web.to_string());
-    assert_eq!((changed.newest_point.as_str(), changed.points), (point.to_string().as_str(), 1));
+    assert_eq!(
+        (changed.newest_point.as_str(), changed.points),
+        (point.to_string().as_str(), 1)
+    );
     assert_eq!(changed.spec.as_ref().unwrap().labels["tier"], "gold");
-    assert_eq!(call!(cluster, update_item, update.clone()).unwrap(), changed, "under its old name");
+    assert_eq!(
+        call!(cluster, update_item, update.clone()).unwrap(),
+        changed,
+        "under its old name"
+    );
     let later = v1::UpdateItemRequest {
         idempotency_key: key(2),
         ..update
@@ -154,7 +199,10 @@ async fn an_item_is_unprotected_once_and_its_points_stay() {
         vault: String::new(),
     };
     let ended = call!(cluster, unprotect_item, unprotect(1, "web")).unwrap();
-    assert_eq!((ended.protected, ended.state.as_str(), ended.points), (false, "unprotected", 1));
+    assert_eq!(
+        (ended.protected, ended.state.as_str(), ended.points),
+        (false, "unprotected", 1)
+    );
     assert_eq!(call!(cluster, unprotect_item, unprotect(1, "web")).unwrap(), ended);
     let status = refused(call!(cluster, unprotect_item, unprotect(2, "web")), "fenced");
     assert_eq!(status.message(), "item web is not protected");
@@ -162,7 +210,10 @@ async fn an_item_is_unprotected_once_and_its_points_stay() {
     // Without points nothing is left of it, and the answer still says which one it was.
     let db = cluster.node.protects("db", MAIN, None);
     let ended = call!(cluster, unprotect_item, unprotect(3, "db")).unwrap();
-    assert_eq!((ended.id.as_str(), ended.state.as_str()), (db.to_string().as_str(), "unprotected"));
+    assert_eq!(
+        (ended.id.as_str(), ended.state.as_str()),
+        (db.to_string().as_str(), "unprotected")
+    );
     assert_eq!(ended.spec.unwrap().disks.len(), 1);
     let again = call!(cluster, unprotect_item, unprotect(3, "db")).unwrap();
     assert_eq!((again.id, again.state), (db.to_string(), String::from("unprotected")));

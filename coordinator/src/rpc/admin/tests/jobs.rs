@@ -28,10 +28,12 @@ async fn an_item_is_backed_up_once_for_a_key_and_one_at_a_time() {
     );
     assert_eq!(job.not_before, "2026-11-20T12:00:00Z", "at once");
     assert_eq!(call!(cluster, start_backup, asked).unwrap(), job);
-    let kept = cluster.node.read(|state| match &state.jobs().get(&JobId(job.id)).unwrap().spec.work {
-        Work::Backup { keep_until, .. } => keep_until.unwrap(),
-        other => panic!("{other:?}"),
-    });
+    let kept = cluster
+        .node
+        .read(|state| match &state.jobs().get(&JobId(job.id)).unwrap().spec.work {
+            Work::Backup { keep_until, .. } => keep_until.unwrap(),
+            other => panic!("{other:?}"),
+        });
     assert_eq!(kept, crate::testing::at("2027-01-01T23:59:59.999Z"));
     let second = refused(call!(cluster, start_backup, backup(2, "web")), "fenced");
     assert_eq!(info(&second).hint, format!("tresor job watch {}", job.id));
@@ -92,10 +94,14 @@ async fn a_backup_makes_its_item_if_there_is_none_and_that_has_no_policy() {
 
     let job = call!(cluster, start_backup, asked.clone()).unwrap();
     assert_eq!(job.item, "web");
-    let item = call!(cluster, get_item, v1::GetItemRequest {
-        name: String::from("web"),
-        vault: String::new()
-    });
+    let item = call!(
+        cluster,
+        get_item,
+        v1::GetItemRequest {
+            name: String::from("web"),
+            vault: String::new()
+        }
+    );
     assert_eq!(item.unwrap().spec.unwrap().policy, "");
     assert_eq!(call!(cluster, start_backup, asked.clone()).unwrap(), job);
 
@@ -118,7 +124,9 @@ async fn a_backup_with_a_spec_uses_the_item_that_is_there() {
         ..backup(1, "web")
     };
     call!(cluster, start_backup, asked).unwrap();
-    let disk = cluster.node.read(|state| state.items().get(&web).unwrap().spec.disks[0].path.clone());
+    let disk = cluster
+        .node
+        .read(|state| state.items().get(&web).unwrap().spec.disks[0].path.clone());
     assert_eq!(disk, "/srv/web.qcow2", "a backup changes no item");
 }
 
@@ -132,7 +140,12 @@ async fn a_backup_that_was_broken_off_between_its_two_changes_goes_on() {
     // The item is protected, and the answer to that is lost.
     cluster.node.lose_next_answer();
     refused(call!(cluster, start_backup, asked.clone()), "retry");
-    assert_eq!(cluster.node.read(|state| (state.items().len(), state.open_jobs_count())), (1, 0));
+    assert_eq!(
+        cluster
+            .node
+            .read(|state| (state.items().len(), state.open_jobs_count())),
+        (1, 0)
+    );
     let job = call!(cluster, start_backup, asked).unwrap();
     assert_eq!(cluster.node.read(|state| state.items().len()), 1);
     assert_eq!(job.item, "web");
@@ -153,10 +166,15 @@ async fn a_point_is_restored_to_a_worker() {
         ..v1::StartRestoreRequest::default()
     };
     let job = call!(cluster, start_restore, restore(1)).unwrap();
-    assert_eq!((job.point.as_str(), job.target.as_str()), (point.to_string().as_str(), "w1:/srv/restored.qcow2"));
+    assert_eq!(
+        (job.point.as_str(), job.target.as_str()),
+        (point.to_string().as_str(), "w1:/srv/restored.qcow2")
+    );
     // A newer point does not change what the first request meant.
     cluster.node.makes_point(web, MAIN, cluster.worker);
     assert_eq!(call!(cluster, start_restore, restore(1)).unwrap(), job);
+    // Jobs of all kinds are queued by one kind of change: the key of one is none of another.
+    refused_for(call!(cluster, start_backup, backup(1, "web")), "idempotency_key");
     let same_place = refused(call!(cluster, start_restore, restore(2)), "fenced");
     assert!(same_place.message().contains("it restores to w1:/srv/restored.qcow2"));
     let nowhere = v1::StartRestoreRequest {
@@ -191,7 +209,9 @@ async fn a_point_is_restored_to_a_worker() {
 async fn a_vault_or_a_point_is_verified() {
     let mut cluster = Cluster::start();
     let worker = cluster.worker;
-    cluster.node.makes_vault(tresor_proto::ids::VaultId([2; 16]), "second", worker);
+    cluster
+        .node
+        .makes_vault(tresor_proto::ids::VaultId([2; 16]), "second", worker);
     let web = cluster.node.protects("web", MAIN, None);
     let point = cluster.node.makes_point(web, MAIN, worker);
     let verify = |number, vault: &str, point: &str, level: &str| v1::StartVerifyRequest {
@@ -201,12 +221,18 @@ async fn a_vault_or_a_point_is_verified() {
         level: level.to_owned(),
     };
     let whole = call!(cluster, start_verify, verify(1, "", "", "")).unwrap();
-    assert_eq!((whole.kind.as_str(), whole.vault.as_str(), whole.point.as_str()), ("verify", "main", ""));
+    assert_eq!(
+        (whole.kind.as_str(), whole.vault.as_str(), whole.point.as_str()),
+        ("verify", "main", "")
+    );
     assert_eq!(call!(cluster, start_verify, verify(1, "", "", "")).unwrap(), whole);
     let one = call!(cluster, start_verify, verify(2, "", "web", "contents")).unwrap();
     assert_eq!((one.point, one.item.as_str()), (point.to_string(), "web"));
     refused_for(call!(cluster, start_verify, verify(3, "", "", "everything")), "level");
-    refused_for(call!(cluster, start_verify, verify(3, "second", "web", "names")), "vault");
+    refused_for(
+        call!(cluster, start_verify, verify(3, "second", "web", "names")),
+        "vault",
+    );
     refused(call!(cluster, start_verify, verify(3, "third", "", "names")), "missing");
 }
 
@@ -241,12 +267,19 @@ async fn a_failed_job_shows_its_attempts() {
     let mut cluster = Cluster::start();
     let web = cluster.node.protects("web", MAIN, None);
     let id = cluster.node.queues(web, MAIN);
-    cluster.node.ends_badly(id, cluster.worker, FailureKind::Denied, "the key is wrong");
+    cluster
+        .node
+        .ends_badly(id, cluster.worker, FailureKind::Denied, "the key is wrong");
     let job = call!(cluster, get_job, v1::GetJobRequest { id: id.0 }).unwrap();
     assert_eq!((job.state.as_str(), job.why.as_str()), ("failed", "the key is wrong"));
     let attempt = &job.attempts[0];
     assert_eq!(
-        (attempt.number, attempt.worker.as_str(), attempt.kind.as_str(), attempt.hint.as_str()),
+        (
+            attempt.number,
+            attempt.worker.as_str(),
+            attempt.kind.as_str(),
+            attempt.hint.as_str()
+        ),
         (1, "w1", "denied", "look at the disk")
     );
     assert_eq!(attempt.ended, "2026-11-20T12:00:00Z");
@@ -256,7 +289,10 @@ async fn a_failed_job_shows_its_attempts() {
 async fn jobs_come_newest_first_with_filters() {
     let mut cluster = Cluster::start();
     let worker = cluster.worker;
-    let (web, db) = (cluster.node.protects("web", MAIN, None), cluster.node.protects("db", MAIN, None));
+    let (web, db) = (
+        cluster.node.protects("web", MAIN, None),
+        cluster.node.protects("db", MAIN, None),
+    );
     for _ in 0..3 {
         cluster.node.makes_point(web, MAIN, worker);
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use prost::Message as _;
 use tonic::{Code, Request, Status};
-use tresor_proto::ids::{TokenId, WorkerId};
+use tresor_proto::ids::WorkerId;
 use tresor_proto::v1;
 use tresor_proto::v1::admin_server::Admin;
 
@@ -74,7 +74,7 @@ impl Cluster {
 /// Who calls in these tests.
 pub(super) fn alice() -> Caller {
     Caller {
-        actor: Actor::Token(TokenId([0xa1; 16])),
+        actor: Actor::Local { uid: 1000 },
         name: String::from("alice"),
         role: String::from("admin"),
     }
@@ -132,7 +132,9 @@ pub(super) fn refused_for<T: std::fmt::Debug>(answer: Result<T, Status>, field: 
 #[tokio::test]
 async fn a_request_without_its_caller_is_a_defect_and_does_nothing() {
     let cluster = Cluster::start();
-    let request = Request::new(v1::ConfirmClockRequest { idempotency_key: key(1) });
+    let request = Request::new(v1::ConfirmClockRequest {
+        idempotency_key: key(1),
+    });
     let status = cluster.service.confirm_clock(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
 }
@@ -156,7 +158,10 @@ async fn status_and_explanations_are_of_now() {
     let point = cluster.node.makes_point(web, MAIN, cluster.worker);
     let report = call!(cluster, get_status, v1::GetStatusRequest {}).unwrap();
     assert_eq!((report.items, report.cluster_name.as_str()), (1, "test"));
-    assert_eq!((report.coordinators[0].name.as_str(), report.coordinators[0].leader), ("c1", true));
+    assert_eq!(
+        (report.coordinators[0].name.as_str(), report.coordinators[0].leader),
+        ("c1", true)
+    );
     assert_eq!(report.attention, [""; 0]);
     let explain = |kind: &str, name: &str| v1::ExplainRequest {
         kind: kind.to_owned(),
@@ -178,7 +183,10 @@ async fn what_cannot_be_answered_now_is_to_be_asked_again() {
         leader: Some(tresor_proto::ids::MemberId(1)),
     }));
     let status = refused(call!(cluster, get_status, v1::GetStatusRequest {}), "retry");
-    assert_eq!((status.code(), info(&status).leader.as_str()), (Code::Unavailable, "c1:7700"));
+    assert_eq!(
+        (status.code(), info(&status).leader.as_str()),
+        (Code::Unavailable, "c1:7700")
+    );
     cluster.node.fail_with(Some(crate::node::NodeError::NoMajority));
     refused(call!(cluster, list_items, v1::ListItemsRequest::default()), "retry");
 }

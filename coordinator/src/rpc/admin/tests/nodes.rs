@@ -22,7 +22,10 @@ async fn workers_are_shown_as_they_are() {
     cluster.node.leases(job, cluster.worker);
     let shown = workers(&cluster).await;
     assert_eq!(
-        shown.iter().map(|worker| (worker.name.as_str(), worker.state.as_str())).collect::<Vec<_>>(),
+        shown
+            .iter()
+            .map(|worker| (worker.name.as_str(), worker.state.as_str()))
+            .collect::<Vec<_>>(),
         [("w0", "joined"), ("w1", "ready")]
     );
     assert_eq!((shown[1].running, shown[1].permits), (1, 2));
@@ -51,7 +54,10 @@ async fn a_worker_is_drained_and_removed() {
     refused(call!(cluster, remove_worker, remove(4)), "missing");
     refused(call!(cluster, drain_worker, drain(5, true)), "missing");
     assert!(workers(&cluster).await.is_empty());
-    refused_for(call!(cluster, remove_worker, v1::RemoveWorkerRequest::default()), "idempotency_key");
+    refused_for(
+        call!(cluster, remove_worker, v1::RemoveWorkerRequest::default()),
+        "idempotency_key",
+    );
 }
 
 fn with_members() -> Cluster {
@@ -72,10 +78,16 @@ async fn coordinators_are_shown_as_the_leader_knows_them() {
     let cluster = with_members();
     let shown = call!(cluster, list_coordinators, v1::ListCoordinatorsRequest {}).unwrap();
     let shown = shown.coordinators;
-    assert_eq!(shown.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["c1", "c2", "c3"]);
+    assert_eq!(
+        shown.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(),
+        ["c1", "c2", "c3"]
+    );
     assert!(shown[0].leader && shown[0].reachable && !shown[1].leader && !shown[1].reachable);
     assert!(shown[0].applied > 0 && shown[1].applied == 0 && shown[1].matched > 0);
-    assert_eq!((shown[1].role.as_str(), shown[1].address.as_str()), ("voter", "c2:7700"));
+    assert_eq!(
+        (shown[1].role.as_str(), shown[1].address.as_str()),
+        ("voter", "c2:7700")
+    );
 }
 
 #[tokio::test]
@@ -88,7 +100,11 @@ async fn a_coordinator_is_removed_from_the_members_and_then_refused() {
     call!(cluster, remove_coordinator, remove(1, "c2")).unwrap();
     call!(cluster, remove_coordinator, remove(1, "c2")).unwrap();
     assert_eq!(cluster.node.memberships(), [Membership::Remove { member: MemberId(2) }]);
-    assert!(cluster.node.read(|state| state.members().get(&MemberId(2)).unwrap().removed));
+    assert!(
+        cluster
+            .node
+            .read(|state| state.members().get(&MemberId(2)).unwrap().removed)
+    );
     refused(call!(cluster, remove_coordinator, remove(2, "c2")), "missing");
     let leads = refused(call!(cluster, remove_coordinator, remove(3, "c1")), "fenced");
     assert!(info(&leads).hint.contains("tresor coordinator transfer"));
@@ -109,7 +125,10 @@ async fn the_lead_is_given_away() {
         let noted: Vec<String> = state.audit().values().map(|entry| entry.object.clone()).collect();
         noted
     });
-    assert!(noted.contains(&String::from("transfer lead: to coordinator 2")), "{noted:?}");
+    assert!(
+        noted.contains(&String::from("transfer lead: to coordinator 2")),
+        "{noted:?}"
+    );
 }
 
 #[tokio::test]

@@ -27,7 +27,10 @@ async fn a_point_is_found_by_what_people_write() {
     let id = points[0].to_string();
     let shown = get(&cluster, &id).await.unwrap();
     assert_eq!((shown.item_name.as_str(), shown.vault.as_str()), ("web", "main"));
-    assert_eq!((shown.time.as_str(), shown.consistency.as_str()), ("2026-11-21T12:00:00Z", "crash"));
+    assert_eq!(
+        (shown.time.as_str(), shown.consistency.as_str()),
+        ("2026-11-21T12:00:00Z", "crash")
+    );
     assert_eq!(shown.manifest.as_ref(), [4; 32]);
     assert_eq!(get(&cluster, "web").await.unwrap().id, points[2].to_string());
     assert_eq!(get(&cluster, "web@2026-11-22").await.unwrap().id, points[1].to_string());
@@ -59,7 +62,10 @@ async fn removing_the_newest_point_twice_with_one_key_removes_one() {
         name: points[2].to_string(),
     };
     assert_eq!(call!(cluster, undelete_point, undelete(2)).unwrap().hidden_at, "");
-    assert_eq!(call!(cluster, undelete_point, undelete(2)).unwrap().id, points[2].to_string());
+    assert_eq!(
+        call!(cluster, undelete_point, undelete(2)).unwrap().id,
+        points[2].to_string()
+    );
     refused(call!(cluster, undelete_point, undelete(3)), "fenced");
 }
 
@@ -73,7 +79,10 @@ async fn a_held_point_is_not_removed_before_it_is_released() {
     };
     refused_for(call!(cluster, hold_point, hold(1, "")), "reason");
     let held = call!(cluster, hold_point, hold(2, "audit 2026")).unwrap();
-    assert_eq!((held.id.as_str(), held.held.as_str()), (points[1].to_string().as_str(), "audit 2026"));
+    assert_eq!(
+        (held.id.as_str(), held.held.as_str()),
+        (points[1].to_string().as_str(), "audit 2026")
+    );
     // Another point is the newest when the answer is asked for again.
     let web = cluster.node.read(|state| state.items_named("web").next().unwrap());
     cluster.node.advance(1000);

@@ -29,7 +29,10 @@ async fn a_policy_is_made_once_and_says_what_it_does() {
     let cluster = Cluster::start();
     let made = call!(cluster, create_policy, create(1, spec("gold"))).unwrap();
     let kept = made.spec.clone().unwrap();
-    assert_eq!((kept.schedule.as_str(), kept.zone.as_str()), ("daily 02:00", "Europe/Berlin"));
+    assert_eq!(
+        (kept.schedule.as_str(), kept.zone.as_str()),
+        ("daily 02:00", "Europe/Berlin")
+    );
     assert_eq!(kept.retention, "last 3, daily 7");
     assert_eq!(made.words.len(), 3);
     assert_eq!(call!(cluster, create_policy, create(1, spec("gold"))).unwrap(), made);
@@ -62,13 +65,20 @@ async fn a_policy_is_changed_by_who_has_seen_it() {
     assert_eq!(renamed.spec.as_ref().unwrap().name, "platinum");
     assert_eq!((&renamed.id, renamed.version > made.version), (&made.id, true));
     // Its old name means nothing any more, and yet the answer is the same.
-    assert_eq!(call!(cluster, update_policy, update(2, made.version, "platinum")).unwrap(), renamed);
+    assert_eq!(
+        call!(cluster, update_policy, update(2, made.version, "platinum")).unwrap(),
+        renamed
+    );
     refused(call!(cluster, update_policy, update(3, 0, "platinum")), "missing");
     let stale = v1::UpdatePolicyRequest {
         name: String::from("platinum"),
         ..update(4, made.version, "platinum")
     };
-    assert!(refused(call!(cluster, update_policy, stale), "fenced").message().contains("changed meanwhile"));
+    assert!(
+        refused(call!(cluster, update_policy, stale), "fenced")
+            .message()
+            .contains("changed meanwhile")
+    );
 }
 
 #[tokio::test]
@@ -95,7 +105,10 @@ async fn policies_come_by_name_in_pages() {
     for (n, name) in ["cc", "aa", "bb"].into_iter().enumerate() {
         call!(cluster, create_policy, create(n as u8, spec(name))).unwrap();
     }
-    let list = |page_token: String| v1::ListPoliciesRequest { page_size: 2, page_token };
+    let list = |page_token: String| v1::ListPoliciesRequest {
+        page_size: 2,
+        page_token,
+    };
     let first = call!(cluster, list_policies, list(String::new())).unwrap();
     let second = call!(cluster, list_policies, list(first.next_page_token.clone())).unwrap();
     let names: Vec<String> = first
@@ -137,7 +150,10 @@ async fn a_policy_is_previewed_before_it_does_anything() {
     );
     assert_eq!(shown.points.len(), 6);
     assert_eq!(shown.points.iter().filter(|point| point.stays).count(), 2);
-    assert_eq!((shown.points[0].because.as_slice(), shown.points_held), (["last 1 of 2".to_owned()].as_slice(), 2));
+    assert_eq!(
+        (shown.points[0].because.as_slice(), shown.points_held),
+        (["last 1 of 2".to_owned()].as_slice(), 2)
+    );
     assert!(shown.words.last().unwrap().contains("at most 2 points"));
     assert_eq!(cluster.node.read(|state| state.policies().len()), 0, "nothing was made");
 }
@@ -154,10 +170,17 @@ async fn the_built_in_policy_can_be_looked_at_and_made() {
     assert!(shown.words[0].contains("02:00 Europe/Berlin"), "{:?}", shown.words);
     refused(call!(cluster, preview_policy, preview("nightly")), "missing");
     refused_for(call!(cluster, preview_policy, preview("")), "name");
-    let made = call!(cluster, create_policy, create(1, v1::PolicySpec {
-        name: String::from("daily"),
-        ..v1::PolicySpec::default()
-    }));
+    let made = call!(
+        cluster,
+        create_policy,
+        create(
+            1,
+            v1::PolicySpec {
+                name: String::from("daily"),
+                ..v1::PolicySpec::default()
+            }
+        )
+    );
     assert_eq!(made.unwrap().spec.unwrap().late_after, "26h");
     assert_eq!(call!(cluster, preview_policy, preview("daily")).unwrap(), shown);
 }

@@ -27,32 +27,49 @@ async fn the_trail_comes_newest_first_and_says_who_began_to_look() {
         call!(cluster, drain_worker, drain(number)).unwrap();
     }
     let first = call!(cluster, list_audit, list("")).unwrap();
-    assert_eq!((first.entries[0].action.as_str(), first.entries[0].object.as_str()), ("note", "list audit: all"));
-    assert_eq!(first.entries[0].actor, format!("token {}", TokenId([0xa1; 16])));
-    assert_eq!((first.entries[1].action.as_str(), first.entries[1].outcome.as_str()), ("undrain worker", "done"));
+    assert_eq!(
+        (first.entries[0].action.as_str(), first.entries[0].object.as_str()),
+        ("note", "list audit: all")
+    );
+    assert_eq!(first.entries[0].actor, "local user 1000");
+    assert_eq!(
+        (first.entries[1].action.as_str(), first.entries[1].outcome.as_str()),
+        ("undrain worker", "done")
+    );
     let next = v1::ListAuditRequest {
         page_token: first.next_page_token,
         ..list("")
     };
     let second = call!(cluster, list_audit, next).unwrap();
-    assert_eq!(second.entries[0].seq + 1, first.entries[1].seq, "only the first page is noted");
+    assert_eq!(
+        second.entries[0].seq + 1,
+        first.entries[1].seq,
+        "only the first page is noted"
+    );
     let drained = call!(cluster, list_audit, list("drain worker")).unwrap();
     assert_eq!(drained.entries.len(), 2);
-    assert!(drained.entries.iter().all(|entry| {
-        entry.action.contains("drain worker") || entry.object.contains("drain worker")
-    }));
+    assert!(
+        drained
+            .entries
+            .iter()
+            .all(|entry| { entry.action.contains("drain worker") || entry.object.contains("drain worker") })
+    );
     refused_for(call!(cluster, list_audit, list(&"x".repeat(1000))), "contains");
 }
 
 #[tokio::test]
 async fn a_token_is_named_in_the_trail() {
     let cluster = Cluster::start();
-    let made = call!(cluster, create_api_token, v1::CreateApiTokenRequest {
-        idempotency_key: key(1),
-        name: String::from("bob"),
-        role: String::from("admin"),
-        valid: String::new(),
-    })
+    let made = call!(
+        cluster,
+        create_api_token,
+        v1::CreateApiTokenRequest {
+            idempotency_key: key(1),
+            name: String::from("bob"),
+            role: String::from("admin"),
+            valid: String::new(),
+        }
+    )
     .unwrap();
     let bob = Caller {
         actor: Actor::Token(made.id.parse().unwrap()),
@@ -60,7 +77,11 @@ async fn a_token_is_named_in_the_trail() {
     };
     cluster.service.drain_worker(by(bob, drain(2))).await.unwrap();
     let shown = call!(cluster, list_audit, list("(bob)")).unwrap();
-    let by_bob = shown.entries.iter().find(|entry| entry.action == "drain worker").unwrap();
+    let by_bob = shown
+        .entries
+        .iter()
+        .find(|entry| entry.action == "drain worker")
+        .unwrap();
     assert_eq!(by_bob.actor, format!("token {} (bob)", made.id));
 }
 
@@ -70,18 +91,28 @@ async fn the_chain_is_checked() {
     call!(cluster, drain_worker, drain(1)).unwrap();
     let checked = call!(cluster, verify_audit, v1::VerifyAuditRequest {}).unwrap();
     assert!(checked.whole && checked.broken.is_empty());
-    let newest = call!(cluster, list_audit, list("undrain")).unwrap().entries.pop().unwrap();
+    let newest = call!(cluster, list_audit, list("undrain"))
+        .unwrap()
+        .entries
+        .pop()
+        .unwrap();
     assert_eq!((checked.last, checked.head), (newest.seq, newest.hash));
 }
 
 #[tokio::test]
 async fn a_refused_change_is_in_the_trail() {
     let cluster = Cluster::start();
-    let confirm = v1::ConfirmClockRequest { idempotency_key: key(1) };
+    let confirm = v1::ConfirmClockRequest {
+        idempotency_key: key(1),
+    };
     refused(call!(cluster, confirm_clock, confirm), "fenced");
     let shown = call!(cluster, list_audit, list("confirm clock")).unwrap();
-    let refusal = shown.entries.iter().find(|entry| entry.action == "confirm clock").unwrap();
-    assert_eq!(refusal.outcome, "refused: no clock waits to be confirmed");
+    let refusal = shown
+        .entries
+        .iter()
+        .find(|entry| entry.action == "confirm clock")
+        .unwrap();
+    assert_eq!(refusal.outcome, "refused: held");
 }
 
 #[tokio::test]
@@ -91,7 +122,11 @@ async fn a_backup_of_the_cluster_has_all_rows_and_is_noted() {
     cluster.node.makes_point(web, MAIN, cluster.worker);
     let mut pieces = call!(cluster, backup_cluster, v1::BackupClusterRequest {}).unwrap();
     let second = call!(cluster, backup_cluster, v1::BackupClusterRequest {});
-    assert_eq!(refused(second.map(|_| ()), "retry").code(), Code::Unavailable, "one at a time");
+    assert_eq!(
+        refused(second.map(|_| ()), "retry").code(),
+        Code::Unavailable,
+        "one at a time"
+    );
     let digest = cluster.node.read(State::digest);
     cluster.node.protects("later", MAIN, None);
     let mut bytes = Vec::new();

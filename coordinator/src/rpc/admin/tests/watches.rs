@@ -13,7 +13,9 @@ async fn watch(cluster: &Cluster, id: JobId) -> Result<crate::rpc::admin::watch:
 }
 
 async fn next(stream: &mut crate::rpc::admin::watch::JobStream) -> Option<Result<v1::Job, Status>> {
-    tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(10), stream.next())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -33,8 +35,16 @@ async fn a_watch_shows_a_job_until_it_has_ended() {
         bytes_stored: 0,
     };
     cluster.node.read(|state| {
-        let said = [SaidLease { job: id, epoch, progress }];
-        cluster.presence.lock().unwrap().beat(state, cluster.worker, LIFE, &said, 0);
+        let said = [SaidLease {
+            job: id,
+            epoch,
+            progress,
+        }];
+        cluster
+            .presence
+            .lock()
+            .unwrap()
+            .beat(state, cluster.worker, LIFE, &said, 0);
     });
     let running = next(&mut jobs).await.unwrap().unwrap();
     assert_eq!((running.stage.as_str(), running.bytes_done), ("reading", 5));

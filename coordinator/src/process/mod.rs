@@ -1,0 +1,17 @@
+//! A coordinator as a process: its folder, how it is founded or joins, and how it serves until it is told to stop.
+//!
+//! ```text
+//! identity/       who it is: certificate, key, the cluster's authority. Written last: a folder without it is not a coordinator's yet
+//! cluster.key     wraps what is secret in the log (0600)
+//! raft/           log, vote, rows
+//! ```
+
+mod folder;
+mod found;
+mod join;
+mod serve;
+
+pub use folder::{Folder, FolderError};
+pub use found::{FoundError, Founded, Founding, found};
+pub use join::{JoinError, Joining, join};
+pub use serve::{Bound, ServeSettings, StartError, serve};
