@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tresor_worker::home::{self, Home, IndexState, KnownPoint, OpenVault, Place, Points, WritableVault};
 
-use crate::args::GlobalArgs;
+use crate::args::{DetachArgs, GlobalArgs};
+use crate::cluster::{Cluster, ClusterError, Kept, Target};
 use crate::config::{Origin, Settings, StoreTables};
 use crate::error::{CliError, Doing as _};
 use crate::human;
@@ -46,6 +47,93 @@ impl App {
     pub(crate) fn home(&self, verb: &str) -> Result<Home, CliError> {
         let path = &self.settings.home.value;
         Home::open(path, verb).doing(|| format!("could not open home {}", path.display()))
+    }
+
+    /// The cluster to work with; none: this home. A vault named by `--store` is read without either, unless the command line names a cluster too,
+    /// which is a contradiction.
+    ///
+    /// # Errors
+    /// When the cluster is not known here.
+    pub(crate) fn cluster(&self) -> Result<Option<Cluster>, CliError> {
+        if self.store.is_none() {
+            return self.cluster_with_store();
+        }
+        match self.settings.cluster.origin {
+            Origin::Option(_) if self.settings.cluster.value != Target::None => Err(CliError::usage(
+                "--store reads a vault without any cluster: it does not go with --cluster here",
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    /// As [`Self::cluster`], for what hands the store to the cluster.
+    pub(crate) fn cluster_with_store(&self) -> Result<Option<Cluster>, CliError> {
+        let home = &self.settings.home.value;
+        let patience = self.settings.cluster_patience.value;
+        let kept = match &self.settings.cluster.value {
+            Target::None => return Ok(None),
+            Target::Socket(path) => return Ok(Some(Cluster::at_socket(path, patience, &self.screen))),
+            Target::Named(name) => {
+                Kept::load(home, name)?.ok_or_else(|| ClusterError::NotKept { cluster: name.clone() })?
+            }
+            // Who names addresses means those, also if the cluster has moved since the login.
+            Target::Members(addresses) => Kept {
+                addresses: addresses.clone(),
+                ..Kept::find(home, addresses)?
+            },
+        };
+        Ok(Some(Cluster::kept(&kept, patience, &self.screen)?))
+    }
+
+    /// The cluster, for a verb that is nothing without one.
+    ///
+    /// # Errors
+    /// When none is chosen, or it is not known here.
+    pub(crate) fn need_cluster(&self, verb: &'static str) -> Result<Cluster, CliError> {
+        Ok(self.cluster()?.ok_or(ClusterError::NoneChosen { verb })?)
+    }
+
+    /// Refuses `--detach` where no job is left behind.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoneChosen`].
+    pub(crate) fn refuse_detach(&self, args: &DetachArgs) -> Result<(), CliError> {
+        if args.detach {
+            return Err(ClusterError::NoneChosen { verb: "--detach" }.into());
+        }
+        Ok(())
+    }
+
+    /// Refuses `--worker` where there are none.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoneChosen`].
+    pub(crate) fn refuse_worker(&self, worker: Option<&str>) -> Result<(), CliError> {
+        match worker {
+            Some(_) => Err(ClusterError::NoneChosen { verb: "--worker" }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The refusal of a cluster, for what works on this home alone.
+    pub(crate) fn not_in_cluster(&self, what: &str) -> CliError {
+        CliError::usage_hint(
+            format!(
+                "{what} works on this home, not on cluster {}",
+                self.settings.cluster.value
+            ),
+            "pass --cluster '' to work on this home",
+        )
+    }
+
+    /// The vault that is meant in a cluster: as a verb was given it, else that of the settings, else empty, which is `main` or the only one there is.
+    pub(crate) fn cluster_vault(&self, given: Option<&str>) -> String {
+        let setting = &self.settings.vault;
+        match given {
+            Some(name) => name.to_owned(),
+            None if setting.origin != Origin::Default => setting.value.clone(),
+            None => String::new(),
+        }
     }
 
     /// The store that the command line names.

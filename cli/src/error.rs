@@ -10,6 +10,7 @@ use tresor_worker::WorkerError;
 use tresor_worker::control::ControlError;
 use tresor_worker::home::HomeError;
 
+use crate::cluster::ClusterError;
 use crate::exit::Failure;
 
 /// Why a command did not do what it was told.
@@ -41,6 +42,9 @@ pub(crate) enum CliError {
     /// Who decides.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A file that the command line names.
     #[error("could not {doing} {}", path.display())]
     File {
@@ -51,6 +55,15 @@ pub(crate) enum CliError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A process of a cluster.
+    #[error("{doing}")]
+    Process {
+        /// `could not found the cluster`
+        doing: String,
+        /// What happened.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A recovery point cannot be had whole.
     #[error("part of {what} is missing or damaged")]
@@ -98,6 +111,7 @@ impl CliError {
             Self::Usage { .. } | Self::Settings { .. } => Failure::Usage,
             Self::Interrupted | Self::Worker(WorkerError::Interrupted) => Failure::Interrupted,
             Self::Damage { .. } => Failure::Damage,
+            Self::Process { .. } => Failure::Machine(Kind::Invalid),
             Self::While { source, .. } => source.failure(),
             Self::Storage(error) => failure_of_storage(error),
             Self::Worker(WorkerError::Storage(error)) => failure_of_storage(error),
@@ -107,6 +121,7 @@ impl CliError {
             Self::Worker(error) => Failure::Vault(error.kind()),
             Self::Home(error) => Failure::Vault(error.kind()),
             Self::Control(error) => Failure::Vault(error.kind()),
+            Self::Cluster(error) => error.failure(),
             Self::File { source, .. } => Failure::Machine(match source.kind() {
                 std::io::ErrorKind::NotFound => Kind::Missing,
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,

@@ -17,9 +17,9 @@ pub(crate) enum Code {
     NotFound,
     /// No permission, or the wrong key.
     Denied,
-    /// Another process, home or cluster holds it.
+    /// Another process, home or cluster holds it, or has changed it.
     Held,
-    /// The store did not answer.
+    /// The store or the cluster did not answer.
     Unreachable,
     /// No space.
     Full,

@@ -18,6 +18,7 @@ pub(crate) fn hint(error: &CliError, vault: &str) -> Option<String> {
         CliError::Usage { hint, .. } => hint.clone(),
         CliError::Settings { .. } => Some(String::from("tresor config show says where each setting comes from")),
         CliError::While { source, .. } => hint(source, vault),
+        CliError::Cluster(error) => error.hint(),
         CliError::Home(error) => error.hint().or_else(|| match error {
             HomeError::Storage(error) => of_storage(error, vault),
             HomeError::Control(error) => of_control(error, vault),

@@ -34,6 +34,12 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// A count of things: `1 worker`, `12 workers`.
+pub(crate) fn many(number: usize, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{ending}", count(number as u64))
+}
+
 /// How long something took: `0.4 s`, `12.0 s`, `3 min 05 s`, `2 h 07 min`.
 pub(crate) fn elapsed(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
@@ -89,6 +95,24 @@ pub(crate) fn parse_keep_until(text: &str, now: Timestamp) -> Result<String, Str
         return Err(format!("{text} is in the past"));
     }
     Ok(time(until))
+}
+
+/// How long ago a time of the wire was, as [`age`]; the text itself when it is no time.
+pub(crate) fn ago(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(then) => age(now.duration_since(then).as_secs()),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// Names and values, a pair a line; pairs without a value are left out.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+    let shown = || pairs.iter().filter(|(_, value)| !value.is_empty());
+    let width = shown().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
+    let lines: Vec<String> = shown()
+        .map(|(name, value)| format!("{name:<width$}{}", plain(value)))
+        .collect();
+    lines.join("\n")
 }
 
 /// A table: two spaces between columns, numbers to the right where the heading starts with `>`.
@@ -237,6 +261,19 @@ mod tests {
         ] {
             assert!(parse_keep_until(wrong, now).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn pairs_line_up_and_leave_out_what_is_empty() {
+        let shown = [
+            ("id", String::from("7")),
+            ("worker", String::new()),
+            ("state", String::from("a\nb")),
+        ];
+        insta::assert_snapshot!(pairs(&shown), @"
+        id     7
+        state  a\u{fffd}b
+        ");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod app;
 mod args;
+mod cluster;
 mod config;
+mod confirm;
 mod error;
 mod exit;
 mod hint;

@@ -16,6 +16,9 @@ use crate::human;
 
 /// How often a bar looks at its numbers.
 const REFRESH: Duration = Duration::from_millis(200);
+/// How far a job is that moves bytes.
+const BYTES: &str =
+    "{prefix} {bar:24} {percent:>3}% {bytes:>11} of {total_bytes}  {bytes_per_sec:>13}  {eta:>4} left  {wide_msg}";
 
 /// The two streams and what they are.
 #[derive(Clone)]
@@ -57,6 +60,11 @@ impl Screen {
         self.stdout_terminal
     }
 
+    /// Whether a person reads the answer as text.
+    pub(crate) fn is_for_person(&self) -> bool {
+        self.stdout_terminal && !self.json
+    }
+
     /// Whether a person can be asked.
     pub(crate) fn can_ask(&self) -> bool {
         self.stderr_terminal && io::stdin().is_terminal()
@@ -92,7 +100,7 @@ impl Screen {
     /// Shows a job's progress until the guard is dropped.
     pub(crate) fn watch(&self, name: &str, progress: Arc<Progress>) -> Watch {
         let bar = self.bars.add(ProgressBar::no_length());
-        bar.set_style(style("{prefix} {bar:24} {percent:>3}% {bytes:>11} of {total_bytes}  {bytes_per_sec:>13}  {eta:>4} left  {wide_msg}"));
+        bar.set_style(style(BYTES));
         bar.set_prefix(human::plain(name));
         self.tick(bar, move |bar| {
             let now = progress.snapshot();
@@ -135,6 +143,14 @@ impl Screen {
             }
             bar.set_position(now.bytes_done);
         })
+    }
+
+    /// Shows how far another process is, as the caller hears of it, until the guard is dropped.
+    pub(crate) fn follow(&self, name: &str) -> Watch {
+        let bar = self.bars.add(ProgressBar::no_length());
+        bar.set_style(style("{prefix}: {wide_msg}"));
+        bar.set_prefix(human::plain(name));
+        Watch { bar, task: None }
     }
 
     /// Shows a count of objects that the caller moves, until the guard is dropped.
@@ -205,6 +221,22 @@ impl Watch {
     pub(crate) fn at(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);
+    }
+
+    /// It does that now, and is so far.
+    pub(crate) fn heard(&self, stage: &str, done: u64, total: u64) {
+        self.bar.set_message(human::plain(stage));
+        if total == 0 {
+            return;
+        }
+        if self.bar.length().is_none() {
+            self.bar.set_style(style(BYTES));
+            self.bar.set_length(total);
+            self.bar.set_position(done);
+            // What was done before we looked is no measure of its speed.
+            self.bar.reset_eta();
+        }
+        self.at(done, total);
     }
 }
 

@@ -19,36 +19,66 @@ impl Drop for Signals {
     }
 }
 
+/// Which signal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// SIGINT: a person at the terminal.
+    Interrupt,
+    /// SIGTERM: a program that ends us.
+    Terminate,
+}
+
+/// Both signals, one after the other. From [`Self::listen`] on they no longer end the process.
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub(crate) fn listen() -> Result<Self, CliError> {
+        let open = |kind| {
+            signal(kind).map_err(|source| CliError::File {
+                doing: "listen for",
+                path: "signals".into(),
+                source,
+            })
+        };
+        Ok(Self {
+            interrupt: open(SignalKind::interrupt())?,
+            terminate: open(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Came {
+        tokio::select! {
+            _ = self.interrupt.recv() => Came::Interrupt,
+            _ = self.terminate.recv() => Came::Terminate,
+        }
+    }
+}
+
 /// Begins to listen; the first signal cancels the token.
 ///
 /// # Errors
 /// When the system does not let us listen.
 pub(crate) fn listen(screen: &Screen, cancel: CancellationToken) -> Result<Signals, CliError> {
-    let open = |kind| {
-        signal(kind).map_err(|source| CliError::File {
-            doing: "listen for",
-            path: "signals".into(),
-            source,
-        })
-    };
-    let (interrupt, terminate) = (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
+    let signals = Interrupts::listen()?;
     let screen = screen.clone();
     Ok(Signals {
-        task: tokio::spawn(wait(interrupt, terminate, screen, cancel)),
+        task: tokio::spawn(wait(signals, screen, cancel)),
     })
 }
 
-async fn wait(mut interrupt: Signal, mut terminate: Signal, screen: Screen, cancel: CancellationToken) {
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    next().await;
+async fn wait(mut signals: Interrupts, screen: Screen, cancel: CancellationToken) {
+    signals.next().await;
     screen.note("stopping; what was stored is kept for the next attempt (again to stop at once)");
     cancel.cancel();
-    next().await;
+    signals.next().await;
     #[expect(
         clippy::disallowed_methods,
         reason = "asked for twice: whatever hangs in an orderly end is not waited for"

@@ -68,6 +68,11 @@ impl Secrets {
         self.key_file.is_some() || self.recovery_kit.is_some() || matches!(self.passphrase_file, Some((_, true)))
     }
 
+    /// The key file that the command line names.
+    pub(crate) fn key_file(&self) -> Option<&Path> {
+        self.key_file.as_deref()
+    }
+
     /// The passphrase file of the settings.
     pub(crate) fn passphrase_file(&self) -> Option<&Path> {
         self.passphrase_file.as_ref().map(|(path, _)| path.as_path())

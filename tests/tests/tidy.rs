@@ -73,7 +73,10 @@ fn crates_depend_only_along_the_arrows() {
         ("tresor-storage", &[]),
         ("tresor-coordinator", &["tresor-proto"]),
         ("tresor-worker", &["tresor-proto", "tresor-storage"]),
-        ("tresor", &["tresor-coordinator", "tresor-worker", "tresor-storage"]),
+        (
+            "tresor",
+            &["tresor-proto", "tresor-coordinator", "tresor-worker", "tresor-storage"],
+        ),
         (
             "tresor-tests",
             &["tresor-proto", "tresor-storage", "tresor-coordinator", "tresor-worker"],

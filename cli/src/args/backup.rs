@@ -3,14 +3,20 @@
 use clap::Args;
 use tresor_worker::source::DiskFormat;
 
+use super::common::DetachArgs;
+
 /// Backs up disks of one machine as one recovery point
 ///
 /// The first backup makes the vault "main" in this home and, for a name not seen before, the item. Every point is
 /// complete; what an earlier point holds is neither stored nor, where it is known to be unchanged, looked up again.
+///
+/// In a cluster a worker does it, and the command waits for it: --item ITEM backs up the disks that the cluster knows of the
+/// item; with DISK an item that is not there is made.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// A disk: PATH, or NAME=PATH to name it (default: the file's name without its extension)
-    #[arg(required = true, value_name = "DISK", value_hint = clap::ValueHint::FilePath)]
+    /// A disk: PATH, or NAME=PATH to name it (default: the file's name without its extension); in a cluster
+    /// [NAME=]HOST:PATH, or PATH with --worker
+    #[arg(required_unless_present = "item", value_name = "DISK", value_hint = clap::ValueHint::FilePath)]
     pub(crate) disks: Vec<String>,
 
     /// The item: whose disks these are [default: the name of the first disk]
@@ -32,6 +38,13 @@ pub(crate) struct BackupArgs {
     /// Follow references of images to files outside their folder; only for images from a trusted source
     #[arg(long)]
     pub(crate) allow_backing: bool,
+
+    /// In a cluster: the host whose worker reads the disks
+    #[arg(long, value_name = "HOST")]
+    pub(crate) worker: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) detach: DetachArgs,
 }
 
 impl BackupArgs {

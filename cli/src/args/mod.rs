@@ -2,23 +2,47 @@
 //!
 //! Nothing is decided here. Options that are settings too ([`GlobalArgs`]) are merged with environment and file in `config`.
 
+mod audit;
 mod backup;
+mod cluster;
+mod common;
+mod coordinator;
+mod explain;
+mod item;
+mod job;
+mod login;
 mod point;
+mod process;
+mod policy;
 mod restore;
 mod vault;
+mod worker;
 
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use audit::{AuditListArgs, AuditVerb};
 pub(crate) use backup::BackupArgs;
+pub(crate) use cluster::{
+    ApiTokenCreateArgs, ApiTokenVerb, ClusterBackupArgs, ClusterVerb, JoinTokenCreateArgs, JoinTokenVerb, YesArgs,
+};
+pub(crate) use common::DetachArgs;
+pub(crate) use coordinator::{CoordinatorNameArgs, CoordinatorVerb};
+pub(crate) use explain::ExplainArgs;
+pub(crate) use item::{ItemListArgs, ItemProtectArgs, ItemRenameArgs, ItemUnprotectArgs, ItemVerb};
+pub(crate) use job::{JobListArgs, JobVerb};
+pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
+pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyPreviewArgs, PolicyVerb};
+pub(crate) use process::{ClusterInitArgs, CoordinatorStartArgs, WorkerStartArgs};
 pub(crate) use restore::RestoreArgs;
 pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
     VaultVerifyArgs,
 };
+pub(crate) use worker::{WorkerRemoveArgs, WorkerVerb};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -31,7 +55,7 @@ const GLOBAL: &str = "Options of every command";
 const EXIT_CODES: &str = "\
 Exit codes:
     0 done          1 failed            2 usage           3 damage found      4 not found
-    5 denied or wrong key               6 held or fenced by another           7 store unreachable
+    5 denied or wrong key               6 held or fenced by another           7 unreachable
     8 full          130 interrupted";
 
 /// Backs up disks of virtual machines into an encrypted, deduplicated vault on any object storage.
@@ -57,6 +81,10 @@ pub(crate) struct GlobalArgs {
     /// The vault to work with [env: TRESOR_VAULT] [default: main]
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
     pub(crate) vault: Option<String>,
+
+    /// The cluster to work with instead of this home: NAME after login, HOST:PORT,… or unix:PATH [env: TRESOR_CLUSTER] [default: none]
+    #[arg(long, global = true, value_name = "CLUSTER", help_heading = GLOBAL)]
+    pub(crate) cluster: Option<String>,
 
     /// Print one JSON value on standard output and nothing else there
     #[arg(long, global = true, help_heading = GLOBAL)]
@@ -122,12 +150,36 @@ pub(crate) enum Verb {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Status(StatusArgs),
+    /// Items: protected machines, their disks and where they are read
+    #[command(subcommand, arg_required_else_help = true)]
+    Item(ItemVerb),
+    /// Policies: when is backed up, and how long it is kept
+    #[command(subcommand, arg_required_else_help = true)]
+    Policy(PolicyVerb),
     /// Vaults: named sets of backups with their keys
     #[command(subcommand, arg_required_else_help = true)]
     Vault(VaultVerb),
     /// Recovery points: one item at one moment
     #[command(subcommand, arg_required_else_help = true)]
     Point(PointVerb),
+    /// Jobs: backups, restores and verifications of a cluster
+    #[command(subcommand, arg_required_else_help = true)]
+    Job(JobVerb),
+    Explain(ExplainArgs),
+    Login(LoginArgs),
+    Logout(LogoutArgs),
+    /// A cluster as a whole: its nodes, its tokens, its state
+    #[command(subcommand, arg_required_else_help = true)]
+    Cluster(ClusterVerb),
+    /// Coordinators: the nodes that decide
+    #[command(subcommand, arg_required_else_help = true)]
+    Coordinator(CoordinatorVerb),
+    /// Workers: the nodes that read, store and restore
+    #[command(subcommand, arg_required_else_help = true)]
+    Worker(WorkerVerb),
+    /// The audit trail: who did what
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(AuditVerb),
     /// Settings
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigVerb),
@@ -148,7 +200,7 @@ pub(crate) struct StatusArgs {}
 pub(crate) enum ConfigVerb {
     /// Shows every setting, and whether an option, the environment, the file or the default won
     ///
-    /// Secrets are never shown: the file names files that hold them.
+    /// And what `tresor login` keeps. Secrets are never shown: the file names files that hold them.
     Show,
 }
 

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::common::LimitArgs;
+
 /// What can be done with recovery points.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PointVerb {
@@ -9,13 +11,16 @@ pub(crate) enum PointVerb {
     /// Shows one recovery point
     Show(PointNameArgs),
     Diff(PointDiffArgs),
+    Hold(PointHoldArgs),
+    /// Ends holds: whether the points stay is for their policies again
+    Release(PointNamesArgs),
     /// Hides recovery points; they stay restorable by `undelete` until they are swept
     Remove(PointNamesArgs),
     /// Makes removed recovery points visible again
     Undelete(PointNamesArgs),
 }
 
-/// Lists recovery points, the newest first
+/// Lists recovery points, the newest first; in a cluster item by item
 #[derive(Debug, Args)]
 pub(crate) struct PointListArgs {
     /// Only those of this item
@@ -25,6 +30,21 @@ pub(crate) struct PointListArgs {
     /// Also removed ones
     #[arg(long)]
     pub(crate) all: bool,
+
+    #[command(flatten)]
+    pub(crate) limit: LimitArgs,
+}
+
+/// Holds recovery points in a cluster: nothing and nobody removes them until they are released
+#[derive(Debug, Args)]
+pub(crate) struct PointHoldArgs {
+    /// The points: ids or the starts of them (or what else names one)
+    #[arg(required = true, value_name = "POINT")]
+    pub(crate) points: Vec<String>,
+
+    /// Why, for those who find them held
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
 }
 
 /// One point.

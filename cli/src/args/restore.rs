@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tresor_worker::source::DiskFormat;
 
+use super::common::DetachArgs;
+
 /// Restores the disks of a recovery point, every byte of them checked
 ///
 /// One disk goes to a file or a block device, several go into a folder as DISK.EXT. What is there already is touched
@@ -19,7 +21,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long = "disk", value_name = "NAME")]
     pub(crate) disks: Vec<String>,
 
-    /// Where to: a file or block device for one disk, a folder for several
+    /// Where to: a file or block device for one disk, a folder for several; in a cluster HOST:PATH, or PATH with --worker
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub(crate) to: PathBuf,
 
@@ -42,6 +44,13 @@ pub(crate) struct RestoreArgs {
     /// Go on after damage: damaged ranges stay zeros (or, in place, as they are) and are named; exit code 3
     #[arg(long)]
     pub(crate) allow_damage: bool,
+
+    /// In a cluster: the host whose worker writes the disks
+    #[arg(long, value_name = "HOST")]
+    pub(crate) worker: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) detach: DetachArgs,
 }
 
 impl RestoreArgs {

@@ -6,11 +6,13 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use tresor_storage::chunk::Profile;
 use tresor_storage::verify::Level;
 
+use super::common::DetachArgs;
+
 /// What can be done with vaults.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VaultVerb {
     Create(VaultCreateArgs),
-    /// Lists the vaults of this home
+    /// Lists the vaults of this home, or of the cluster
     List,
     /// Shows one vault: stores, keys, who may write, how much is in it
     Show(VaultNameArgs),
@@ -35,7 +37,8 @@ pub(crate) struct VaultNameArgs {
 /// Makes a vault, in a store that has none
 ///
 /// The store is given with --store; without it the vault lies in the home. A key file is made in the home; with
-/// --passphrase the vault is opened by a passphrase instead, and no key lies on this machine.
+/// --passphrase the vault is opened by a passphrase instead, and no key lies on this machine. In a cluster a worker makes the
+/// vault, the store must be one that workers reach, and the cluster keeps its key.
 #[derive(Debug, Args)]
 pub(crate) struct VaultCreateArgs {
     /// Its name: 2 to 50 letters, digits and hyphens, starting with a letter
@@ -95,6 +98,13 @@ pub(crate) struct VaultVerifyArgs {
     /// Only this pack, as messages name it: WRITER/SEQ
     #[arg(long, value_name = "ID")]
     pub(crate) pack: Option<String>,
+
+    /// In a cluster: only this recovery point
+    #[arg(long, value_name = "POINT", conflicts_with = "pack")]
+    pub(crate) point: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) detach: DetachArgs,
 }
 
 /// How deeply a vault is verified.
@@ -135,7 +145,8 @@ pub(crate) struct VaultRebuildArgs {
 /// Makes this home the one that may write to a vault
 ///
 /// For a vault whose home is lost, with --store and a key; or one that another home holds. The former holder is fenced:
-/// its running backups fail, and it refuses to write from then on.
+/// its running backups fail, and it refuses to write from then on. In a cluster it becomes the cluster's, with --store and
+/// --key-file; the key is handed to the cluster.
 #[derive(Debug, Args)]
 pub(crate) struct VaultTakeOverArgs {
     /// The vault's name in this home [default: that of --vault]
@@ -163,7 +174,7 @@ pub(crate) struct VaultKitArgs {
 
 /// Forgets a vault, or deletes it with all its data
 ///
-/// Without --delete-data only this home forgets it: store and key file stay, and `take-over` brings it back.
+/// Without --delete-data only this home (or the cluster) forgets it: store and key file stay, and `take-over` brings it back.
 #[derive(Debug, Args)]
 pub(crate) struct VaultRemoveArgs {
     /// The vault

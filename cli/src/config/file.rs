@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::stores::StoreTable;
-use super::{check_cores, check_level, parse_log_format};
+use super::values::{check_cores, check_level, parse_log_format, parse_patience, parse_target};
 use crate::error::CliError;
 
 /// Largest file read.
@@ -19,6 +19,10 @@ const FILE_MAX: u64 = 1 << 20;
 pub(crate) struct FileConfig {
     /// The vault that commands work with.
     pub(crate) vault: Option<String>,
+    /// The cluster that commands work with: a login's name, addresses, or a socket.
+    pub(crate) cluster: Option<String>,
+    /// How long a cluster that cannot answer is waited for: "30s".
+    pub(crate) cluster_patience: Option<String>,
     /// What is logged: a level (off, error, warn, info, debug, trace) or a filter.
     pub(crate) log: Option<String>,
     /// How log lines look: human or json.
@@ -94,13 +98,17 @@ impl FileConfig {
                 problems.push(format!("config.toml: {key}: {why}"));
             }
         };
+        let text = |text: &Option<String>, check: fn(&str) -> Result<(), String>| text.as_deref().map_or(Ok(()), check);
+        check("cluster", text(&self.cluster, |text| parse_target(text).map(drop)));
+        check(
+            "cluster_patience",
+            text(&self.cluster_patience, |text| parse_patience(text).map(drop)),
+        );
         check("cores", self.cores.map_or(Ok(()), check_cores));
         check("compression_level", self.compression_level.map_or(Ok(()), check_level));
         check(
             "log_format",
-            self.log_format
-                .as_deref()
-                .map_or(Ok(()), |word| parse_log_format(word).map(drop)),
+            text(&self.log_format, |word| parse_log_format(word).map(drop)),
         );
         for (url, table) in &self.stores {
             for why in table.problems() {

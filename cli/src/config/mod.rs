@@ -2,25 +2,27 @@
 
 mod file;
 mod stores;
+mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tresor_storage::vault::naming::check_vault_name;
 use tresor_worker::backup::Effort;
 
 use crate::args::{GlobalArgs, LogFormat};
+use crate::cluster::Target;
 use crate::error::CliError;
 
 pub(crate) use file::FileConfig;
 pub(crate) use stores::{StoreTable, StoreTables, read_small};
+use values::{parse_cores, parse_level, parse_log_format, parse_patience, parse_target};
 
-/// Most cores that a job is given.
-const CORES_MAX: usize = 1024;
-/// Levels of zstd that are worth their time.
-const COMPRESSION_LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+/// How long a cluster that cannot answer is waited for: restarts and elections take seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a setting's value is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) home: Setting<PathBuf>,
     /// The vault to work with.
     pub(crate) vault: Setting<String>,
+    /// The cluster to work with instead of the home.
+    pub(crate) cluster: Setting<Target>,
+    /// How long a cluster that cannot answer is waited for.
+    pub(crate) cluster_patience: Setting<Duration>,
     /// What is logged: a level or a filter.
     pub(crate) log: Setting<String>,
     /// How log lines look.
@@ -229,6 +235,19 @@ pub(crate) fn resolve(
     if let Err(error) = check_vault_name(&vault.value) {
         picker.problems.push(error.to_string());
     }
+    let option = args.cluster.as_deref().and_then(|text| match parse_target(text) {
+        Ok(target) => Some(("--cluster", target)),
+        Err(why) => {
+            picker.problems.push(format!("--cluster: {why}"));
+            None
+        }
+    });
+    // What is wrong with the file's is among its problems already.
+    let in_file = file.cluster.as_deref().and_then(|text| parse_target(text).ok());
+    let cluster = picker.pick(option, "TRESOR_CLUSTER", parse_target, in_file, || Target::None);
+    let in_file = file.cluster_patience.as_deref();
+    let in_file = in_file.and_then(|text| parse_patience(text).ok());
+    let cluster_patience = picker.pick(None, "TRESOR_CLUSTER_PATIENCE", parse_patience, in_file, || PATIENCE);
     let log = match (args.quiet, args.verbose) {
         (true, _) => Some(("--quiet", String::from("error"))),
         (false, 0) => None,
@@ -279,6 +298,8 @@ pub(crate) fn resolve(
     Ok(Settings {
         home,
         vault,
+        cluster,
+        cluster_patience,
         log,
         log_format,
         metrics_file,
@@ -307,6 +328,16 @@ impl Settings {
         let all = [
             ("home", Some(path(&self.home.value)), self.home.origin),
             ("vault", Some(self.vault.value.clone()), self.vault.origin),
+            (
+                "cluster",
+                Some(self.cluster.value.to_string()).filter(|text| !text.is_empty()),
+                self.cluster.origin,
+            ),
+            (
+                "cluster_patience",
+                Some(format!("{} s", self.cluster_patience.value.as_secs())),
+                self.cluster_patience.origin,
+            ),
             ("log", Some(self.log.value.clone()), self.log.origin),
             (
                 "log_format",
@@ -329,40 +360,6 @@ impl Settings {
         all.into_iter()
             .map(|(setting, value, origin)| Shown { setting, value, origin })
             .collect()
-    }
-}
-
-fn parse_log_format(word: &str) -> Result<LogFormat, String> {
-    [LogFormat::Human, LogFormat::Json]
-        .into_iter()
-        .find(|format| format.name() == word)
-        .ok_or_else(|| format!("{word:?} is neither human nor json"))
-}
-
-fn parse_cores(text: &str) -> Result<usize, String> {
-    let cores = text.parse().map_err(|_| format!("{text:?} is no number of cores"))?;
-    check_cores(cores).map(|()| cores)
-}
-
-fn check_cores(cores: usize) -> Result<(), String> {
-    if (1..=CORES_MAX).contains(&cores) {
-        Ok(())
-    } else {
-        Err(format!("{cores} cores: 1 to {CORES_MAX} are possible"))
-    }
-}
-
-fn parse_level(text: &str) -> Result<i32, String> {
-    let level = text.parse().map_err(|_| format!("{text:?} is no level"))?;
-    check_level(level).map(|()| level)
-}
-
-fn check_level(level: i32) -> Result<(), String> {
-    let (first, last) = (COMPRESSION_LEVELS.start(), COMPRESSION_LEVELS.end());
-    if COMPRESSION_LEVELS.contains(&level) {
-        Ok(())
-    } else {
-        Err(format!("level {level}: {first} to {last} are possible"))
     }
 }
 

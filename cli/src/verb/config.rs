@@ -5,23 +5,55 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::cluster::{Kept, list};
 use crate::config::{Shown, StoreTable};
+use crate::error::CliError;
 use crate::human::Table;
 use crate::screen::Answer;
+
+#[derive(Serialize)]
+struct LoginShown {
+    cluster: String,
+    cluster_id: Option<String>,
+    addresses: Option<String>,
+    /// Why it cannot be used.
+    problem: Option<String>,
+}
 
 #[derive(Serialize)]
 struct ConfigShown<'a> {
     settings: Vec<Shown>,
     stores: &'a BTreeMap<String, StoreTable>,
+    /// What `tresor login` keeps, without what is secret in it.
+    logins: Vec<LoginShown>,
 }
 
 /// Every setting and where it is from. What is secret is in files that are only named.
-pub(crate) fn show(app: &App) -> Answer {
+///
+/// # Errors
+/// When the home cannot be read.
+pub(crate) fn show(app: &App) -> Result<Answer, CliError> {
+    let home = &app.settings.home.value;
+    let login = |name: String| match Kept::load(home, &name) {
+        Ok(kept) => LoginShown {
+            cluster_id: kept.as_ref().map(|kept| kept.cluster.clone()),
+            addresses: kept.map(|kept| list(&kept.addresses)),
+            cluster: name,
+            problem: None,
+        },
+        Err(error) => LoginShown {
+            cluster: name,
+            cluster_id: None,
+            addresses: None,
+            problem: Some(error.chain()),
+        },
+    };
     let shown = ConfigShown {
         settings: app.settings.shown(),
         stores: &app.settings.stores,
+        logins: Kept::names(home)?.into_iter().map(login).collect(),
     };
-    app.screen.answer(&shown, || text(&shown))
+    Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
 fn text(shown: &ConfigShown<'_>) -> String {
@@ -35,6 +67,18 @@ fn text(shown: &ConfigShown<'_>) -> String {
         text.push_str(&format!("\n\n[stores.{url:?}]\n"));
         // The table is plain data that came from such text.
         text.push_str(toml::to_string(store).unwrap_or_default().trim_end());
+    }
+    if !shown.logins.is_empty() {
+        let mut table = Table::new(&["login", "cluster", "addresses", ""]);
+        for login in &shown.logins {
+            table.row([
+                login.cluster.clone(),
+                login.cluster_id.clone().unwrap_or_default(),
+                login.addresses.clone().unwrap_or_default(),
+                login.problem.clone().unwrap_or_default(),
+            ]);
+        }
+        text.push_str(&format!("\n\n{}", table.render()));
     }
     text
 }

@@ -1,15 +1,28 @@
 //! What each verb does: it opens what it needs, calls the other crates, and words the answer.
 
+mod audit;
 mod backup;
+mod cluster;
 mod completion;
 mod config;
+mod coordinator;
 mod disks;
+mod explain;
+mod hosts;
+mod item;
+mod job;
+mod login;
 mod man;
+mod places;
 mod point;
+mod policy;
+mod process;
 mod reference;
 mod restore;
+mod shown;
 mod status;
 mod vault;
+mod worker;
 
 use crate::app::App;
 use crate::args::{ConfigVerb, Verb};
@@ -26,8 +39,18 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
         Verb::Restore(args) => Box::pin(restore::run(app, &args)).await,
         Verb::Status(_) => Box::pin(status::run(app)).await,
         Verb::Vault(verb) => Box::pin(vault::run(app, verb)).await,
+        Verb::Item(verb) => Box::pin(item::run(app, verb)).await,
+        Verb::Policy(verb) => Box::pin(policy::run(app, verb)).await,
         Verb::Point(verb) => Box::pin(point::run(app, verb)).await,
-        Verb::Config(ConfigVerb::Show) => Ok(config::show(app)),
+        Verb::Job(verb) => Box::pin(job::run(app, verb)).await,
+        Verb::Explain(args) => Box::pin(explain::run(app, args)).await,
+        Verb::Login(args) => Box::pin(login::login(app, args)).await,
+        Verb::Logout(args) => login::logout(app, args),
+        Verb::Cluster(verb) => Box::pin(cluster::run(app, verb)).await,
+        Verb::Coordinator(verb) => Box::pin(coordinator::run(app, verb)).await,
+        Verb::Worker(verb) => Box::pin(worker::run(app, verb)).await,
+        Verb::Audit(verb) => Box::pin(audit::run(app, verb)).await,
+        Verb::Config(ConfigVerb::Show) => config::show(app),
         Verb::Completion(args) => Ok(completion::run(args.shell)),
         Verb::Man(args) => man::run(&args.folder),
         Verb::Reference(_) => Ok(reference::run()),

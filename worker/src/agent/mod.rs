@@ -15,6 +15,7 @@ mod control;
 pub mod error;
 pub mod failure;
 mod job;
+pub mod join;
 pub mod lease;
 pub mod port;
 mod progress;

@@ -10,15 +10,18 @@ use crate::args::PointListArgs;
 use crate::error::CliError;
 use crate::human::{self, Table};
 use crate::screen::Answer;
+use crate::verb::shown::note_more;
 
 /// Digits of an id that are shown in a list: enough to tell a million points apart, and enough to type.
-const DIGITS: usize = 12;
+pub(super) const DIGITS: usize = 12;
 
 #[derive(Serialize)]
 struct Points<'a> {
     points: Vec<PointShown<'a>>,
     /// Manifests that cannot be read.
     damaged: usize,
+    /// There are more.
+    more: bool,
 }
 
 /// Lists points, the newest first.
@@ -46,11 +49,14 @@ pub(super) async fn run(app: &App, args: &PointListArgs) -> Result<Answer, CliEr
         .points
         .iter()
         .filter(|point| (args.all || point.removed_at.is_none()) && of_item(point));
-    let chosen: Vec<PointShown<'_>> = chosen.map(|point| PointShown::new(&vault.name, point)).collect();
+    let most = args.limit.most(app.screen.is_for_person()).unwrap_or(usize::MAX);
+    let mut chosen = chosen.map(|point| PointShown::new(&vault.name, point));
     let shown = Points {
-        points: chosen,
+        points: chosen.by_ref().take(most).collect(),
         damaged: points.damaged_total,
+        more: chosen.next().is_some(),
     };
+    note_more(app, shown.more, shown.points.len());
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 

@@ -1,7 +1,9 @@
 //! `tresor point …`.
 
+mod cluster;
 mod diff;
 mod list;
+mod named;
 mod remove;
 mod show;
 
@@ -10,18 +12,26 @@ use tresor_worker::home::KnownPoint;
 
 use crate::app::App;
 use crate::args::PointVerb;
+use crate::cluster::ClusterError;
 use crate::error::CliError;
 use crate::screen::Answer;
+
+pub(crate) use named::named_point;
 
 /// Does what a verb says.
 ///
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: PointVerb) -> Result<Answer, CliError> {
+    if let Some(cluster) = app.cluster()? {
+        return Box::pin(cluster::run(app, &cluster, verb)).await;
+    }
     match verb {
         PointVerb::List(args) => Box::pin(list::run(app, &args)).await,
         PointVerb::Show(args) => Box::pin(show::run(app, &args.point)).await,
         PointVerb::Diff(args) => Box::pin(diff::run(app, &args)).await,
+        PointVerb::Hold(_) => Err(ClusterError::NoneChosen { verb: "point hold" }.into()),
+        PointVerb::Release(_) => Err(ClusterError::NoneChosen { verb: "point release" }.into()),
         PointVerb::Remove(args) => Box::pin(remove::run(app, &args.points, true)).await,
         PointVerb::Undelete(args) => Box::pin(remove::run(app, &args.points, false)).await,
     }

@@ -1,5 +1,6 @@
 //! `tresor vault …`.
 
+mod cluster;
 mod create;
 mod key;
 mod kit;
@@ -15,11 +16,21 @@ use crate::args::VaultVerb;
 use crate::error::CliError;
 use crate::screen::Answer;
 
+pub(crate) use cluster::VaultShown;
+
 /// Does what a verb says.
 ///
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: VaultVerb) -> Result<Answer, CliError> {
+    let cluster = match verb {
+        // These hand the store to the cluster.
+        VaultVerb::Create(_) | VaultVerb::TakeOver(_) => app.cluster_with_store()?,
+        _ => app.cluster()?,
+    };
+    if let Some(cluster) = cluster {
+        return Box::pin(cluster::run(app, &cluster, verb)).await;
+    }
     match verb {
         VaultVerb::Create(args) => Box::pin(create::run(app, &args)).await,
         VaultVerb::List => list::run(app),

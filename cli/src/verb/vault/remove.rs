@@ -1,7 +1,5 @@
 //! `tresor vault remove`.
 
-use std::io::Write as _;
-
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tresor_storage::backend::Backend;
@@ -10,6 +8,7 @@ use tresor_worker::home::Home;
 
 use crate::app::App;
 use crate::args::VaultRemoveArgs;
+use crate::confirm::ask;
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::screen::Answer;
@@ -78,18 +77,8 @@ fn confirm(app: &App, args: &VaultRemoveArgs, url: &str) -> Result<(), CliError>
     app.screen.say(&format!(
         "This deletes every recovery point of vault {name} at {url}, for good."
     ));
-    let failed = |source| CliError::File {
-        doing: "ask on",
-        path: "the terminal".into(),
-        source,
-    };
-    let mut stderr = std::io::stderr();
-    write!(stderr, "Type the vault's name to go on: ")
-        .and_then(|()| stderr.flush())
-        .map_err(failed)?;
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(failed)?;
-    if line.trim() == name {
+    let line = ask("Type the vault's name to go on: ")?;
+    if line == *name {
         Ok(())
     } else {
         Err(CliError::usage("not confirmed: nothing was deleted"))

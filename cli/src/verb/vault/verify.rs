@@ -13,6 +13,7 @@ use tresor_worker::home::Stores as _;
 
 use crate::app::App;
 use crate::args::VaultVerifyArgs;
+use crate::cluster::ClusterError;
 use crate::error::{CliError, Doing as _};
 use crate::exit::Code;
 use crate::human;
@@ -61,6 +62,12 @@ struct Subject {
 /// Verifies a vault.
 pub(super) async fn run(app: &App, args: &VaultVerifyArgs) -> Result<Answer, CliError> {
     let begun = Instant::now();
+    app.refuse_detach(&args.detach)?;
+    if args.point.is_some() {
+        return Err(CliError::from(ClusterError::NoneChosen {
+            verb: "vault verify --point",
+        }));
+    }
     let level = Level::from(args.level);
     let scope = args
         .pack

@@ -1,4 +1,4 @@
-//! `tresor status`: is everything protected, and what needs a person?
+//! `tresor status` of this home.
 //!
 //! Asks every vault of the home and nobody for a passphrase. What cannot be found out is itself a warning; the exit code stays 0, since the question
 //! was answered.
@@ -12,11 +12,11 @@ use tresor_storage::ids::ItemId;
 use tresor_storage::keys::SlotKind;
 use tresor_worker::home::{self, Home, KnownPoint, Place, Points, VaultEntry};
 
-use super::vault::kit_advice;
 use crate::app::App;
 use crate::error::CliError;
 use crate::human::{self, Table};
 use crate::screen::Answer;
+use crate::verb::vault::kit_advice;
 
 #[derive(Serialize)]
 struct ItemShown {

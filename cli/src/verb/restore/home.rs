@@ -1,4 +1,4 @@
-//! `tresor restore`.
+//! `tresor restore` by this home.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,8 +78,10 @@ struct PreviewShown {
 ///
 /// # Errors
 /// By cause.
-pub(crate) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliError> {
+pub(super) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliError> {
     let begun = Instant::now();
+    app.refuse_detach(&args.detach)?;
+    app.refuse_worker(args.worker.as_deref())?;
     let vault = app.open_for_reading("restore", None).await?;
     let points = app.points(&vault).await?;
     let manifest = &app.resolve(&points, &args.point)?.manifest;

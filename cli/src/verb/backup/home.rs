@@ -1,4 +1,4 @@
-//! `tresor backup`.
+//! `tresor backup` by this home.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tresor_worker::home::{self, MAIN, find_item, newest_of};
 use tresor_worker::progress::Progress;
 use tresor_worker::source::{self, SourceError, SourceSpec};
 
-use super::disks::{NamedDisk, item_name, parse_disks};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::metrics::{self, BackupRun, Requests};
 use crate::screen::Answer;
+use crate::verb::disks::{NamedDisk, item_name, parse_disks};
 
 #[derive(Serialize)]
 struct DiskShown {
@@ -60,7 +60,7 @@ struct Plan {
 ///
 /// # Errors
 /// By cause.
-pub(crate) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError> {
+pub(super) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError> {
     let begun = Instant::now();
     let plan = plan(app, args)?;
     let mut store = None;
@@ -103,6 +103,14 @@ fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
 }
 
 fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
+    app.refuse_detach(&args.detach)?;
+    app.refuse_worker(args.worker.as_deref())?;
+    if args.disks.is_empty() {
+        return Err(CliError::usage_hint(
+            "no disk is given: this home does not know where an item's disks are",
+            "tresor backup DISK… --item NAME",
+        ));
+    }
     let disks = parse_disks(&args.disks)?;
     let item = item_name(args.item.as_deref(), &disks)?;
     let until = args
@@ -190,7 +198,7 @@ async fn first_vault(app: &App, home: &home::Home) -> Result<String, CliError> {
     if made {
         app.screen
             .note(&format!("made vault {} in {}", entry.name, home.root().display()));
-        app.screen.note(&super::vault::kit_advice(&entry.name));
+        app.screen.note(&crate::verb::vault::kit_advice(&entry.name));
     }
     Ok(entry.name)
 }

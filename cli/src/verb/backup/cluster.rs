@@ -1,0 +1,237 @@
+//! `tresor backup` in a cluster: a job is queued, and waited for.
+
+use serde::Serialize;
+use tresor_proto::v1::{GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, Point, StartBackupRequest};
+use tresor_storage::Kind;
+use tresor_storage::vault::naming::check_item_name;
+
+use crate::app::App;
+use crate::args::BackupArgs;
+use crate::cluster::{Cluster, ClusterError};
+use crate::error::{CliError, Doing as _};
+use crate::human;
+use crate::screen::Answer;
+use crate::verb::disks::item_name;
+use crate::verb::hosts::settle_disks;
+use crate::verb::job::{Finished, finish};
+use crate::verb::places::{parse_placed_disks, wire_disks};
+use crate::verb::shown::some;
+
+#[derive(Serialize)]
+struct BackupShown {
+    point: String,
+    item: String,
+    item_id: Option<String>,
+    vault: String,
+    time: Option<String>,
+    consistency: Option<String>,
+    job: u64,
+    worker: Option<String>,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    bytes_logical: u64,
+    elapsed_ms: u64,
+}
+
+/// Has a backup made.
+///
+/// # Errors
+/// By cause.
+pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Answer, CliError> {
+    let request = request(app, cluster, args).await?;
+    let name = human::plain(&request.item);
+    let doing = || format!("could not back up {name}");
+    let job = cluster.start_backup(request).await.doing(doing)?;
+    let finished = Box::pin(finish(app, cluster, job, args.detach.detach)).await;
+    let job = match finished.doing(doing)? {
+        Finished::Detached(answer) => return Ok(answer),
+        Finished::Done(job) => *job,
+    };
+    // The point is made, whatever becomes of this question.
+    let point = cluster.get_point(GetPointRequest {
+        name: job.point.clone(),
+    });
+    let shown = shown(job, point.await.ok());
+    Ok(app.screen.answer(&shown, || {
+        if app.screen.is_terminal() {
+            text(&shown)
+        } else {
+            shown.point.clone()
+        }
+    }))
+}
+
+async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {
+    let until = args
+        .keep_until
+        .as_deref()
+        .map(|text| human::parse_keep_until(text, app.now));
+    let keep_until = until
+        .transpose()
+        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
+    let mut request = StartBackupRequest {
+        vault: app.cluster_vault(None),
+        keep_until: keep_until.unwrap_or_default(),
+        ..Default::default()
+    };
+    if args.disks.is_empty() {
+        let item = args.item.clone().unwrap_or_default();
+        check_item_name(&item).map_err(|error| CliError::usage(error.to_string()))?;
+        if args.worker.is_some() || args.source_format().is_some() || args.allow_live || args.allow_backing {
+            return Err(CliError::usage_hint(
+                "how disks are read is the item's own where no DISK is given",
+                "tresor item protect ITEM changes it",
+            ));
+        }
+        request.item = item;
+        return Ok(request);
+    }
+    let placed = parse_placed_disks(&args.disks, args.worker.as_deref())?;
+    request.item = item_name(args.item.as_deref(), &placed.there)?;
+    let (host, disks) = settle_disks(cluster, placed).await?;
+    let spec = ItemSpec {
+        name: request.item.clone(),
+        vault: request.vault.clone(),
+        host,
+        disks: wire_disks(&disks, args.source_format())?,
+        allow_live: args.allow_live,
+        allow_backing: args.allow_backing,
+        ..Default::default()
+    };
+    check_same(cluster, &request, &spec).await?;
+    request.spec = Some(spec);
+    Ok(request)
+}
+
+/// Refuses disks that a protected item of that name does not have: the cluster would back up those that it has.
+async fn check_same(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSpec) -> Result<(), CliError> {
+    let asked = GetItemRequest {
+        name: request.item.clone(),
+        vault: request.vault.clone(),
+    };
+    let known = match cluster.get_item(asked).await {
+        Ok(item) if item.protected => item.spec.unwrap_or_default(),
+        Ok(_) => return Ok(()),
+        Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if is_same(&known, spec) {
+        return Ok(());
+    }
+    let places = known.disks.iter().map(|disk| format!("{}={}", disk.name, disk.path));
+    let places: Vec<String> = places.collect();
+    Err(CliError::usage_hint(
+        human::plain(&format!("item {} has other disks: {}", known.name, places.join(", "))),
+        "tresor backup --item ITEM backs those up; another --item makes another one",
+    ))
+}
+
+/// Whether the same is read in the same way.
+fn is_same(known: &ItemSpec, asked: &ItemSpec) -> bool {
+    let host = known.host.is_empty() || known.host == asked.host;
+    let ways = known.allow_live == asked.allow_live && known.allow_backing == asked.allow_backing;
+    host && ways && known.disks == asked.disks
+}
+
+fn shown(job: Job, point: Option<Point>) -> BackupShown {
+    let JobCounts {
+        bytes_read,
+        bytes_new,
+        bytes_stored,
+        bytes_logical,
+        took_ms,
+    } = job.counts.unwrap_or_default();
+    let point = point.unwrap_or_default();
+    let worker = job.attempts.last().map(|attempt| attempt.worker.clone());
+    BackupShown {
+        point: job.point,
+        item: job.item,
+        item_id: some(point.item),
+        vault: job.vault,
+        time: some(point.time),
+        consistency: some(point.consistency),
+        job: job.id,
+        worker,
+        bytes_read,
+        bytes_new,
+        bytes_stored,
+        bytes_logical,
+        elapsed_ms: took_ms,
+    }
+}
+
+fn text(shown: &BackupShown) -> String {
+    let consistency = match &shown.consistency {
+        Some(consistency) => format!(" ({consistency}-consistent)"),
+        None => String::new(),
+    };
+    let mut text = format!(
+        "{} is backed up in vault {}: point {}{consistency}\n",
+        human::plain(&shown.item),
+        human::plain(&shown.vault),
+        human::plain(&shown.point),
+    );
+    let rate = human::size(shown.bytes_logical.saturating_mul(1000) / shown.elapsed_ms.max(1));
+    text.push_str(&human::pairs(&[
+        ("disks", human::size(shown.bytes_logical)),
+        (
+            "read",
+            format!(
+                "{} in {}, {rate}/s of disk",
+                human::size(shown.bytes_read),
+                human::elapsed(shown.elapsed_ms)
+            ),
+        ),
+        ("new", human::size(shown.bytes_new)),
+        ("stored", human::size(shown.bytes_stored)),
+        (
+            "job",
+            match &shown.worker {
+                Some(worker) => format!("{} on {worker}", shown.job),
+                None => shown.job.to_string(),
+            },
+        ),
+    ]));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tresor_proto::v1::Attempt;
+
+    #[test]
+    fn the_text_of_a_backup_by_a_cluster() {
+        let job = Job {
+            id: 812,
+            item: String::from("web-03"),
+            vault: String::from("main"),
+            point: "ab".repeat(16),
+            attempts: vec![Attempt {
+                worker: String::from("kvm-7"),
+                ..Default::default()
+            }],
+            counts: Some(JobCounts {
+                bytes_read: 3 << 30,
+                bytes_new: 210 << 20,
+                bytes_stored: 88 << 20,
+                bytes_logical: 20 << 30,
+                took_ms: 12_345,
+            }),
+            ..Default::default()
+        };
+        let point = Point {
+            consistency: String::from("crash"),
+            ..Default::default()
+        };
+        insta::assert_snapshot!(text(&shown(job, Some(point))), @"
+        web-03 is backed up in vault main: point abababababababababababababababab (crash-consistent)
+        disks   20.0 GiB
+        read    3.0 GiB in 12.3 s, 1.6 GiB/s of disk
+        new     210.0 MiB
+        stored  88.0 MiB
+        job     812 on kvm-7
+        ");
+    }
+}

@@ -1,0 +1,20 @@
+//! `tresor backup`: by this home, or by a cluster's worker.
+
+mod cluster;
+mod home;
+
+use crate::app::App;
+use crate::args::BackupArgs;
+use crate::error::CliError;
+use crate::screen::Answer;
+
+/// Makes a backup.
+///
+/// # Errors
+/// By cause.
+pub(crate) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError> {
+    match app.cluster()? {
+        Some(cluster) => Box::pin(cluster::run(app, &cluster, args)).await,
+        None => Box::pin(home::run(app, args)).await,
+    }
+}
