@@ -9,11 +9,11 @@
 //! Nothing that is handed out relies on anything that is not on disk yet.
 //!
 //! Invariants, each with its place:
-//! 1. Entries, then the vote, are synced before a message says so ([`process`]).
-//! 2. Rows, what is applied and what is committed are one synced batch; persisted commit ≥ persisted applied ([`process`], [`crate::store`]).
-//! 3. Every ticket has exactly one outcome ([`proposals`], [`reads`]); one that is unclear is called so.
-//! 4. A snapshot counts only when it was received whole and the machine was made of it ([`snapshots`]).
-//! 5. No bytes of a peer reach raft-rs unchecked ([`check`]).
+//! 1. Entries, then the vote, are synced before a message says so (`process`).
+//! 2. Rows, what is applied and what is committed are one synced batch; persisted commit ≥ persisted applied (`process`, [`crate::store`]).
+//! 3. Every ticket has exactly one outcome (`proposals`, `reads`); one that is unclear is called so.
+//! 4. A snapshot counts only when it was received whole and the machine was made of it (`snapshots`).
+//! 5. No bytes of a peer reach raft-rs unchecked (`check`).
 //! 6. A member that cannot store, cannot decode an entry, or lost what it acknowledged stops, and says why ([`CoreError`]).
 //!
 //! Read `core` for the inputs, `process` for the order of things, then what decides: `policy`, `members`, `check`. `simulation` (tests) runs

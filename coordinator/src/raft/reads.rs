@@ -156,7 +156,7 @@ mod tests {
         let name = reads.ask(0).unwrap();
         assert_eq!(reads.ask(0), None);
         assert_eq!(reads.ask_again(1, 2), Vec::<Vec<u8>>::new());
-        assert_eq!(reads.ask_again(2, 2), [name.clone()]);
+        assert_eq!(reads.ask_again(2, 2), std::slice::from_ref(&name));
         assert_eq!(reads.ask_again(3, 2), Vec::<Vec<u8>>::new());
         assert_eq!(reads.take_late(5), [(Ticket(2), Err(ReadLost::Late))]);
         // Answers of an earlier life, of another member, and to other questions.

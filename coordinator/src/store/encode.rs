@@ -23,8 +23,8 @@ pub const ROW_KEY_BYTES_MAX: usize = 1 << 10;
 /// Longest row: a bitmap of a large dead list is some hundred kilobytes. A piece of a snapshot has at least one row, and 4 MiB is what gRPC
 /// takes as one message.
 pub const ROW_BYTES_MAX: usize = 2 << 20;
-/// Tables of the state machine are numbered below this, so that one key is greater than all rows.
-pub const ROW_TABLES: u8 = 255;
+/// Tables of the state machine are numbered below this, the greatest number, so that one key is greater than all rows.
+pub const ROW_TABLES: u8 = u8::MAX;
 /// Largest content of an entry: a command with a batch of some thousand names fits.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
@@ -166,7 +166,7 @@ pub(super) fn read_entry(key: &[u8], value: Vec<u8>) -> Result<Entry, StoreError
 
 /// The key of a row.
 pub(super) fn row_key(table: u8, key: &[u8]) -> Result<Vec<u8>, StoreError> {
-    if table >= ROW_TABLES {
+    if table == ROW_TABLES {
         return Err(StoreError::Order {
             what: "a row's table is numbered 255",
         });

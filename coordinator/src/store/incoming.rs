@@ -228,7 +228,7 @@ fn split(mut bytes: &[u8]) -> Result<Vec<PairRef<'_>>, StoreError> {
             return broken("a row is cut short");
         };
         let (key, value) = row.split_at(key);
-        if key[0] >= ROW_TABLES {
+        if key[0] == ROW_TABLES {
             return broken("a row is of a table that there is not");
         }
         rows.push((key, value));

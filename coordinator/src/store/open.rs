@@ -26,6 +26,10 @@ impl<T: Tables> Store<T> {
     ///
     /// # Errors
     /// [`StoreError::Exists`]; [`StoreError::Order`] for members that cannot be; others by cause.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a store is made of it; what is kept is read back from the disk"
+    )]
     pub fn create(mut tables: T, stamp: Stamp, membership: Membership) -> Result<Self, StoreError> {
         if let Some(found) = Self::stamp_of(&tables)? {
             return Err(StoreError::Exists { node: found.node });

@@ -1,6 +1,6 @@
 //! The port to a disk: four ordered tables, written in batches that happen whole or not at all.
 //!
-//! What an implementation promises, and [`super::conformance`] checks:
+//! What an implementation promises, and the suite in `conformance` checks:
 //! 1. A batch is atomic, in memory and on disk.
 //! 2. When a write with [`Durability::Synced`] returned, it and every write before it survive a crash.
 //! 3. After a crash the tables hold what a prefix of the writes made: a later write never survives an earlier one.

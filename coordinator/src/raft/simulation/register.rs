@@ -37,7 +37,7 @@ impl Machine for Register {
         let counter = self.counters.entry(*key).or_default();
         *counter += 1;
         // Sometimes a row goes, so that removals are exercised.
-        let value = if *counter % 7 == 0 {
+        let value = if counter.is_multiple_of(7) {
             self.counters.remove(key);
             None
         } else {

@@ -1,17 +1,20 @@
 //! The members, the wire between them, and what goes wrong.
 
+mod streams;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tresor_proto::ids::MemberId;
 
+use self::streams::Stream;
 use super::check::Checker;
 use super::subject::{Seen, Watched, hash, take_applied};
 use super::{ClientError, Report, Settings, Subject};
-use crate::raft::{Change, Config, Core, Output, Refused, Role, SendSnapshot, SnapshotError, SnapshotId, Ticket};
+use crate::raft::{Change, Config, Core, Output, Refused, Role, SendSnapshot, SnapshotId, Ticket};
 use crate::seeded::Random;
 use crate::store::faulty::{Failure, Faults, Faulty};
 use crate::store::memory::{Loss, Memory, MemoryView};
-use crate::store::{Membership, Outgoing, Piece, Stamp, Store};
+use crate::store::{Membership, Piece, Stamp, Store};
 
 const CLUSTER: [u8; 16] = *b"a simulated one!";
 /// Members that there ever are.
@@ -36,15 +39,6 @@ struct Node<M: Subject> {
     changes: BTreeSet<Ticket>,
     election_ticks: usize,
     old_disk: Option<Memory>,
-}
-
-struct Stream {
-    from: MemberId,
-    from_life: u64,
-    to: MemberId,
-    header: Vec<u8>,
-    id: Option<SnapshotId>,
-    snapshot: Outgoing<MemoryView>,
 }
 
 struct Packet {
@@ -345,7 +339,7 @@ impl<M: Subject> World<M> {
     fn follow(&mut self, id: MemberId, output: Output<Seen, MemoryView>) -> Result<(), String> {
         for message in output.messages {
             self.note(&[3, id.0, message.to.0, hash(&message.bytes)]);
-            self.send(id, message.to, message.bytes);
+            self.send(id, message.to, &message.bytes);
         }
         for SendSnapshot { to, header, snapshot } in output.snapshots {
             let from_life = self.nodes[&id].lives;
@@ -414,7 +408,7 @@ impl<M: Subject> World<M> {
         Ok(())
     }
 
-    fn send(&mut self, from: MemberId, to: MemberId, bytes: Vec<u8>) {
+    fn send(&mut self, from: MemberId, to: MemberId, bytes: &[u8]) {
         if self.chance(self.settings.loses) {
             return;
         }
@@ -425,86 +419,9 @@ impl<M: Subject> World<M> {
             let packet = Packet {
                 from,
                 to,
-                bytes: bytes.clone(),
+                bytes: bytes.to_vec(),
             };
             self.wire.insert((due, self.sent), packet);
-        }
-    }
-
-    fn stream(&mut self) -> Result<(), String> {
-        let mut kept = Vec::new();
-        for mut stream in std::mem::take(&mut self.streams) {
-            let sender = &self.nodes[&stream.from];
-            if sender.core.is_none() || sender.lives != stream.from_life {
-                continue;
-            }
-            let breaks = self.settings.loses != 0 && self.random.one_in(10);
-            let is_cut = self.cuts.contains(&(stream.from, stream.to));
-            let mut step = || self.stream_step(&mut stream);
-            let outcome = if breaks || is_cut { Some(false) } else { step()? };
-            match outcome {
-                None => kept.push(stream),
-                Some(is_whole) => {
-                    self.report.broken_streams += u64::from(!is_whole);
-                    if !is_whole && let Some(core) = self.core(stream.to) {
-                        // Or not: who sees no end of a stream notices later, or never.
-                        let _ = core.abandon_snapshot();
-                    }
-                    if let Some(core) = self.core(stream.from) {
-                        core.report_snapshot(stream.to, is_whole);
-                    }
-                }
-            }
-            self.process_all()?;
-        }
-        self.streams.extend(kept);
-        Ok(())
-    }
-
-    /// One step of a stream; in the end, whether it is whole.
-    fn stream_step(&mut self, stream: &mut Stream) -> Result<Option<bool>, String> {
-        let old = self.old_piece.take();
-        let Some(core) = self.core(stream.to) else {
-            return Ok(Some(false));
-        };
-        if let Some((to, id, piece)) = old
-            && to == stream.to
-        {
-            // Late, doubled, or of a snapshot that is over: it must not matter.
-            let _ = core.snapshot_piece(id, &piece);
-        }
-        let Some(id) = stream.id else {
-            return match core.begin_snapshot(stream.from, &stream.header) {
-                Ok(id) => {
-                    stream.id = Some(id);
-                    Ok(None)
-                }
-                Err(SnapshotError::NotNeeded { .. }) => Ok(Some(true)),
-                Err(
-                    SnapshotError::Busy
-                    | SnapshotError::Stopped { .. }
-                    | SnapshotError::Refused(Refused::Removed { .. }),
-                ) => Ok(Some(false)),
-                Err(error) => Err(format!("{} refused a snapshot: {error:?}", stream.to)),
-            };
-        };
-        let piece = stream.snapshot.next_piece().map_err(|e| e.to_string())?;
-        let result = match &piece {
-            Some(piece) => core.snapshot_piece(id, piece).map(|()| None),
-            None => {
-                let end = stream.snapshot.end().expect("no piece is left");
-                core.finish_snapshot(id, &end).map(|_| Some(true))
-            }
-        };
-        if let Some(piece) = piece {
-            self.old_piece = Some((stream.to, id, piece));
-        }
-        match result {
-            Ok(outcome) => Ok(outcome),
-            // Another stream began meanwhile, or the receiver came back without it, or its disk failed.
-            Err(SnapshotError::Unknown { .. } | SnapshotError::Stopped { .. }) => Ok(Some(false)),
-            Err(SnapshotError::Broken(_)) => Ok(Some(false)),
-            Err(error) => Err(format!("{} did not take a snapshot: {error:?}", stream.to)),
         }
     }
 

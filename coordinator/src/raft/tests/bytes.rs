@@ -76,10 +76,10 @@ fn what_no_member_sends_is_refused_before_raft_sees_it() {
         ("a log beyond its term", |m| m.log_term += 1),
         ("an entry with a context", |m| m.entries[0].context = vec![1].into()),
         ("an entry of the old kind", |m| {
-            m.entries[0].entry_type = EntryType::EntryConfChange
+            m.entries[0].entry_type = EntryType::EntryConfChange;
         }),
         ("a large entry", |m| {
-            m.entries[0].data = vec![0; ENTRY_BYTES_MAX + 1].into()
+            m.entries[0].data = vec![0; ENTRY_BYTES_MAX + 1].into();
         }),
         ("an entry of a later version", |m| {
             m.entries[0].mut_unknown_fields().add_varint(99, 1);

@@ -488,7 +488,7 @@ fn members_on_disks_join_by_snapshot_and_are_found_again() {
         few.core(1).propose([&[key][..], &[key; 100 << 10]].concat()).unwrap();
         few.settle();
     }
-    assert!(40 * (100 << 10) > 3 * PIECE_BYTES);
+    const { assert!(40 * (100 << 10) > 3 * PIECE_BYTES) };
     let joining = Membership::joining([(id(1), vec![1])]);
     few.start(Store::create(Rocks::create(folders[1].path()).unwrap(), stamp(2), joining).unwrap());
     few.change(1, &add(2));
