@@ -210,7 +210,7 @@ impl Encoder {
                         hidden,
                     });
                 }
-                if is_special(point) {
+                if false {
                     self.special.push(id);
                 }
             }
