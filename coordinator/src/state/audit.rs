@@ -159,7 +159,7 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
         Command::CreateApiToken(spec) => ("create token", format!("{} ({}), {}", spec.name, spec.role, spec.token)),
         Command::CreateJoinToken(spec) => ("create join token", format!("{} ({})", spec.token, spec.role)),
         Command::RevokeToken { token } => ("revoke token", token.to_string()),
-        Command::Note { action, object } => return ("note", format!("{action}: {object}")),
+        Command::Note { action, object } => ("note", format!("{action}: {object}")),
     }
 }
 

@@ -1,0 +1,666 @@
+//! Commands to try things with: one story in which every kind of command is taken, and commands drawn at random.
+
+use super::*;
+use crate::state::SLOTS;
+use tresor_proto::ids::TokenId;
+
+/// How many kinds of commands there are.
+pub(super) const KINDS: u8 = 37;
+
+/// Random numbers that are the same for the same seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+#[derive(Debug, Clone)]
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(super) fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+
+    pub(super) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        let place = self.below(from.len().max(1) as u64);
+        from.get(usize::try_from(place).unwrap()).cloned()
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next().to_le_bytes()[0])
+    }
+
+    fn blob(&mut self) -> Vec<u8> {
+        (0..self.below(40)).map(|_| self.next().to_le_bytes()[0]).collect()
+    }
+
+    fn text(&mut self) -> String {
+        let letters = ['a', 'Z', '0', ' ', 'ä', '€', '\n', '🦀'];
+        (0..self.below(12)).filter_map(|_| self.pick(&letters)).collect()
+    }
+
+    fn small(&mut self) -> u32 {
+        u32::try_from(self.below(1 << 32)).unwrap()
+    }
+
+    fn time(&mut self) -> Time {
+        Time(match self.below(4) {
+            0 => i64::MIN,
+            1 => i64::MAX,
+            _ => self.next().cast_signed(),
+        })
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.one_in(2) { None } else { Some(make(self)) }
+    }
+
+    fn some<T>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(4)).map(|_| make(self)).collect()
+    }
+
+    fn labels(&mut self) -> BTreeMap<String, String> {
+        self.some(|dice| (dice.text(), dice.text())).into_iter().collect()
+    }
+
+    fn point(&mut self) -> PointId {
+        PointId(self.bytes())
+    }
+
+    pub(super) fn actor(&mut self) -> Actor {
+        match self.below(6) {
+            0 => Actor::Cluster,
+            1 => Actor::Token(TokenId(self.bytes())),
+            2 => Actor::Worker(WorkerId(self.next())),
+            3 => Actor::Member(MemberId(self.next())),
+            4 => Actor::Local { uid: self.small() },
+            _ => Actor::Founder,
+        }
+    }
+
+    fn consistency(&mut self) -> Consistency {
+        let kinds = [Consistency::Crash, Consistency::Filesystem, Consistency::Application];
+        self.pick(&kinds).unwrap()
+    }
+
+    fn counts(&mut self) -> Counts {
+        Counts {
+            bytes_read: self.next(),
+            bytes_new: self.next(),
+            bytes_stored: self.next(),
+            bytes_logical: self.next(),
+            took: self.next(),
+        }
+    }
+
+    fn failure(&mut self) -> Failure {
+        let kinds = [
+            FailureKind::Retry,
+            FailureKind::Invalid,
+            FailureKind::Missing,
+            FailureKind::Corrupt,
+            FailureKind::Fenced,
+            FailureKind::Full,
+            FailureKind::Denied,
+            FailureKind::Bug,
+            FailureKind::Lost,
+            FailureKind::Cancelled,
+        ];
+        Failure {
+            kind: self.pick(&kinds).unwrap(),
+            message: self.text(),
+            hint: self.text(),
+        }
+    }
+
+    fn member_spec(&mut self) -> MemberSpec {
+        MemberSpec {
+            member: MemberId(self.next()),
+            name: self.text(),
+            address: self.text(),
+            token: self.maybe(|dice| TokenId(dice.bytes())),
+        }
+    }
+
+    fn api_token(&mut self) -> ApiTokenSpec {
+        ApiTokenSpec {
+            token: TokenId(self.bytes()),
+            name: self.text(),
+            role: self.text(),
+            hash: self.bytes(),
+            expires: self.maybe(Self::time),
+        }
+    }
+
+    fn policy_spec(&mut self) -> PolicySpec {
+        PolicySpec {
+            name: self.text(),
+            schedule: self.text(),
+            zone: self.text(),
+            windows: self.some(Self::text),
+            jitter: self.time().0,
+            retention: self.text(),
+            priority: self.small().cast_signed(),
+            late_after: self.time().0,
+        }
+    }
+
+    fn item_spec(&mut self) -> ItemSpec {
+        ItemSpec {
+            name: self.text(),
+            vault: VaultId(self.bytes()),
+            policy: self.maybe(|dice| PolicyId(dice.bytes())),
+            host: self.text(),
+            worker_labels: self.labels(),
+            labels: self.labels(),
+            disks: self.some(|dice| DiskSpec {
+                name: dice.text(),
+                path: dice.text(),
+                format: dice.text(),
+            }),
+            allow_live: self.one_in(2),
+            allow_backing: self.one_in(2),
+        }
+    }
+
+    fn job_spec(&mut self) -> JobSpec {
+        let work = match self.below(5) {
+            0 => Work::Backup {
+                item: ItemId(self.bytes()),
+                keep_until: self.maybe(Self::time),
+            },
+            1 => Work::Restore {
+                point: self.point(),
+                host: self.text(),
+                target: RestoreTarget {
+                    disk: self.text(),
+                    path: self.text(),
+                    format: self.text(),
+                    overwrite: self.one_in(2),
+                    in_place: self.one_in(2),
+                },
+            },
+            2 => Work::Verify {
+                point: self.maybe(Self::point),
+                level: self.text(),
+            },
+            3 => Work::Claim,
+            _ => Work::Catalogue,
+        };
+        JobSpec {
+            vault: VaultId(self.bytes()),
+            work,
+            priority: self.small().cast_signed(),
+            not_before: self.time(),
+            occurrence: self.maybe(Self::time),
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        match self.below(4) {
+            0 => Outcome::Backup(CommittedPoint {
+                point: self.point(),
+                time: self.time(),
+                manifest: self.bytes(),
+                consistency: self.consistency(),
+                slots: self.blob(),
+                slot_map: self.next(),
+                findings_seen: self.next(),
+                counts: self.counts(),
+            }),
+            1 => Outcome::Done { counts: self.counts() },
+            2 => Outcome::Verified {
+                counts: self.counts(),
+                harmed: self.some(Self::point),
+            },
+            _ => Outcome::Claimed(VaultClaim {
+                n: self.next(),
+                cluster: self.next(),
+                header: self.bytes(),
+            }),
+        }
+    }
+
+    /// A command of that kind, with whatever in it.
+    pub(super) fn command(&mut self, kind: u8) -> Command {
+        let job = JobId(self.next());
+        let epoch = Epoch(self.next());
+        let worker = WorkerId(self.next());
+        let item = ItemId(self.bytes());
+        let point = PointId(self.bytes());
+        let vault = VaultId(self.bytes());
+        let policy = PolicyId(self.bytes());
+        let token = TokenId(self.bytes());
+        match kind {
+            0 => Command::Found(Founding {
+                cluster: self.bytes(),
+                name: self.text(),
+                ca_certificate: self.blob(),
+                ca_key: self.blob(),
+                member: self.member_spec(),
+                admin: self.maybe(Self::api_token),
+            }),
+            1 => Command::RaiseVersion {
+                to: self.bytes::<1>()[0].into(),
+            },
+            2 => Command::StopExpiry { step: self.time().0 },
+            3 => Command::ConfirmClock,
+            4 => Command::AddMember(self.member_spec()),
+            5 => Command::RemoveMember {
+                member: MemberId(self.next()),
+            },
+            6 => Command::AddVault(VaultSpec {
+                vault,
+                name: self.text(),
+                url: self.text(),
+                region: self.text(),
+                profile: self.text(),
+                origin: self.pick(&[VaultOrigin::Make, VaultOrigin::TakeOver]).unwrap(),
+                key: self.blob(),
+            }),
+            7 => Command::RemoveVault { vault },
+            8 => Command::CreatePolicy {
+                policy,
+                spec: self.policy_spec(),
+            },
+            9 => Command::UpdatePolicy {
+                policy,
+                version: self.next(),
+                spec: self.policy_spec(),
+            },
+            10 => Command::RemovePolicy { policy },
+            11 => Command::Protect {
+                item,
+                spec: self.item_spec(),
+                also: self.one_in(2),
+            },
+            12 => Command::UpdateItem {
+                item,
+                spec: self.item_spec(),
+            },
+            13 => Command::Unprotect { item },
+            14 => Command::Hold {
+                point,
+                reason: self.text(),
+            },
+            15 => Command::Release { point },
+            16 => Command::HidePoints {
+                points: self.some(Self::point),
+                by_retention: self.one_in(2),
+            },
+            17 => Command::ShowPoint { point },
+            18 => Command::GiveUpPoints {
+                points: self.some(Self::point),
+            },
+            19 => Command::AdoptPoints {
+                vault,
+                points: self.some(|dice| AdoptedPoint {
+                    point: dice.point(),
+                    item: ItemId(dice.bytes()),
+                    item_name: dice.text(),
+                    time: dice.time(),
+                    keep_until: dice.maybe(Self::time),
+                    manifest: dice.bytes(),
+                    consistency: dice.consistency(),
+                    hidden: dice.maybe(Self::time),
+                }),
+            },
+            20 => Command::Enqueue(self.job_spec()),
+            21 => Command::Lease {
+                job,
+                worker,
+                life: self.bytes(),
+            },
+            22 => Command::ExpireLease {
+                job,
+                epoch,
+                retry_at: self.maybe(Self::time),
+            },
+            23 => Command::Complete(Completion {
+                job,
+                epoch,
+                session: SessionId(self.next()),
+                outcome: self.outcome(),
+            }),
+            24 => Command::Fail {
+                job,
+                epoch,
+                failure: self.failure(),
+                retry_at: self.maybe(Self::time),
+            },
+            25 => Command::Cancel { job },
+            26 => Command::Retry { job },
+            27 => Command::AddWorker(WorkerSpec {
+                name: self.text(),
+                token: self.maybe(|dice| TokenId(dice.bytes())),
+            }),
+            28 => Command::Register {
+                worker,
+                life: self.bytes(),
+                facts: WorkerFacts {
+                    host: self.text(),
+                    version: self.text(),
+                    labels: self.labels(),
+                    permits: self.small(),
+                    stores: self.some(Self::text),
+                },
+            },
+            29 => Command::Drain {
+                worker,
+                drained: self.one_in(2),
+            },
+            30 => Command::RemoveWorker { worker },
+            31 => Command::GrantSlots {
+                grants: self.some(|dice| {
+                    let slot = dice.below(u64::from(SLOTS) + 1);
+                    (u16::try_from(slot).unwrap(), WorkerId(dice.next()))
+                }),
+            },
+            32 => Command::ReportFindings {
+                vault,
+                harmed: self.some(Self::point),
+            },
+            33 => Command::CreateApiToken(self.api_token()),
+            34 => Command::CreateJoinToken(JoinTokenSpec {
+                token,
+                role: self.text(),
+                hash: self.bytes(),
+                expires: self.time(),
+                uses: self.small(),
+            }),
+            35 => Command::RevokeToken { token },
+            36 => Command::Note {
+                action: self.text(),
+                object: self.text(),
+            },
+            _ => panic!("there are {KINDS} kinds"),
+        }
+    }
+
+    /// An entry of that kind, with whatever in it.
+    pub(super) fn entry(&mut self, kind: u8) -> Entry {
+        Entry {
+            now: self.time(),
+            actor: self.actor(),
+            key: self.maybe(Self::bytes),
+            command: self.command(kind),
+        }
+    }
+}
+
+/// The entries of a cluster in which every kind of command was taken, and the cluster. Every table has a row in the end.
+///
+/// What it says is under fixtures (`golden`): it is never changed, only prolonged together with a new form.
+pub(super) fn story() -> (Vec<Entry>, Bench) {
+    let mut bench = Bench::empty();
+    bench.log = Some(Vec::new());
+    let admin = TokenId([0x61; 16]);
+    let join = TokenId([0x62; 16]);
+    bench.by(
+        Actor::Founder,
+        Command::Found(Founding {
+            admin: Some(ApiTokenSpec {
+                token: admin,
+                name: String::from("admin"),
+                role: String::from("admin"),
+                hash: [0x63; 32],
+                expires: None,
+            }),
+            ..founding()
+        }),
+    );
+    let person = Actor::Token(admin);
+    let expires = bench.now.plus(5 * DAY);
+    bench.by(
+        person.clone(),
+        Command::CreateJoinToken(JoinTokenSpec {
+            token: join,
+            role: String::from("worker"),
+            hash: [0x64; 32],
+            expires,
+            uses: 2,
+        }),
+    );
+    bench.by(
+        person.clone(),
+        Command::CreateApiToken(ApiTokenSpec {
+            token: TokenId([0x65; 16]),
+            name: String::from("ann"),
+            role: String::from("operator"),
+            hash: [0x66; 32],
+            expires: Some(expires),
+        }),
+    );
+    bench.by(
+        person.clone(),
+        Command::RevokeToken {
+            token: TokenId([0x65; 16]),
+        },
+    );
+    for number in [2, 3] {
+        bench.by(
+            Actor::Member(MemberId(1)),
+            Command::AddMember(MemberSpec {
+                member: MemberId(number),
+                name: format!("c{number}"),
+                address: format!("c{number}:7000"),
+                token: None,
+            }),
+        );
+    }
+    bench.by(person.clone(), Command::RemoveMember { member: MemberId(3) });
+    let mut workers = Vec::new();
+    for name in ["w1", "w2"] {
+        let spec = WorkerSpec {
+            name: name.to_owned(),
+            token: Some(join),
+        };
+        let worker = WorkerId(bench.made(Actor::Member(MemberId(1)), Command::AddWorker(spec)));
+        bench.by(
+            Actor::Worker(worker),
+            Command::Register {
+                worker,
+                life: LIFE,
+                facts: WorkerFacts {
+                    labels: BTreeMap::from([(String::from("rack"), String::from("7"))]),
+                    stores: vec![String::from("s3://bucket")],
+                    ..facts(2)
+                },
+            },
+        );
+        workers.push(worker);
+    }
+    let worker = workers[0];
+    bench.by(Actor::Cluster, Command::RaiseVersion { to: 1 });
+    bench.vault(VAULT, "main", worker);
+    let other = VaultId([8; 16]);
+    bench.vault(other, "archive", worker);
+    bench.by(person.clone(), Command::RemoveVault { vault: other });
+    for (policy, name) in [(POLICY, "nightly"), (PolicyId([0x67; 16]), "hourly")] {
+        bench.by(
+            person.clone(),
+            Command::CreatePolicy {
+                policy,
+                spec: policy_spec(name),
+            },
+        );
+    }
+    bench.by(
+        person.clone(),
+        Command::UpdatePolicy {
+            policy: POLICY,
+            version: 0,
+            spec: PolicySpec {
+                windows: vec![String::from("mon-fri 20:00-06:00")],
+                jitter: HOUR,
+                priority: -3,
+                late_after: 26 * HOUR,
+                ..policy_spec("nightly")
+            },
+        },
+    );
+    bench.by(
+        person.clone(),
+        Command::RemovePolicy {
+            policy: PolicyId([0x67; 16]),
+        },
+    );
+    bench.ask_under(
+        Some([0x68; 16]),
+        person.clone(),
+        Command::Protect {
+            item: ITEM,
+            spec: ItemSpec {
+                labels: BTreeMap::from([(String::from("owner"), String::from("ann"))]),
+                worker_labels: BTreeMap::from([(String::from("rack"), String::from("7"))]),
+                ..item_spec("web", VAULT)
+            },
+            also: false,
+        },
+    );
+    bench.by(
+        person.clone(),
+        Command::UpdateItem {
+            item: ITEM,
+            spec: ItemSpec {
+                host: String::from("w1"),
+                ..item_spec("www", VAULT)
+            },
+        },
+    );
+    bench.protect(item_id(2), "db");
+    bench.by(person.clone(), Command::Unprotect { item: item_id(2) });
+    bench.by(
+        Actor::Cluster,
+        Command::GrantSlots {
+            grants: vec![(0, worker), (4095, workers[1])],
+        },
+    );
+    for number in 1..=4 {
+        bench.pass(HOUR);
+        bench.back_up(ITEM, worker, point_id(number));
+    }
+    // A commit that rests on a slot, of a scheduled backup that is kept.
+    let occurrence = bench.now;
+    let job = bench.queue(JobSpec {
+        work: Work::Backup {
+            item: ITEM,
+            keep_until: Some(bench.now.plus(90 * DAY)),
+        },
+        priority: 7,
+        occurrence: Some(occurrence),
+        ..backup_of(ITEM)
+    });
+    let leased = bench.lease(job, worker);
+    let mut slots = vec![0; 512];
+    slots[0] = 1;
+    let rests = CommittedPoint {
+        slots,
+        consistency: Consistency::Filesystem,
+        ..committed(&bench.state, point_id(5))
+    };
+    bench.commit(leased, rests).unwrap();
+    bench.by(
+        person.clone(),
+        Command::Hold {
+            point: point_id(1),
+            reason: String::from("legal"),
+        },
+    );
+    bench.by(
+        person.clone(),
+        Command::Hold {
+            point: point_id(2),
+            reason: String::from("audit"),
+        },
+    );
+    bench.by(person.clone(), Command::Release { point: point_id(2) });
+    bench.hide(&[point_id(2), point_id(3)], true);
+    bench.by(person.clone(), Command::ShowPoint { point: point_id(3) });
+    bench.by(Actor::Cluster, Command::StopExpiry { step: 2 * HOUR });
+    bench.by(person.clone(), Command::ConfirmClock);
+    bench.by(
+        Actor::Worker(worker),
+        Command::AdoptPoints {
+            vault: VAULT,
+            points: vec![AdoptedPoint {
+                point: point_id(60),
+                item: item_id(60),
+                item_name: String::from("old"),
+                time: Time(START - 30 * DAY),
+                keep_until: Some(Time(START)),
+                manifest: [0x69; 32],
+                consistency: Consistency::Application,
+                hidden: Some(Time(START - DAY)),
+            }],
+        },
+    );
+    bench.by(
+        Actor::Worker(worker),
+        Command::ReportFindings {
+            vault: VAULT,
+            harmed: vec![point_id(1)],
+        },
+    );
+    // Jobs of every kind and every end.
+    let job = bench.queue(verify_of(Some(point_id(4))));
+    let leased = bench.lease(job, worker);
+    bench.completes(
+        leased,
+        Outcome::Verified {
+            counts: counts(0),
+            harmed: vec![point_id(4)],
+        },
+    );
+    let job = bench.queue(catalogue());
+    let leased = bench.lease(job, worker);
+    bench.completes(leased, Outcome::Done { counts: counts(9) });
+    let job = bench.queue(restore_of(point_id(1), "w1", "/restored"));
+    let leased = bench.lease(job, worker);
+    bench.by(
+        Actor::Worker(worker),
+        Command::Fail {
+            job,
+            epoch: leased.epoch,
+            failure: failure(FailureKind::Full),
+            retry_at: None,
+        },
+    );
+    bench.by(person.clone(), Command::Retry { job });
+    bench.by(person.clone(), Command::Cancel { job });
+    let leased = bench.start_backup(ITEM, worker);
+    bench.by(
+        Actor::Cluster,
+        Command::ExpireLease {
+            job: leased.job,
+            epoch: leased.epoch,
+            retry_at: Some(bench.now),
+        },
+    );
+    bench.lease(leased.job, worker);
+    bench.by(
+        person.clone(),
+        Command::Drain {
+            worker: workers[1],
+            drained: true,
+        },
+    );
+    bench.by(person.clone(), Command::RemoveWorker { worker: workers[1] });
+    bench.by(
+        person.clone(),
+        Command::Note {
+            action: String::from("backup cluster"),
+            object: String::from("to a file"),
+        },
+    );
+    bench.refuses(person, Command::Cancel { job });
+    bench.pass(8 * DAY);
+    bench.give_up(&[point_id(2)]);
+    (bench.log.take().unwrap(), bench)
+}
