@@ -15,7 +15,7 @@ use super::common::DetachArgs;
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
     /// A disk: PATH, or NAME=PATH to name it (default: the file's name without its extension); in a cluster
-    /// [NAME=]HOST:PATH, or PATH with --worker
+    /// HOST:PATH or NAME=HOST:PATH, or PATH with --worker
     #[arg(required_unless_present = "item", value_name = "DISK", value_hint = clap::ValueHint::FilePath)]
     pub(crate) disks: Vec<String>,
 

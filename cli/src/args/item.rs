@@ -35,7 +35,7 @@ pub(crate) struct ItemProtectArgs {
     #[arg(value_name = "ITEM")]
     pub(crate) item: String,
 
-    /// Its disks: [NAME=][HOST:]PATH (name: default the file's without its extension)
+    /// A disk: HOST:PATH, or PATH with --worker; NAME= in front names it (default: the file's name without its extension)
     #[arg(value_name = "DISK")]
     pub(crate) disks: Vec<String>,
 
