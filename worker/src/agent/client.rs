@@ -286,7 +286,7 @@ impl<C: Channels> Coordinator for Client<C> {
             .await?;
         let mut points = Vec::new();
         while let Some(piece) = next(&mut stream).await? {
-            for point in piece.points {
+            for point in &piece.points {
                 points.push(wire::logged_point(point)?);
             }
             if points.len() > POINTS_MAX {

@@ -9,8 +9,8 @@ use tresor_storage::vault::VaultError;
 use super::error::JobError;
 use crate::error::WorkerError;
 
-/// Longest message, characters: chains of causes with names of objects in them are some hundred.
-const MESSAGE_MAX: usize = 2000;
+/// Longest message and hint, bytes: chains of causes with names of objects in them have some hundred.
+const TEXT_MAX: usize = 1000;
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,14 @@ impl Failure {
 
 /// Fit for logs and tables: paths and names of objects come from elsewhere.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect()
+    let mut plain = String::with_capacity(text.len().min(TEXT_MAX));
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if plain.len() + c.len_utf8() > TEXT_MAX {
+            break;
+        }
+        plain.push(c);
+    }
+    plain
 }
 
 /// The chain as one line, outermost first.
@@ -172,8 +179,8 @@ mod tests {
         assert_eq!(failure.kind.word(), "missing");
         assert!(failure.message.starts_with("could not read disk vda: "), "{failure}");
         assert!(!failure.message.contains('\u{1b}'), "{failure}");
-        let long = Failure::new(Kind::Bug, "x".repeat(5000), "");
-        assert_eq!(long.message.len(), MESSAGE_MAX);
+        let long = Failure::new(Kind::Bug, "ä".repeat(5000), "x".repeat(5000));
+        assert_eq!((long.message.len(), long.hint.len()), (TEXT_MAX, TEXT_MAX));
     }
 
     #[test]

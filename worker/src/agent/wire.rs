@@ -330,7 +330,7 @@ impl Catalogue {
     }
 }
 
-pub(super) fn logged_point(message: v1::AgentPoint) -> Result<LoggedPoint, CallError> {
+pub(super) fn logged_point(message: &v1::AgentPoint) -> Result<LoggedPoint, CallError> {
     let read = || {
         Ok::<_, String>(LoggedPoint {
             point: PointId(array("point id", &message.point)?),

@@ -231,13 +231,8 @@ impl DiskSink for RawSink {
         let inner = Arc::clone(&self.inner);
         // Waits for writes that are being made; those that have not begun find no target.
         let abandon = move || {
-            drop(
-                inner
-                    .target
-                    .write()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .take(),
-            )
+            let mut target = inner.target.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            drop(target.take());
         };
         blocking(abandon).await;
     }

@@ -278,8 +278,9 @@ pub(crate) async fn withdraw_claim(job: &Job) {
             error = crate::agent::failure::chain(&error),
             "claim of an attempt that failed could not be taken back: it fences whoever holds the vault"
         ),
-        Err(_) => {
-            tracing::error!(%cluster, "claim of an attempt that failed was not taken back in time: it fences whoever holds the vault")
-        }
+        Err(_) => tracing::error!(
+            %cluster,
+            "claim of an attempt that failed was not taken back in time: it fences whoever holds the vault"
+        ),
     }
 }

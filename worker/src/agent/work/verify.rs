@@ -17,6 +17,10 @@ use crate::error::WorkerError;
 
 /// Findings that are reported in words.
 const FINDINGS_NAMED: usize = 20;
+/// Longest line of one, characters.
+const LINE_MAX: usize = 500;
+/// Harmed points that are reported: what one entry of the log takes.
+const HARMED_MAX: usize = 10_000;
 
 /// Verifies, and tells this worker's index what is lost.
 pub(super) async fn run(job: &Job, work: &VerifyWork) -> Result<Done, JobError> {
@@ -113,13 +117,20 @@ async fn mark(job: &Job, vault: &JobVault, report: &Report) {
 
 fn findings(report: &Report) -> Findings {
     let named = report.findings.iter().filter(|finding| finding.kind.is_damage());
+    let mut harmed: Vec<_> = report.harmed().into_iter().collect();
+    let mut what: Vec<String> = named
+        .clone()
+        .take(FINDINGS_NAMED)
+        .map(|finding| format!("{}: {}: {}", finding.kind.word(), finding.object, finding.what))
+        .map(|line| line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect())
+        .collect();
+    if harmed.len() > HARMED_MAX {
+        what.push(format!("{} more points are harmed", harmed.len() - HARMED_MAX));
+        harmed.truncate(HARMED_MAX);
+    }
     Findings {
-        harmed: report.harmed().into_iter().collect(),
-        count: named.clone().count() as u64 + report.findings_more,
-        what: named
-            .take(FINDINGS_NAMED)
-            .map(|finding| format!("{}: {}: {}", finding.kind.word(), finding.object, finding.what))
-            .map(|line| line.chars().filter(|c| !c.is_control()).take(500).collect())
-            .collect(),
+        harmed,
+        count: named.count() as u64 + report.findings_more,
+        what,
     }
 }
