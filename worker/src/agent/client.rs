@@ -157,7 +157,7 @@ fn kind_of(word: &str) -> Kind {
 
 /// What a status means. A coordinator says it with its kind; without that it is from a proxy or from this side of a broken connection, where only
 /// codes that no broken connection has are final.
-fn error_of(status: &Status) -> CallError {
+pub(super) fn error_of(status: &Status) -> CallError {
     let why = || match status.message() {
         "" => status.code().to_string(),
         message => message.to_owned(),

@@ -1,270 +1,471 @@
-//! How a machine becomes a worker, and stays one: it joins once with a token, keeps its identity in its folder, and renews the certificate in time.
+//! How a process becomes a worker of a cluster, and stays one.
+//!
+//! ```text
+//! identity/      the certificate, its private key, the authority (see [`tresor_proto::tls::Identity`])
+//! cluster.json   the cluster's name and where its coordinators are
+//! joining        while it joins: the private key and the number of the attempt (0600)
+//! ```
+//! A join that is cut off anywhere is repeated with the key and the number that were written down before the first request, so that it makes one node however
+//! often it is tried. The token goes only to who was vouched for by the authority whose fingerprint is in the token.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tresor_proto::ids::{hex, unhex};
 use tresor_proto::tls::{
-    self, CaCertificate, CertificateError, ConnectError, Connector, Identity, IdentityError, KeyError, NothingRevoked,
-    PrivateKey, Role, SharedIdentity, Trust,
+    CaCertificate, CertificateError, ConnectError, Connector, Identity, IdentityError, KeyError, NothingRevoked,
+    PrivateKey, Role, SharedIdentity, Trust, first_contact,
 };
 use tresor_proto::token::JoinToken;
-use tresor_proto::v1;
 use tresor_proto::v1::join_client::JoinClient;
+use tresor_proto::v1::{JoinRequest, JoinResponse, RenewRequest};
+use tresor_storage::Kind;
+use tresor_storage::ids::random_bytes;
+use zeroize::Zeroizing;
 
-use super::client::Channels;
+use super::calls::{Backoff, Patience, random, repeat};
+use super::client::{Channels, Client, error_of};
+use super::port::CallError;
+use crate::control::ControlError;
+use crate::home::files;
 
-/// How long a cluster may take to let a worker in.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long to wait before a cluster without a leader is asked again.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How often the certificate is looked at.
-const RENEWAL: Duration = Duration::from_secs(3600);
-/// The file of a worker's folder that names the coordinators, one `host:port` a line.
-const COORDINATORS: &str = "coordinators";
+const IDENTITY: &str = "identity";
+const CLUSTER: &str = "cluster.json";
+const JOINING: &str = "joining";
+const VERSION: u32 = 1;
+/// How long a request may take: it waits for an entry of the log.
+const CALL: Duration = Duration::from_secs(20);
+/// How often it is looked at whether the certificate is to be renewed: the clock may be set, and a certificate has ten days left by then.
+const LOOK: Duration = Duration::from_secs(3600);
 
-/// How to join.
-#[derive(Debug)]
-pub struct Joining {
-    /// Where coordinators of the cluster are.
-    pub addresses: Vec<String>,
-    /// What lets this worker in.
-    pub token: JoinToken,
-    /// Its name.
-    pub name: String,
-}
-
-/// Why a machine did not become a worker, or cannot work as one.
+/// Why there is no membership.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// A file.
-    #[error("{what} {}", path.display())]
-    Io {
-        /// `read`, …
-        what: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
+    /// It is a node already.
+    #[error("this folder is {who} of cluster {cluster} already")]
+    Joined {
+        /// Who it is.
+        who: String,
+        /// The cluster's name.
+        cluster: String,
     },
-    /// It is a worker already.
-    #[error("there is a worker in {} already", path.display())]
-    Taken {
-        /// Its folder.
-        path: PathBuf,
-    },
-    /// It is none.
-    #[error("there is no worker in {}", path.display())]
-    Empty {
-        /// Its folder.
-        path: PathBuf,
-    },
-    /// The cluster was not reached, or is another.
-    #[error("reach the cluster")]
-    Connect(#[from] ConnectError),
-    /// The cluster refused.
-    #[error("the cluster did not let it in: {}", .0.message())]
-    Refused(Box<tonic::Status>),
-    /// The key.
+    /// The files of the worker.
     #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The identity.
+    Files(#[from] ControlError),
+    /// Its identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The authority.
+    /// Nobody answers, or nobody that is to be believed.
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// What came back is not for a worker.
-    #[error("{0}")]
-    Answer(&'static str),
+    Connect(#[from] ConnectError),
+    /// The private key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The coordinator did not answer, or refused.
+    #[error("could not {doing}")]
+    Call {
+        /// What was asked.
+        doing: &'static str,
+        /// What was heard.
+        #[source]
+        source: CallError,
+    },
+    /// What it answered is no membership.
+    #[error("the coordinator's answer makes no sense: {why}")]
+    Answer {
+        /// What is wrong.
+        why: String,
+    },
 }
 
-/// Joins a cluster; the identity is written last. Returns the worker's number.
-///
-/// # Errors
-/// [`JoinError`].
-pub async fn join(folder: &Path, joining: Joining) -> Result<u64, JoinError> {
-    if Identity::load(&folder.join("identity"))?.is_some() {
-        return Err(JoinError::Taken {
-            path: folder.to_owned(),
-        });
-    }
-    let made = std::fs::create_dir_all(folder);
-    made.map_err(|source| JoinError::Io {
-        what: "make",
-        path: folder.to_owned(),
-        source,
-    })?;
-    let contact = tls::first_contact(&joining.addresses, joining.token.ca).await?;
-    let connector = Connector::new(joining.addresses, contact.trust())?;
-    let key = PrivateKey::generate()?;
-    let mut idempotency_key = vec![0; 16];
-    getrandom::fill(&mut idempotency_key)
-        .map_err(|_| JoinError::Answer("the operating system gives no random numbers"))?;
-    let request = v1::JoinRequest {
-        token: joining.token.reveal().to_string(),
-        csr: key.request()?.into(),
-        name: joining.name,
-        address: String::new(),
-        idempotency_key: idempotency_key.into(),
-    };
-    let asking = async {
-        loop {
-            match JoinClient::new(connector.channel()).join(request.clone()).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                // No leader for a moment: the same request again, under the same key.
-                Err(status) if status.code() == tonic::Code::Unavailable => {
-                    connector.skip();
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(status) => return Err(JoinError::Refused(Box::new(status))),
-            }
+impl JoinError {
+    /// What helps.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Joined { .. } => Kind::Invalid,
+            Self::Files(error) => error.kind(),
+            Self::Identity(IdentityError::File { .. }) => Kind::Retry,
+            Self::Identity(_) | Self::Answer { .. } => Kind::Corrupt,
+            Self::Connect(error) => match tresor_proto::tls::refusal(error) {
+                Some(_) => Kind::Denied,
+                None => Kind::Retry,
+            },
+            Self::Key(_) => Kind::Bug,
+            Self::Call { source, .. } => source.kind(),
         }
-    };
-    let answer = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| {
-        JoinError::Answer("the cluster did not let it in in time: has it a majority of its coordinators?")
-    })??;
-    if answer.role != Role::Worker.as_str() {
-        return Err(JoinError::Answer("the token is for a coordinator: make one for a worker"));
     }
-    let ca = CaCertificate::from_der(&answer.ca_certificate)?;
-    let identity = Identity::new(&key, &answer.certificate, ca)?;
-    let file = folder.join(COORDINATORS);
-    let written = std::fs::write(&file, answer.coordinators.join("\n"));
-    written.map_err(|source| JoinError::Io {
-        what: "write",
-        path: file,
-        source,
-    })?;
-    identity.save(&folder.join("identity"))?;
-    Ok(answer.id)
 }
 
-/// A worker's way to its coordinators.
-#[derive(Clone)]
-pub struct Member {
-    connector: Connector,
-    identity: SharedIdentity,
-    folder: PathBuf,
+impl From<CertificateError> for JoinError {
+    fn from(error: CertificateError) -> Self {
+        Self::Answer { why: error.to_string() }
+    }
 }
 
-impl Member {
-    /// The worker of a folder. `addresses` replaces the coordinators that it was told of when it joined.
+/// What a worker is in a cluster, and how it reaches its coordinators.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// Its identity; renewed while it runs.
+    pub identity: SharedIdentity,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// To any coordinator of the cluster.
+    pub connector: Connector,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCluster {
+    version: u32,
+    name: String,
+    coordinators: Vec<String>,
+}
+
+/// What is written down before a node is asked for.
+struct Joining {
+    /// Of which token: another one begins another join.
+    token: String,
+    number: [u8; 16],
+    key: PrivateKey,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredJoining {
+    version: u32,
+    token: String,
+    number: String,
+    key: String,
+}
+
+impl Membership {
+    /// The membership that is kept in a worker's folder; none if it has not joined.
     ///
     /// # Errors
-    /// [`JoinError::Empty`]; others by cause.
-    pub fn open(folder: &Path, addresses: Option<Vec<String>>) -> Result<Self, JoinError> {
-        let identity = Identity::load(&folder.join("identity"))?.ok_or_else(|| JoinError::Empty {
-            path: folder.to_owned(),
-        })?;
-        let addresses = match addresses {
-            Some(addresses) => addresses,
-            None => {
-                let file = folder.join(COORDINATORS);
-                let text = std::fs::read_to_string(&file).map_err(|source| JoinError::Io {
-                    what: "read",
-                    path: file,
-                    source,
-                })?;
-                turned(text.lines().map(str::to_owned).collect(), identity.name().id)
-            }
+    /// [`JoinError::Identity`], [`JoinError::Files`] when what is kept is damaged.
+    pub fn load(folder: &Path) -> Result<Option<Self>, JoinError> {
+        let Some(identity) = Identity::load(&folder.join(IDENTITY))? else {
+            return Ok(None);
         };
+        let path = folder.join(CLUSTER);
+        let text = files::read(&path)?.ok_or_else(|| files::damaged(&path, "missing beside the worker's identity"))?;
+        let stored: StoredCluster =
+            serde_json::from_str(&text).map_err(|error| files::damaged(&path, error.to_string()))?;
+        if stored.version != VERSION {
+            let why = format!("version {} is not known to this version", stored.version);
+            return Err(files::damaged(&path, why).into());
+        }
+        Ok(Some(Self::new(identity, stored.name, stored.coordinators)?))
+    }
+
+    fn new(identity: Identity, cluster_name: String, coordinators: Vec<String>) -> Result<Self, JoinError> {
         let trust = Trust::any_coordinator(identity.ca().clone(), identity.name().cluster);
         let identity = SharedIdentity::new(identity);
-        let connector = Connector::with_identity(addresses, trust, identity.clone(), Arc::new(NothingRevoked))?;
+        let connector = Connector::with_identity(coordinators, trust, identity.clone(), Arc::new(NothingRevoked))?;
         Ok(Self {
-            connector,
             identity,
-            folder: folder.to_owned(),
+            cluster_name,
+            connector,
         })
     }
 
-    /// The worker's number.
-    pub fn number(&self) -> u64 {
-        self.identity.current().name().id
+    /// Joins the cluster whose coordinators are at `addresses`, and keeps the membership in the worker's folder. `name` is the worker's, its host's as a rule.
+    ///
+    /// # Errors
+    /// [`JoinError::Joined`] when the folder has a membership; others by cause. It can be repeated with the same token.
+    pub async fn join(folder: &Path, addresses: Vec<String>, token: &JoinToken, name: &str) -> Result<Self, JoinError> {
+        if let Some(there) = Self::load(folder)? {
+            return Err(JoinError::Joined {
+                who: there.identity.current().name().short(),
+                cluster: there.cluster_name,
+            });
+        }
+        files::make_folder(folder)?;
+        let joining = Joining::begin(&folder.join(JOINING), token)?;
+        let contact = first_contact(&addresses, token.ca).await?;
+        let connector = Connector::new(addresses.clone(), contact.trust())?;
+        let request = JoinRequest {
+            token: token.reveal().as_str().to_owned(),
+            csr: joining.key.request()?.into(),
+            name: name.to_owned(),
+            address: String::new(),
+            idempotency_key: joining.number.to_vec().into(),
+        };
+        let answer = call(&connector, "join the cluster", || async {
+            join_client(&connector).join(timed(request.clone())).await
+        })
+        .await?;
+        let identity = identity_of(&joining.key, &answer, &contact.ca, contact.server.name.cluster)?;
+        let coordinators = if answer.coordinators.is_empty() {
+            addresses
+        } else {
+            answer.coordinators
+        };
+        // Before anything is kept: what cannot be used would stop every later start.
+        let membership = Self::new(identity, answer.cluster_name, coordinators.clone())?;
+        membership.keep(folder, coordinators)?;
+        files::remove(&folder.join(JOINING))?;
+        Ok(membership)
     }
 
-    /// Renews the certificate in time, until `stop`. What fails is tried again an hour later: a third of the certificate's life is left for that.
-    pub async fn renew(self, stop: CancellationToken) {
+    /// The identity last: until it is there nobody has joined.
+    fn keep(&self, folder: &Path, coordinators: Vec<String>) -> Result<(), JoinError> {
+        let path = folder.join(CLUSTER);
+        let stored = StoredCluster {
+            version: VERSION,
+            name: self.cluster_name.clone(),
+            coordinators,
+        };
+        let text = serde_json::to_string_pretty(&stored)
+            .map_err(|error| files::trouble("could not write", &path, std::io::Error::other(error)))?;
+        files::replace(&path, text.as_bytes())?;
+        self.identity.current().save(&folder.join(IDENTITY))?;
+        Ok(())
+    }
+
+    /// The coordinators, for [`super::run`].
+    pub fn client(&self) -> Client<Connector> {
+        Client::new(self.connector.clone())
+    }
+
+    /// Asks for the next certificate whenever the present one has a third of its time left, until `shutdown`. What fails is tried again: there are days.
+    pub async fn keep_renewed(&self, folder: &Path, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(Patience::ENDLESS);
         loop {
-            let now = jiff::Timestamp::now().as_second();
-            if self.identity.current().validity().is_renewal_due(now) {
-                match self.renew_now().await {
-                    Ok(()) => tracing::info!("the worker's certificate was renewed"),
-                    Err(error) => tracing::error!(%error, "could not renew the worker's certificate"),
+            let wait = if self.is_renewal_due() {
+                match self.renew(folder).await {
+                    Ok(()) => {
+                        backoff.reset();
+                        tracing::info!(
+                            until = self.identity.current().validity().not_after,
+                            "certificate of this worker is renewed"
+                        );
+                        LOOK
+                    }
+                    Err(error) => {
+                        let wait = backoff.next(random());
+                        tracing::warn!(
+                            error = super::failure::chain(&error),
+                            wait_ms = wait.as_millis(),
+                            "certificate of this worker is not renewed yet"
+                        );
+                        wait
+                    }
                 }
-            }
+            } else {
+                LOOK
+            };
             tokio::select! {
-                () = tokio::time::sleep(RENEWAL) => {}
-                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => return,
             }
         }
     }
 
-    async fn renew_now(&self) -> Result<(), JoinError> {
+    fn is_renewal_due(&self) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        self.identity.current().validity().is_renewal_due(now)
+    }
+
+    /// Asks for the next certificate, for a new key, and keeps it.
+    ///
+    /// # Errors
+    /// By cause; the present one stays.
+    pub async fn renew(&self, folder: &Path) -> Result<(), JoinError> {
         let key = PrivateKey::generate()?;
-        let request = v1::RenewRequest {
+        let request = RenewRequest {
             csr: key.request()?.into(),
         };
-        let answer = JoinClient::new(self.connector.channel()).renew(request).await;
-        let answer = answer.map_err(|status| JoinError::Refused(Box::new(status)))?.into_inner();
-        let ca = CaCertificate::from_der(&answer.ca_certificate)?;
-        let identity = Identity::new(&key, &answer.certificate, ca)?;
-        identity.save(&self.folder.join("identity"))?;
+        let answer = call(&self.connector, "renew the certificate", || async {
+            join_client(&self.connector).renew(timed(request.clone())).await
+        })
+        .await?;
+        let current = self.identity.current();
+        if answer.ca_certificate != current.ca().der().as_ref() {
+            return Err(JoinError::Answer {
+                why: String::from("it comes with another authority"),
+            });
+        }
+        let identity = Identity::new(&key, &answer.certificate, current.ca().clone())?;
+        if identity.name() != current.name() {
+            return Err(JoinError::Answer {
+                why: format!("it is for {}", identity.name()),
+            });
+        }
+        // Kept first: a process that dies in between comes back with one or the other, and both are good.
+        identity.save(&folder.join(IDENTITY))?;
         self.identity.replace(identity)?;
         Ok(())
     }
 }
 
-/// Each worker begins with another coordinator, so that they do not all go to the first.
-fn turned(mut addresses: Vec<String>, number: u64) -> Vec<String> {
-    if !addresses.is_empty() {
-        let by = number % addresses.len() as u64;
-        addresses.rotate_left(usize::try_from(by).expect("below the length"));
-    }
-    addresses
-}
-
-/// The channels of a [`Member`]: one that is kept until another coordinator is to be tried.
-pub struct MemberChannels {
-    member: Member,
-    current: Mutex<Option<Channel>>,
-}
-
-impl MemberChannels {
-    /// Of a worker.
-    pub fn new(member: Member) -> Self {
-        Self {
-            member,
-            current: Mutex::new(None),
-        }
-    }
-}
-
-impl Channels for MemberChannels {
+impl Channels for Connector {
     fn channel(&self) -> Channel {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.get_or_insert_with(|| self.member.connector.channel()).clone()
+        Self::channel(self)
     }
 
     fn skip(&self) {
-        self.member.connector.skip();
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Self::skip(self);
+    }
+}
+
+fn join_client(connector: &Connector) -> JoinClient<Channel> {
+    JoinClient::new(connector.channel())
+}
+
+fn timed<M>(message: M) -> tonic::Request<M> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL);
+    request
+}
+
+/// Asks, of another coordinator each time.
+async fn call<T, F>(connector: &Connector, doing: &'static str, ask: impl Fn() -> F) -> Result<T, JoinError>
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let answer = repeat(doing, Patience::WORKING, &CancellationToken::new(), || async {
+        match tokio::time::timeout(CALL, ask()).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => {
+                connector.skip();
+                Err(error_of(&status))
+            }
+            Err(_) => {
+                connector.skip();
+                Err(CallError::Unanswered {
+                    why: format!("nothing within {} s", CALL.as_secs()),
+                })
+            }
+        }
+    })
+    .await;
+    answer.result.map_err(|source| JoinError::Call { doing, source })
+}
+
+/// The identity that an answer makes with our key, if it is one of a worker of the cluster that was joined.
+fn identity_of(
+    key: &PrivateKey,
+    answer: &JoinResponse,
+    ca: &CaCertificate,
+    cluster: [u8; 16],
+) -> Result<Identity, JoinError> {
+    let wrong = |why: &str| JoinError::Answer { why: why.to_owned() };
+    if answer.ca_certificate != ca.der().as_ref() {
+        return Err(wrong("it comes with another authority than the one that was pinned"));
+    }
+    let identity = Identity::new(
+        key,
+        &answer.certificate,
+        CaCertificate::from_der(&answer.ca_certificate)?,
+    )?;
+    let name = identity.name();
+    if name.role != Role::Worker {
+        return Err(wrong(
+            "the token makes a coordinator: join it with tresor coordinator start",
+        ));
+    }
+    if name.cluster != cluster || answer.cluster != cluster.as_slice() || name.id != answer.id {
+        return Err(wrong("its certificate is another node's"));
+    }
+    Ok(identity)
+}
+
+impl Joining {
+    /// What was begun with this token, or a new beginning, written down.
+    fn begin(path: &Path, token: &JoinToken) -> Result<Self, JoinError> {
+        let of = token.id.to_string();
+        if let Some(text) = files::read(path)?.map(Zeroizing::new) {
+            match Self::parse(&text) {
+                Some(begun) if begun.token == of => return Ok(begun),
+                // Of another token: what came of that is a node that never spoke, which the cluster can remove.
+                Some(_) => {}
+                None => return Err(files::damaged(path, "not what a join wrote: remove it to join anew").into()),
+            }
+        }
+        let begun = Self {
+            token: of,
+            number: random_bytes(),
+            key: PrivateKey::generate()?,
+        };
+        let stored = StoredJoining {
+            version: VERSION,
+            token: begun.token.clone(),
+            number: hex(&begun.number),
+            key: hex(&begun.key.to_pkcs8()?),
+        };
+        let text = serde_json::to_string(&stored)
+            .map(Zeroizing::new)
+            .map_err(|error| files::trouble("could not write", path, std::io::Error::other(error)))?;
+        drop(Zeroizing::new(stored.key));
+        files::replace(path, text.as_bytes())?;
+        Ok(begun)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let stored: StoredJoining = serde_json::from_str(text).ok()?;
+        let key = Zeroizing::new(stored.key);
+        if stored.version != VERSION || !key.is_ascii() || key.len() % 2 != 0 {
+            return None;
+        }
+        let bytes: Option<Vec<u8>> = (0..key.len() / 2)
+            .map(|at| unhex::<1>(&key[at * 2..at * 2 + 2]).map(|[byte]| byte))
+            .collect();
+        let bytes = Zeroizing::new(bytes?);
+        Some(Self {
+            token: stored.token,
+            number: unhex(&stored.number)?,
+            key: PrivateKey::from_pkcs8(&bytes).ok()?,
+        })
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use tresor_proto::tls::Fingerprint;
 
     #[test]
-    fn workers_begin_with_different_coordinators() {
-        let addresses = || ["a:1", "b:1", "c:1"].map(String::from).to_vec();
-        assert_eq!(turned(addresses(), 4), ["b:1", "c:1", "a:1"]);
-        assert_eq!(turned(addresses(), 6), ["a:1", "b:1", "c:1"]);
-        assert_eq!(turned(Vec::new(), 6), Vec::<String>::new());
+    fn a_join_that_was_cut_off_goes_on_with_its_key_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("joining");
+        let token = JoinToken::random(Fingerprint([1; 32])).unwrap();
+        let first = Joining::begin(&path, &token).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = Joining::begin(&path, &token).unwrap();
+        assert_eq!(again.number, first.number);
+        assert_eq!(again.key.public_key().unwrap(), first.key.public_key().unwrap());
+        let other = JoinToken::random(Fingerprint([1; 32])).unwrap();
+        let other = Joining::begin(&path, &other).unwrap();
+        assert_ne!(other.number, first.number);
+        let secret = hex(&token.secret.expose()[..8]);
+        assert!(
+            !std::fs::read_to_string(&path).unwrap().contains(&secret),
+            "the token is kept nowhere"
+        );
+        for damaged in [
+            "",
+            "{}",
+            "{\"version\":1,\"token\":\"a\",\"number\":\"b\",\"key\":\"ää\"}",
+        ] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(
+                matches!(Joining::begin(&path, &token), Err(JoinError::Files(_))),
+                "{damaged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_without_an_identity_has_not_joined_and_half_a_membership_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Membership::load(folder.path()).unwrap().is_none());
+        std::fs::create_dir(folder.path().join(IDENTITY)).unwrap();
+        std::fs::write(folder.path().join(IDENTITY).join("ca.crt"), "x").unwrap();
+        assert!(Membership::load(folder.path()).is_err());
     }
 }

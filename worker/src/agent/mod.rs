@@ -6,7 +6,7 @@
 //!     control   the pipelines' port over the lease: the commit is the report
 //! ```
 //! What a worker may rely on: the coordinator's log gives each lease an epoch, and takes the report of the newest only. So an attempt that lost its lease
-//! without knowing can store what it likes; none of it ever counts. Read [`port`] (what is asked of a coordinator), [`lease`] (when a lease is over, and
+//! without knowing can store what it likes; none of it ever counts. [`join`] is how a process becomes a worker. Read [`port`] (what is asked of a coordinator), [`lease`] (when a lease is over, and
 //! what has to stop then), `runner`, `job`, `control`, `vaults`, then `work`.
 
 mod calls;
@@ -27,5 +27,6 @@ mod work;
 pub use client::{Channels, Client};
 pub use error::AgentError;
 pub use failure::{Failure, FailureKind};
+pub use join::{JoinError, Membership};
 pub use port::Coordinator;
 pub use runner::{AgentConfig, PERMITS_MAX, run};
