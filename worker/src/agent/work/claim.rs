@@ -1,7 +1,7 @@
 //! A lease to make a vault, or to claim one that is there.
 //!
 //! **Made** under the id and with the secret that the lease gives, so that an attempt that broke off is repeated: a vault of that id is there, our key opens
-//! it, and its claim is the one that an attempt put. **Taken over**: our claim goes above all others, under a cluster id drawn for it, and only then
+//! it, it holds no point, and its claim is the one that an attempt put. **Taken over**: our claim goes above all others, under a cluster id drawn for it, and only then
 //! is the vault looked at. Whoever wrote before puts first and looks at the claims then, so one of both sees the other.
 //!
 //! A claim that the log does not come to know must not stay: it would fence whoever holds the vault, for nobody. So an attempt that fails takes its own
@@ -22,7 +22,7 @@ use tresor_storage::vault::create::{NewVault, Prepared, open_header};
 use tresor_storage::vault::header::Redundancy;
 use tresor_storage::vault::revisions::delete_strays;
 use tresor_storage::vault::{Vault, VaultError, names};
-use tresor_storage::{Doing as _, Error};
+use tresor_storage::{Doing as _, Error, FormatError};
 
 use super::Done;
 use crate::agent::error::JobError;
@@ -68,9 +68,8 @@ pub(super) async fn run(job: &Job, make: bool) -> Result<Done, JobError> {
     job.enter(Stage::Claiming);
     if make {
         delete_strays(vault.vault.backend.as_ref(), &vault.keys).await;
-        if let Some(listed) = job.unless_stopped(claim_of_making(&vault)).await? {
-            return Ok(done(listed, vault.header_hash, 0));
-        }
+        let claim = job.unless_stopped(claim_of_making(&vault)).await?;
+        return Ok(done(claim, vault.header_hash, 0));
     }
     take_over(job, &vault).await
 }
@@ -132,15 +131,31 @@ async fn make_vault(job: &Job, store: &OpenStore) -> Result<(), JobError> {
     Ok(())
 }
 
-/// The claim that an earlier attempt put when it made the vault. Nobody can write under it before the log knows it, so it is that of a making only while
-/// the vault holds no point; else somebody held the vault meanwhile.
-async fn claim_of_making(vault: &JobVault) -> Result<Option<ListedClaim>, JobError> {
+/// The claim with which the vault was made, by this attempt or an earlier one. Nobody can write under it before the log knows it: a vault that holds a point
+/// by now was written by somebody else, and a person decides.
+async fn claim_of_making(vault: &JobVault) -> Result<ListedClaim, JobError> {
     let backend = vault.vault.backend.as_ref();
     if is_any_in(backend, names::POINTS).await? {
-        return Ok(None);
+        return Err(JobError::Lease {
+            why: format!(
+                "the vault was made at {} before, and somebody has written points to it",
+                vault.url
+            ),
+        });
     }
-    let holder = claim::holder(backend, vault.vault.id).await?;
-    Ok(holder.and_then(|(listed, claim)| claim.map(|_| listed)))
+    match claim::holder(backend, vault.vault.id).await? {
+        Some((listed, Some(_))) => Ok(listed),
+        Some((listed, None)) => Err(FormatError::Malformed {
+            what: "claim of the vault",
+            why: "cannot be read",
+        })
+        .doing(|| format!("read {}", listed.object_name()))
+        .map_err(JobError::from),
+        None => Err(VaultError::ClaimGone {
+            claim: String::from("of the making"),
+        }
+        .into()),
+    }
 }
 
 async fn is_any_in(backend: &dyn Backend, folder: &'static str) -> Result<bool, Error> {
