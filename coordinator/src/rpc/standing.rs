@@ -80,6 +80,23 @@ pub struct ItemStanding {
     pub late_since: Option<Time>,
     /// Nothing says when it is backed up, although it is protected.
     pub unscheduled: bool,
+    /// Its newest job failed, although it is protected.
+    pub failing: bool,
+}
+
+impl ItemStanding {
+    /// Whether that is true of it, whatever else is.
+    pub fn is(&self, state: ItemState) -> bool {
+        let protected = self.state != ItemState::Unprotected;
+        match state {
+            ItemState::Unprotected => !protected,
+            ItemState::Failing => self.failing,
+            ItemState::Never => protected && self.newest.is_none(),
+            ItemState::Late => self.late_since.is_some(),
+            ItemState::NoSchedule => self.unscheduled,
+            ItemState::Ok => self.state == ItemState::Ok,
+        }
+    }
 }
 
 /// All policies at one moment: what their items share is worked out once.
@@ -113,6 +130,7 @@ impl<'p> Board<'p> {
             next_due: None,
             late_since: None,
             unscheduled: false,
+            failing: false,
         };
         if !item.protected {
             return standing;
@@ -126,8 +144,11 @@ impl<'p> Board<'p> {
             Decision::Never => None,
         });
         standing.late_since = self.late_at(state, item).filter(|at| *at <= self.now);
+        standing.failing = item.failures > 0;
         standing.state = match () {
-            () if item.failures > 0 => ItemState::Failing,
+            () if standing.failing => ItemState::Failing,
+            // Why it has no point, and what to do.
+            () if newest.is_none() && standing.unscheduled => ItemState::NoSchedule,
             () if newest.is_none() => ItemState::Never,
             () if standing.late_since.is_some() => ItemState::Late,
             () if standing.unscheduled => ItemState::NoSchedule,
@@ -290,7 +311,9 @@ mod tests {
         let standing = stands(&story, scheduled);
         assert_eq!(standing.state, ItemState::Never);
         assert_eq!(standing.next_due, Some(at("2026-11-21T02:00:00Z")));
-        assert!(stands(&story, unscheduled).unscheduled);
+        let manual = stands(&story, unscheduled);
+        assert_eq!(manual.state, ItemState::NoSchedule);
+        assert!(manual.is(ItemState::Never) && manual.is(ItemState::NoSchedule) && !manual.is(ItemState::Ok));
 
         let point = story.backs_up(scheduled);
         story.backs_up(unscheduled);
@@ -306,11 +329,16 @@ mod tests {
         assert_eq!(stands(&story, unscheduled).state, ItemState::NoSchedule);
 
         story.fails(scheduled);
-        assert_eq!(stands(&story, scheduled).state, ItemState::Failing);
+        let failing = stands(&story, scheduled);
+        assert_eq!(failing.state, ItemState::Failing);
+        assert!(failing.is(ItemState::Failing) && failing.is(ItemState::Late) && !failing.is(ItemState::Never));
         story.backs_up(scheduled);
         assert_eq!(stands(&story, scheduled).state, ItemState::Ok);
         story.does(Command::Unprotect { item: scheduled });
-        assert_eq!(stands(&story, scheduled).state, ItemState::Unprotected);
+        let ended = stands(&story, scheduled);
+        assert_eq!(ended.state, ItemState::Unprotected);
+        let true_of_it = ItemState::ALL.into_iter().filter(|state| ended.is(*state));
+        assert_eq!(true_of_it.count(), 1);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Services {
             .ok_or_else(|| Refused::missing("item", &message.name))
     }
 
-    /// Items by name.
+    /// Items by name; with a state, all of which it is true.
     pub(crate) async fn list_items(
         &self,
         _: &Caller,
@@ -127,7 +127,7 @@ impl Services {
                 if !in_vault || !has_labels(&row.spec.labels, &message.labels) {
                     return None;
                 }
-                if wanted.is_some_and(|wanted| board.item(state, id, row).state != wanted) {
+                if wanted.is_some_and(|wanted| !board.item(state, id, row).is(wanted)) {
                     return None;
                 }
                 Some(convert::item(state, &board, id, row))

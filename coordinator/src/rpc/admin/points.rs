@@ -61,16 +61,17 @@ impl Services {
                     Box::new(state.items_by_name_from(name, first).map(|(_, id)| id))
                 }
             };
-            let rows = items.flat_map(|item| rows_of(state, item, after));
-            let (points, next_page_token) = page.fill(rows, |key, row| {
+            let in_vault = |item| {
+                let row = state.items().get(&item);
+                of.is_none_or(|of| row.is_some_and(|item| item.spec.vault == of))
+            };
+            let rows = items.flat_map(|item| rows_of(state, item, after, in_vault(item)));
+            let (points, next_page_token) = page.fill(rows, |_, row| {
                 // An item without points to show is a row, too: what is looked at has a bound.
                 let id = row?;
                 let point = state.points().get(&id)?;
-                let in_vault = || state.items().get(&key.item).map(|item| item.spec.vault) == of;
-                if (point.hidden.is_some() && !message.hidden) || (of.is_some() && !in_vault()) {
-                    return None;
-                }
-                Some(convert::point(state, id, point))
+                let shown = point.hidden.is_none() || message.hidden;
+                shown.then(|| convert::point(state, id, point))
             });
             Ok(v1::ListPointsResponse {
                 points,
@@ -159,17 +160,18 @@ fn point_message(state: &State, id: PointId) -> Result<v1::Point, Refused> {
     Ok(convert::point(state, id, row))
 }
 
-/// The points of an item after a key; where the key is of another item, or of none, all of them. An item without any has one row without a point.
+/// The points of an item after a key; where the key is of another item, or of none, all of them. An item without any, or of which none is wanted, has one
+/// row without a point.
 fn rows_of<'s>(
     state: &'s State,
     item: ItemId,
     after: Option<&ByItem>,
+    wanted: bool,
 ) -> impl Iterator<Item = (ByItem, Option<PointId>)> + use<'s> {
-    let begin = (Time(i64::MAX), PointId([255; 16]));
     let after = after
         .filter(|after| after.item == item)
         .map(|after| (after.time, after.point));
-    let (time, first) = after.unwrap_or(begin);
+    let (time, first) = after.unwrap_or((Time(i64::MAX), PointId([255; 16])));
     let name = convert::item_name(state, item);
     let key = move |time: Time, point: PointId| ByItem {
         name: name.clone(),
@@ -180,8 +182,9 @@ fn rows_of<'s>(
     let mut points = state
         .points_up_to(item, time, first)
         .filter(move |point| after.is_none_or(|(_, last)| *point != last))
+        .take(if wanted { usize::MAX } else { 0 })
         .peekable();
-    // Before all of its points, so that the page after goes on with them.
+    // After everything of the item, so that the page after goes on with the next one.
     let none = (points.peek().is_none() && after.is_none()).then(|| (key(Time(i64::MIN), PointId([0; 16])), None));
     let rows = points.filter_map(move |id| Some((key(state.points().get(&id)?.time, id), Some(id))));
     none.into_iter().chain(rows)

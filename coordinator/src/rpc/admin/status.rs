@@ -151,7 +151,7 @@ fn items(seen: Seen<'_>) -> Items {
                 .late
                 .add(|| note(state, id, item, &standing, board.late_because(state, item, since)));
         }
-        if item.failures > 0 {
+        if standing.failing {
             items
                 .failing
                 .add(|| note(state, id, item, &standing, failing_because(item)));

@@ -14,10 +14,12 @@ use crate::node::{Leadership, NodeError};
 use crate::rpc::context::Services;
 use crate::rpc::refused::Refused;
 
-/// Watchers of one coordinator at a time. Each looks at one job at most once for every entry that is applied, and costs some kilobytes.
+/// Watchers of one coordinator at a time. Each looks at one job ten times a second at most, and costs some kilobytes.
 const WATCHES_MAX: usize = 1000;
 /// How often progress is looked at: it comes with beats, every few seconds.
 const TICK: Duration = Duration::from_secs(1);
+/// How long changes are gathered before a look: entries can come by hundreds in a second, and all watchers look at each.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// The stream of a watch.
 pub type JobStream = Pin<Box<dyn Stream<Item = Result<v1::Job, Status>> + Send>>;
@@ -104,6 +106,8 @@ impl Watching {
             tokio::select! {
                 changed = self.applied.changed() => {
                     changed.map_err(|_| NodeError::Stopping)?;
+                    tokio::time::sleep(GATHER).await;
+                    self.applied.mark_unchanged();
                 }
                 () = tokio::time::sleep(TICK) => {}
             }

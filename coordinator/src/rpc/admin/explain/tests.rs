@@ -238,7 +238,7 @@ fn an_item_without_a_schedule_or_with_a_vault_to_come_says_so() {
     story.adds_vault(archive, "archive");
     let web = story.protects("web", archive, None);
     let explained = item(&story, web);
-    assert_eq!(explained.what, "item web in vault archive: never");
+    assert_eq!(explained.what, "item web in vault archive: no schedule");
     assert_eq!(
         explained.because[..3],
         [

@@ -52,7 +52,7 @@ pub(super) fn sentences(seen: Seen<'_>, items: &Items) -> Vec<String> {
         let unnamed = notes.count - notes.named.len() as u64;
         if unnamed > 0 {
             said.push(format!(
-                "{unnamed} more items are in state {what} than are named here: tresor item list --state {what}"
+                "{unnamed} more items than are named are in state {what}: tresor item list --state {what}"
             ));
         }
     }

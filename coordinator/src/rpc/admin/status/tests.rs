@@ -299,7 +299,10 @@ fn a_report_names_so_many_items_and_counts_the_rest() {
     }
     let report = reported(&story);
     assert_eq!(report.never.len(), NAMED_MAX);
-    attends(&report, "7 more items are in state never");
+    attends(
+        &report,
+        "7 more items than are named are in state never: tresor item list --state never",
+    );
     assert!(prost::Message::encoded_len(&report) < 2 << 20);
 }
 

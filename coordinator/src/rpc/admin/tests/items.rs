@@ -40,7 +40,7 @@ async fn an_item_is_protected_once_for_a_key() {
     assert!(made.protected);
     assert_eq!(
         (made.state.as_str(), made.next_due.as_str()),
-        ("never", ""),
+        ("no schedule", ""),
         "nobody gave it a schedule"
     );
     assert_eq!(call!(cluster, protect_item, protect(1, spec("web"))).unwrap(), made);
@@ -271,7 +271,15 @@ async fn items_come_by_name_with_filters() {
         state: String::from("no-schedule"),
         ..list.clone()
     };
-    assert_eq!(names(&cluster, manual).await, ["item-2"]);
+    assert_eq!(names(&cluster, manual).await, all, "nobody has a policy");
+    let never = v1::ListItemsRequest {
+        state: String::from("never"),
+        ..list.clone()
+    };
+    assert_eq!(
+        names(&cluster, never).await,
+        ["item-1", "item-3", "item-4", "item-5", "other"]
+    );
     let unknown = v1::ListItemsRequest {
         state: String::from("fine"),
         ..list.clone()
