@@ -106,6 +106,11 @@ mod tests {
             reason: String::from("audit"),
         };
         assert_eq!(about(&mut story, 1, hold), Subject::Point(point));
+        assert_eq!(
+            about(&mut story, 1, Command::Release { point }),
+            Subject::Point(point),
+            "a key counts for each kind of change"
+        );
         let hide = Command::HidePoints {
             points: vec![point],
             by_retention: false,
