@@ -100,12 +100,10 @@ pub fn median(mut others: Vec<i64>) -> i64 {
     others.push(0);
     others.sort_unstable();
     let middle = others.len() / 2;
-    if others.len() % 2 == 1 {
-        others[middle]
-    } else if others[middle].saturating_abs() > others[middle - 1].saturating_abs() {
-        others[middle]
-    } else {
-        others[middle - 1]
+    let farther = |a: i64, b: i64| if a.saturating_abs() > b.saturating_abs() { a } else { b };
+    match others.len() % 2 {
+        1 => others[middle],
+        _ => farther(others[middle], others[middle - 1]),
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Now {
 
 /// Something that is asked.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "most are changes, and each is moved once")]
 pub enum Ask {
     /// A change.
     Change {

@@ -86,6 +86,7 @@ pub struct Standing {
 
 /// A request to the node's task.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are changes, and each is moved once")]
 pub(crate) enum Request {
     /// A change: stamped and proposed.
     Change {

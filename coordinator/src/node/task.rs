@@ -63,6 +63,7 @@ pub fn start(config: Config, store: Store<Rocks>, dial: Dial, stop: Cancellation
     let handle = Handle::new(driver.me(), requests, Arc::clone(&state), leads, applies);
     let mut peers = Peers::new(dial, tokio::runtime::Handle::current());
     set_members(&mut peers, driver.me(), &driver.members());
+    let (snapshot_ends, snapshots_ended) = mpsc::channel(STEPS_MAX);
     let task = Task {
         driver,
         peers,
@@ -73,7 +74,8 @@ pub fn start(config: Config, store: Store<Rocks>, dial: Dial, stop: Cancellation
         waiting: BTreeMap::new(),
         next: 0,
         receiving: None,
-        snapshots_sent: mpsc::channel(MESSAGES_MAX),
+        snapshot_ends,
+        snapshots_ended,
     };
     let (end, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -114,6 +116,9 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
+/// The present state: a snapshot puts another object there.
+type Shared = Arc<Mutex<Arc<RwLock<State>>>>;
+
 /// Who waits for an answer.
 #[derive(Debug)]
 enum Waits {
@@ -125,14 +130,16 @@ struct Task {
     driver: Driver<Rocks>,
     peers: Peers,
     runtime: tokio::runtime::Handle,
-    state: Arc<Mutex<Arc<RwLock<State>>>>,
+    state: Shared,
     leadership: watch::Sender<Leadership>,
     applied: watch::Sender<u64>,
     waiting: BTreeMap<u64, Waits>,
     next: u64,
     /// The call whose snapshot is being received.
     receiving: Option<(u64, SnapshotId)>,
-    snapshots_sent: (mpsc::Sender<(MemberId, bool)>, mpsc::Receiver<(MemberId, bool)>),
+    /// Where it is said how the sending of a snapshot ended.
+    snapshot_ends: mpsc::Sender<(MemberId, bool)>,
+    snapshots_ended: mpsc::Receiver<(MemberId, bool)>,
 }
 
 fn set_members(peers: &mut Peers, me: MemberId, members: &[(MemberId, String)]) {
@@ -166,7 +173,7 @@ impl Task {
                 Some(request) = asked.recv() => self.take(request),
                 Some(message) = inbound.recv() => self.receive(&message),
                 Some(step) = steps.recv() => self.step(step),
-                Some((to, is_whole)) = self.snapshots_sent.1.recv() => self.driver.report_snapshot(to, is_whole),
+                Some((to, is_whole)) = self.snapshots_ended.recv() => self.driver.report_snapshot(to, is_whole),
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now());
                     self.driver.ask(u64::MAX, Ask::Transfer(None), now());
@@ -278,7 +285,7 @@ impl Task {
             }
         }
         for snapshot in did.snapshots {
-            let (to, done) = (snapshot.to, self.snapshots_sent.0.clone());
+            let (to, done) = (snapshot.to, self.snapshot_ends.clone());
             let Some(channel) = self.peers.channel(to) else {
                 self.driver.report_snapshot(to, false);
                 continue;

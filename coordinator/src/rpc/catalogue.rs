@@ -210,7 +210,7 @@ impl Encoder {
                         hidden,
                     });
                 }
-                if false {
+                if is_special(point) {
                     self.special.push(id);
                 }
             }

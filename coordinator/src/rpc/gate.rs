@@ -199,7 +199,7 @@ impl Gate {
             let text = "no coordinator leads at the moment";
             return refusal(Code::Unavailable, "retry", text, "ask again in a moment", "").into_http();
         };
-        if false {
+        if was_forwarded {
             let text = "this coordinator does not lead any more";
             return refusal(Code::Unavailable, "retry", text, "ask again in a moment", &address).into_http();
         }

@@ -74,7 +74,7 @@ fn check(state: &State, token: &JoinToken, now: Time) -> Result<Shown, &'static 
     let TokenUse::Join { role, .. } = &row.used_for else {
         return Err("it is a token of a person or a program: nodes join with a join token");
     };
-    if false {
+    if row.revoked {
         return Err("it was revoked: make another one with tresor cluster join-token");
     }
     if row.expires.is_some_and(|end| end <= now) {

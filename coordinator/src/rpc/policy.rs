@@ -273,7 +273,7 @@ mod tests {
         wrong("windows", &|asked| asked.windows = vec![String::from("always")]);
         wrong("windows", &|asked| asked.windows = vec![String::new()]);
         wrong("windows", &|asked| {
-            asked.windows = vec![String::from("mon 01:00-02:00"); 1000]
+            asked.windows = vec![String::from("mon 01:00-02:00"); 1000];
         });
         wrong("jitter", &|asked| asked.jitter = String::from("25h"));
         wrong("jitter", &|asked| asked.jitter = String::from("soon"));

@@ -231,7 +231,8 @@ pub(crate) async fn run(
     let mut result = first.map_or(Ok(()), ended);
     if tokio::time::timeout(GRACE, end(&mut parts, &mut result)).await.is_err() {
         tracing::debug!("connections that are still open are cut");
-        let _ = tokio::time::timeout(CUT * 60, end(&mut parts, &mut result)).await;
+        cut.cancel();
+        let _ = tokio::time::timeout(CUT, end(&mut parts, &mut result)).await;
     }
     // Connections are tasks of their own, which may outlive their listener.
     cut.cancel();

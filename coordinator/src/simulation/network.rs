@@ -19,6 +19,7 @@ pub(super) enum Place {
 
 /// Something that happens at a moment.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a test moves few of them")]
 pub(super) enum Event {
     Member(MemberId, MemberEvent),
     Worker(usize, WorkerEvent),

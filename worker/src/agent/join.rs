@@ -407,7 +407,7 @@ impl Joining {
     fn parse(text: &str) -> Option<Self> {
         let stored: StoredJoining = serde_json::from_str(text).ok()?;
         let key = Zeroizing::new(stored.key);
-        if stored.version != VERSION || !key.is_ascii() || key.len() % 2 != 0 {
+        if stored.version != VERSION || !key.is_ascii() || !key.len().is_multiple_of(2) {
             return None;
         }
         let bytes: Option<Vec<u8>> = (0..key.len() / 2)

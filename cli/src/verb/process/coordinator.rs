@@ -43,10 +43,15 @@ pub(crate) async fn run(app: &App, args: CoordinatorStartArgs) -> Result<Answer,
     let ready = move |bound: &tresor_coordinator::process::Bound, _: &tresor_coordinator::node::Handle| {
         let at = bound.listen.map(|address| address.to_string()).unwrap_or_default();
         let http = bound.http.map(|address| address.to_string()).unwrap_or_default();
-        screen.note(&format!("coordinator {} listens on {at}, for metrics on {http}", bound.member));
+        screen.note(&format!(
+            "coordinator {} listens on {at}, for metrics on {http}",
+            bound.member
+        ));
     };
     Box::pin(serve(&folder, settings, None, ready, cancel))
         .await
         .map_err(|error| failed("the coordinator cannot go on", error))?;
-    Ok(app.screen.answer(&Stopped { stopped: true }, || String::from("the coordinator has stopped")))
+    Ok(app.screen.answer(&Stopped { stopped: true }, || {
+        String::from("the coordinator has stopped")
+    }))
 }

@@ -33,7 +33,10 @@ pub(crate) async fn run(app: &App, args: ClusterInitArgs) -> Result<Answer, CliE
     let founded = Box::pin(found(&Folder::new(&data), founding))
         .await
         .map_err(|error| failed("could not found the cluster", error))?;
-    let token = founded.admin.map(|token| token.reveal().to_string()).unwrap_or_default();
+    let token = founded
+        .admin
+        .map(|token| token.reveal().to_string())
+        .unwrap_or_default();
     let shown = FoundedShown {
         cluster: args.name,
         cluster_id: hex(&founded.cluster),

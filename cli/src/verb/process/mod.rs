@@ -21,11 +21,14 @@ fn failed(doing: &str, error: impl std::error::Error + Send + Sync + 'static) ->
 
 /// Reads a join token from a file's first line.
 fn read_token(path: &Path) -> Result<JoinToken, CliError> {
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| CliError::File {
-        doing: "read",
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|source| CliError::File {
+            doing: "read",
+            path: path.to_owned(),
+            source,
+        })?;
     let line = text.lines().next().unwrap_or_default().trim();
-    line.parse().map_err(|error| failed("could not read the join token", error))
+    line.parse()
+        .map_err(|error| failed("could not read the join token", error))
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tresor_worker::agent::join::{Joining, Member, MemberChannels, join};
-use tresor_worker::agent::{self, AgentConfig, Client};
+use tresor_worker::agent::{self, AgentConfig, Membership};
 use tresor_worker::home::host_name;
 
 use super::{failed, read_token};
@@ -32,23 +31,34 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
     let data = args.data.unwrap_or_else(|| app.settings.home.value.join("worker"));
     let labels = labels(&args.labels)?;
     let (_signals, cancel) = app.signals()?;
-    if let ([_, ..], Some(token)) = (&args.join[..], &args.token_file) {
+    let unusable = |error| failed("could not open the worker", error);
+    let membership = match (Membership::load(&data).map_err(unusable)?, &args.token_file) {
         // A start that is repeated with the options of the first one is no second joining.
-        if !data.join("identity").exists() {
-            let joining = Joining {
-                addresses: args.join.clone(),
-                token: read_token(token)?,
-                name: args.name.clone().unwrap_or_else(host_name),
-            };
-            let number = Box::pin(join(&data, joining))
+        (Some(membership), _) => membership,
+        (None, Some(token)) => {
+            let name = args.name.clone().unwrap_or_else(host_name);
+            let token = read_token(token)?;
+            let joining = Membership::join(&data, args.join.clone(), &token, &name);
+            Box::pin(joining)
                 .await
-                .map_err(|error| failed("could not join the cluster", error))?;
-            app.screen.note(&format!("joined as worker {number}"));
+                .map_err(|error| failed("could not join the cluster", error))?
         }
+        (None, None) => {
+            return Err(CliError::usage_hint(
+                format!("there is no worker in {}", data.display()),
+                "tresor worker start --join HOST:PORT --token-file FILE",
+            ));
+        }
+    };
+    if !args.coordinators.is_empty() {
+        let set = membership.connector.set_addresses(args.coordinators);
+        set.map_err(|error| failed("could not use the addresses of the coordinators", error))?;
     }
-    let coordinators = (!args.coordinators.is_empty()).then_some(args.coordinators);
-    let member = Member::open(&data, coordinators).map_err(|error| failed("could not open the worker", error))?;
-    app.screen.note(&format!("worker {} works", member.number()));
+    let name = membership.identity.current().name();
+    app.screen.note(&format!(
+        "worker {} of cluster {} works",
+        name.id, membership.cluster_name
+    ));
     let config = AgentConfig {
         labels,
         permits: args.permits,
@@ -56,11 +66,19 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
         effort: app.settings.effort(),
         ..AgentConfig::new(&data)
     };
-    let renewing = tokio::spawn(member.clone().renew(cancel.clone()));
     let stores = StoreTables::new(app.settings.stores.clone(), &app.settings.home.value);
-    let running = agent::run(config, Client::new(MemberChannels::new(member)), Arc::new(stores), cancel);
-    let result = Box::pin(running).await;
-    renewing.abort();
+    let running = agent::run(config, membership.client(), Arc::new(stores), cancel.clone());
+    let renewing = membership.keep_renewed(&data, cancel.clone());
+    let (result, ()) = tokio::join!(
+        async {
+            let result = Box::pin(running).await;
+            cancel.cancel();
+            result
+        },
+        renewing
+    );
     result.map_err(|error| failed("the worker cannot go on", error))?;
-    Ok(app.screen.answer(&Stopped { stopped: true }, || String::from("the worker has stopped")))
+    Ok(app
+        .screen
+        .answer(&Stopped { stopped: true }, || String::from("the worker has stopped")))
 }

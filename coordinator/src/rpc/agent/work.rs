@@ -174,6 +174,8 @@ impl AgentService {
     pub(super) async fn renew(&self, worker: WorkerId, request: v1::BeatRequest) -> Result<v1::BeatResponse, Refused> {
         let life = words::life(&request.life)?;
         let said: Vec<SaidLease> = words::said(request.leases)?;
+        // Who does not lead any more must not renew, and who leads since a moment must have applied what was granted before.
+        self.services.handle.barrier().await?;
         self.check_life(worker, life)?;
         let wall = self.services.clock.wall();
         self.hear(worker, life, Some(request.wall_ms.saturating_sub(wall.0)));

@@ -188,7 +188,7 @@ async fn a_coordinator_that_joins_gets_the_cluster_key_and_becomes_a_member() {
         member: MemberId(answer.id),
         address: String::from("c2.example:7700"),
     };
-    assert_eq!(served.node.memberships(), [added.clone()]);
+    assert_eq!(served.node.memberships(), std::slice::from_ref(&added));
     let again = served.client().join(asked).await.unwrap().into_inner();
     assert_eq!(again.id, answer.id);
     assert_eq!(served.node.memberships(), [added], "a member is added once");
