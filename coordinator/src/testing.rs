@@ -210,7 +210,7 @@ pub(crate) trait Acts {
             consistency: Consistency::Crash,
             slots: Vec::new(),
             slot_map: 0,
-            findings_seen: u64::MAX,
+            findings_seen: 0,
             counts: Counts {
                 bytes_read: 10,
                 bytes_new: 5,
