@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tresor_proto::ids::{Epoch, ItemId, JobId, MemberId, PointId, WorkerId};
+use tresor_proto::ids::{Epoch, ItemId, JobId, MemberId, PointId, SessionId, WorkerId};
 
 use super::member::Seen;
 use crate::seeded::Random;
@@ -20,6 +20,8 @@ pub(super) struct Ledger {
     /// Completions that were refused for good: the worker has deleted the manifest.
     refused: BTreeSet<PointId>,
     leases: BTreeMap<(JobId, Epoch), WorkerId>,
+    /// The attempt that each session was given to.
+    sessions: BTreeMap<SessionId, (JobId, Epoch)>,
     protected: BTreeSet<ItemId>,
     /// What had been acknowledged when a read was asked for.
     reads: BTreeMap<u64, (BTreeSet<ItemId>, BTreeSet<PointId>)>,
@@ -42,10 +44,16 @@ impl Ledger {
         self.stored.insert(point, (job, epoch));
     }
 
-    pub(super) fn leased(&mut self, job: JobId, epoch: Epoch, worker: WorkerId) {
+    /// A lease has one holder, and a session is given to one attempt: what a late attempt still sends under its session must never be taken for
+    /// another's.
+    pub(super) fn leased(&mut self, job: JobId, epoch: Epoch, session: SessionId, worker: WorkerId) {
         let holder = *self.leases.entry((job, epoch)).or_insert(worker);
         if holder != worker {
             self.say(|| format!("job {job} was leased to workers {holder} and {worker} under epoch {epoch}"));
+        }
+        let given = *self.sessions.entry(session).or_insert((job, epoch));
+        if given != (job, epoch) {
+            self.say(|| format!("session {session} was given to jobs {given:?} and {:?}", (job, epoch)));
         }
     }
 

@@ -372,7 +372,7 @@ impl Worker {
                 let attempt = job.attempts.last().unwrap().clone();
                 // The answer of an earlier poll may come late, when the lease was given to another already.
                 if attempt.worker == self.id.unwrap() && attempt.life == self.life_bytes() {
-                    ledger.leased(id, attempt.epoch, attempt.worker);
+                    ledger.leased(id, attempt.epoch, attempt.session, attempt.worker);
                     let longest = if around.random.one_in(5) { 60_000 } else { 8000 };
                     let took = 500 + around.random.below(longest);
                     let running = Running {

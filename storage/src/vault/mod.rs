@@ -11,11 +11,13 @@ mod reader;
 pub mod revisions;
 #[cfg(test)]
 pub(crate) mod test_store;
+mod uploads;
 mod writer;
 
 pub(crate) use cache::Cache;
 pub use context::Vault;
 pub use reader::{VaultReader, check_chunk, open_pieces, open_pieces_in};
+pub use uploads::Uploads;
 pub use writer::{PackWriter, Written};
 
 use crate::error::Kind;
@@ -109,6 +111,9 @@ pub enum VaultError {
         /// The object.
         name: String,
     },
+    /// A pack was on its way when its backup ended.
+    #[error("the backup ended before its last packs were put")]
+    Stopped,
 }
 
 impl VaultError {
@@ -122,6 +127,7 @@ impl VaultError {
             Self::Held { .. } | Self::TakenOver { .. } | Self::ClaimGone { .. } => Kind::Fenced,
             Self::TooMany { .. } => Kind::Corrupt,
             Self::Collision { .. } => Kind::Bug,
+            Self::Stopped => Kind::Retry,
         }
     }
 }

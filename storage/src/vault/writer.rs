@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::task::JoinSet;
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::task::JoinHandle;
 
 use super::context::Vault;
 use super::names;
+use super::uploads::Uploads;
 use crate::backend::BackendError;
 use crate::buffers::{Aligned, Pool};
 use crate::error::{Doing, Error, FormatError, Result};
@@ -57,7 +60,8 @@ pub struct PackWriter {
     open: Option<PackBuilder>,
     /// Packs being filled or put.
     buffers: Arc<Pool<Aligned>>,
-    putting: JoinSet<Result<StoredPack>>,
+    uploads: Arc<Uploads>,
+    putting: FuturesUnordered<JoinHandle<Result<StoredPack>>>,
     segment: SegmentBuilder,
     settled: Vec<ChunkId>,
     written: Written,
@@ -84,11 +88,19 @@ impl PackWriter {
             next_segment: 0,
             open: None,
             buffers: Pool::new(PACK_ROOM, PACKS_IN_FLIGHT + 1),
-            putting: JoinSet::new(),
+            uploads: Arc::default(),
+            putting: FuturesUnordered::new(),
             segment: SegmentBuilder::new(),
             settled: Vec::new(),
             written: Written::default(),
         }
+    }
+
+    /// Lets the packs that are being put when the writer is dropped come to their end under `uploads`; without that they end with the writer.
+    #[must_use]
+    pub fn with_uploads(mut self, uploads: Arc<Uploads>) -> Self {
+        self.uploads = uploads;
+        self
     }
 
     /// Who writes.
@@ -130,15 +142,16 @@ impl PackWriter {
         let pack = builder.finish()?;
         let (vault, index, session) = (Arc::clone(&self.vault), Arc::clone(&self.index), self.session);
         let buffers = Arc::clone(&self.buffers);
-        self.putting
-            .spawn(async move { put_pack(&vault, index.as_ref(), session, pack, &buffers).await });
+        self.putting.push(
+            self.uploads
+                .spawn(async move { put_pack(&vault, index.as_ref(), session, pack, &buffers).await }),
+        );
         Ok(())
     }
 
     async fn settle_one(&mut self) -> Result<()> {
-        match self.putting.join_next().await {
-            Some(Ok(stored)) => self.settle(stored?).await,
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        match self.putting.next().await {
+            Some(ended) => self.settle(ended_put(ended)?).await,
             None => Ok(()),
         }
     }
@@ -160,11 +173,8 @@ impl PackWriter {
     /// # Errors
     /// Those of packs put meanwhile.
     pub async fn take_settled(&mut self) -> Result<Vec<ChunkId>> {
-        while let Some(done) = self.putting.try_join_next() {
-            match done {
-                Ok(stored) => self.settle(stored?).await?,
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            }
+        while let Some(Some(ended)) = self.putting.next().now_or_never() {
+            self.settle(ended_put(ended)?).await?;
         }
         Ok(std::mem::take(&mut self.settled))
     }
@@ -212,6 +222,11 @@ impl PackWriter {
         self.put_segment().await?;
         Ok(self.written)
     }
+}
+
+/// What came of a put; a panic goes on in who waits for it.
+fn ended_put(ended: std::result::Result<Result<StoredPack>, tokio::task::JoinError>) -> Result<StoredPack> {
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 async fn put_pack(

@@ -1,6 +1,7 @@
 //! One backup from its session to its commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -11,7 +12,7 @@ use tresor_storage::ids::{PartId, PointId, Writer};
 use tresor_storage::limits::SEGMENT;
 use tresor_storage::manifest::{Manifest, ManifestDisk};
 use tresor_storage::recipe::{NodeSource, Tree};
-use tresor_storage::vault::{PackWriter, VaultError};
+use tresor_storage::vault::{PackWriter, Uploads, VaultError};
 
 use super::frames::{Frames, PackerGone, QUEUE};
 use super::packer::{Packer, PackerDisk};
@@ -27,6 +28,9 @@ use crate::source::{DiskSource, SourceKind, Steadiness};
 /// Segments planned at once: one question for allocated extents per GiB.
 const WINDOW: u64 = 256;
 
+/// How long a backup that ends without a point waits for packs on their way, so that the next one finds them.
+const LAST_PACKS: Duration = Duration::from_secs(5);
+
 /// Makes a backup. When this returns a point, the point is durable and counts; on any error there is garbage at most, which the next attempt
 /// reuses as far as its packs were put.
 ///
@@ -36,10 +40,12 @@ pub async fn run(engine: &Engine, request: BackupRequest, steering: Steering) ->
     let pins = request.parent.iter().map(|parent| parent.point).collect();
     let session = engine.control.open_session(OpenSession { pins, writes: true }).await?;
     let number = session.session;
+    let uploads = Arc::new(Uploads::default());
     let made = tokio::select! {
-        made = make(engine, request, &steering, session) => made,
+        made = make(engine, request, &steering, session, &uploads) => made,
         () = steering.cancel.cancelled() => Err(WorkerError::Interrupted),
     };
+    uploads.settle(LAST_PACKS).await;
     engine.control.close_session(number).await;
     made
 }
@@ -58,6 +64,7 @@ async fn make(
     request: BackupRequest,
     steering: &Steering,
     session: Session,
+    uploads: &Arc<Uploads>,
 ) -> Result<BackupOutcome, WorkerError> {
     let vault = &engine.vault;
     let writer = Writer {
@@ -123,7 +130,8 @@ async fn make(
         Arc::clone(&engine.index),
         session.for_index(),
         writer,
-    );
+    )
+    .with_uploads(Arc::clone(uploads));
     let packer = Packer::new(
         Arc::clone(vault),
         pack_writer,
@@ -132,7 +140,7 @@ async fn make(
         settled_in,
         frames.coded_buffers(),
     );
-    // Dropped with this future, so that nothing goes on after an error or a stop.
+    // Dropped with this future, so that after an error or a stop nothing goes on but the packs that are being put.
     let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
 
     let mut counts = BackupCounts::default();
