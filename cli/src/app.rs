@@ -1,5 +1,7 @@
 //! What every verb works with: settings, the two streams, and the ways to a vault.
 
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tresor_worker::home::{self, Home, IndexState, KnownPoint, OpenVault, Place, Points, WritableVault};
@@ -7,6 +9,7 @@ use tresor_worker::home::{self, Home, IndexState, KnownPoint, OpenVault, Place, 
 use crate::args::{DetachArgs, GlobalArgs};
 use crate::cluster::{Cluster, ClusterError, Kept, Target};
 use crate::config::{Origin, Settings, StoreTables};
+use crate::embedded::Access;
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::screen::Screen;
@@ -26,6 +29,7 @@ pub(crate) struct App {
     /// Opens keys.
     pub(crate) secrets: Secrets,
     store: Option<String>,
+    node: OnceLock<Access>,
 }
 
 impl App {
@@ -40,6 +44,7 @@ impl App {
             stores,
             secrets,
             store: args.store.clone(),
+            node: OnceLock::new(),
         }
     }
 
@@ -71,7 +76,7 @@ impl App {
         let home = &self.settings.home.value;
         let patience = self.settings.cluster_patience.value;
         let kept = match &self.settings.cluster.value {
-            Target::None => return Ok(None),
+            Target::None => return Ok(self.node_of_home()),
             Target::Socket(path) => return Ok(Some(Cluster::at_socket(path, patience, &self.screen))),
             Target::Named(name) => {
                 Kept::load(home, name)?.ok_or_else(|| ClusterError::NotKept { cluster: name.clone() })?
@@ -83,6 +88,26 @@ impl App {
             },
         };
         Ok(Some(Cluster::kept(&kept, patience, &self.screen)?))
+    }
+
+    /// From here on the verb works with the node of its home.
+    pub(crate) fn enter(&self, access: Access) {
+        // A verb enters once.
+        let _ = self.node.set(access);
+    }
+
+    /// The node of this home, if the verb works with it.
+    pub(crate) fn node_of_home(&self) -> Option<Cluster> {
+        let patience = self.settings.cluster_patience.value;
+        Some(match self.node.get()? {
+            Access::Guest(path) => Cluster::at_socket(path, patience, &self.screen),
+            Access::Host(doorway) => Cluster::inside(doorway, patience, &self.screen),
+        })
+    }
+
+    /// Whether this process is the node of its home, for this verb alone: what it does not wait for is left undone.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self.node.get(), Some(Access::Host(_)))
     }
 
     /// The cluster, for a verb that is nothing without one.

@@ -5,6 +5,7 @@ mod args;
 mod cluster;
 mod config;
 mod confirm;
+mod embedded;
 mod error;
 mod exit;
 mod hint;

@@ -36,7 +36,7 @@ pub(crate) use job::{JobListArgs, JobVerb};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
 pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyPreviewArgs, PolicyVerb};
-pub(crate) use process::{ClusterInitArgs, CoordinatorStartArgs, WorkerStartArgs};
+pub(crate) use process::{ClusterInitArgs, CoordinatorStartArgs, NodeStartArgs, NodeVerb, WorkerStartArgs};
 pub(crate) use restore::RestoreArgs;
 pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
@@ -177,6 +177,9 @@ pub(crate) enum Verb {
     /// Workers: the nodes that read, store and restore
     #[command(subcommand, arg_required_else_help = true)]
     Worker(WorkerVerb),
+    /// The node of this home: coordinator and worker in one process, for schedules on one machine
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(NodeVerb),
     /// The audit trail: who did what
     #[command(subcommand, arg_required_else_help = true)]
     Audit(AuditVerb),

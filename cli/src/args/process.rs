@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, Subcommand, ValueHint};
 
 /// Where a coordinator is reached, by default.
 pub(crate) const PORT: u16 = 7420;
@@ -104,4 +104,21 @@ pub(crate) struct WorkerStartArgs {
     /// The worker's folder [default: HOME/worker]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// What can be done with the node of a home.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    Start(NodeStartArgs),
+}
+
+/// Runs coordinator and worker in one process, on this home, until it is told to stop
+///
+/// Schedules run, jobs are tried again, and other commands on this home go through it. Nothing listens on a network. The first start takes the
+/// home's vaults and points over; from then on commands on this home keep their state in it, also while it does not run.
+#[derive(Debug, Args)]
+pub(crate) struct NodeStartArgs {
+    /// Serve /metrics, /healthz and /readyz here; without authentication, so on loopback unless a firewall stands before it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) http: Option<String>,
 }

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tresor_proto::ids::{hex, unhex};
+use tresor_proto::tls::inside::Doorway;
 use tresor_proto::tls::{self, CaCertificate, ConnectError, Connector, Fingerprint, Trust};
 use tresor_proto::token::ApiToken;
 
@@ -18,6 +19,8 @@ use crate::screen::Screen;
 pub(super) enum Way {
     /// The socket of a node on this machine. The file system says who may use it, so no token is shown.
     Socket(PathBuf),
+    /// The node that this process is.
+    Inside(Doorway),
     /// Its coordinators.
     Members {
         /// Knows their addresses, and whom to trust.
@@ -47,13 +50,14 @@ impl Way {
     pub(super) fn channel(&self) -> Channel {
         match self {
             Self::Socket(path) => tls::local::channel(path),
+            Self::Inside(doorway) => doorway.user(rustix::process::geteuid().as_raw()),
             Self::Members { connector, .. } => connector.channel(),
         }
     }
 
     pub(super) fn bearer(&self) -> Bearer {
         match self {
-            Self::Socket(_) => Bearer(None),
+            Self::Socket(_) | Self::Inside(_) => Bearer(None),
             Self::Members { token, .. } => Bearer(Some(token.clone())),
         }
     }
@@ -141,6 +145,16 @@ impl Cluster {
     pub(crate) fn at_socket(path: &Path, patience: Duration, screen: &Screen) -> Self {
         let name = format!("unix:{}", path.display());
         Self::new(name, Way::Socket(path.to_owned()), patience, screen)
+    }
+
+    /// That of the node that this process is.
+    pub(crate) fn inside(doorway: &Doorway, patience: Duration, screen: &Screen) -> Self {
+        Self::new(
+            String::from("of this home"),
+            Way::Inside(doorway.clone()),
+            patience,
+            screen,
+        )
     }
 
     /// The cluster of a login.

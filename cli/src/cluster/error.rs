@@ -206,7 +206,9 @@ impl ClusterError {
     /// What a person can do now.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoneChosen { .. } => "pass --cluster, or set TRESOR_CLUSTER; tresor login makes one known",
+            Self::NoneChosen { .. } => {
+                "tresor node start makes this home its own; --cluster or TRESOR_CLUSTER names another, tresor login makes one known"
+            }
             Self::NotKept { .. } => "tresor login HOST:PORT --ca-fingerprint SHA256",
             Self::Damaged { .. } => "log in again: tresor login HOST:PORT --ca-fingerprint SHA256",
             Self::Untrusted { .. } => {

@@ -25,15 +25,28 @@ mod vault;
 mod worker;
 
 use crate::app::App;
-use crate::args::{ConfigVerb, Verb};
+use crate::args::{ConfigVerb, NodeVerb, Verb};
+use crate::embedded;
 use crate::error::CliError;
 use crate::screen::Answer;
+
+pub(crate) use backup::first_vault;
+pub(crate) use job::wait_done;
 
 /// Does what a verb says.
 ///
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
+    let node = Box::pin(embedded::enter(app, &verb)).await?;
+    let result = Box::pin(dispatch(app, verb)).await;
+    let Some(node) = node else { return result };
+    let left = node.leave(app, result.is_err()).await;
+    let answer = result?;
+    left.map(|()| answer)
+}
+
+async fn dispatch(app: &App, verb: Verb) -> Result<Answer, CliError> {
     match verb {
         Verb::Backup(args) => Box::pin(backup::run(app, &args)).await,
         Verb::Restore(args) => Box::pin(restore::run(app, &args)).await,
@@ -49,6 +62,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
         Verb::Cluster(verb) => Box::pin(cluster::run(app, verb)).await,
         Verb::Coordinator(verb) => Box::pin(coordinator::run(app, verb)).await,
         Verb::Worker(verb) => Box::pin(worker::run(app, verb)).await,
+        Verb::Node(NodeVerb::Start(args)) => Box::pin(process::node::run(app, args)).await,
         Verb::Audit(verb) => Box::pin(audit::run(app, verb)).await,
         Verb::Config(ConfigVerb::Show) => config::show(app),
         Verb::Completion(args) => Ok(completion::run(args.shell)),

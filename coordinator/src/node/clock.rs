@@ -72,7 +72,8 @@ impl Clock {
             self.known_off = off.min(0);
             expected.max(wall)
         } else if fresh && off >= 0 && !stopped {
-            if off > ABSENCE_MS {
+            // The first stamp of all comes after nothing: no time without a leader.
+            if off > ABSENCE_MS && self.last != Time(0) {
                 alarm = Some(off);
             }
             wall
@@ -124,6 +125,16 @@ mod tests {
             }
         );
         clock
+    }
+
+    #[test]
+    fn the_first_stamp_of_a_log_is_the_wall_clocks_and_no_alarm() {
+        let mut clock = Clock::new(Time(0), 5);
+        let first = Stamp {
+            now: Time(T),
+            alarm: None,
+        };
+        assert_eq!(clock.stamp(7, Time(T), 0, false), first);
     }
 
     #[test]

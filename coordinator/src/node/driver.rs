@@ -110,10 +110,21 @@ enum For {
     Upkeep,
 }
 
+/// What a leader does by itself, beyond what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Upkeep {
+    /// What is due begins, what is old expires, catalogues are put, leases end.
+    #[default]
+    All,
+    /// Leases end, and nothing else: the coordinator stands for one command of a person, who asked for nothing more.
+    Leases,
+}
+
 /// A coordinator.
 pub struct Driver<T: Tables> {
     core: Core<StateMachine, T>,
     presence: Arc<Mutex<Presence>>,
+    upkeep: Upkeep,
     plans: Plans,
     cursor: Cursor,
     /// While it is in charge.
@@ -138,6 +149,7 @@ impl<T: Tables> Driver<T> {
         Ok(Self {
             core: Core::open(config, store)?,
             presence: Arc::default(),
+            upkeep: Upkeep::All,
             plans: Plans::default(),
             cursor: Cursor::default(),
             clock: None,
@@ -149,6 +161,11 @@ impl<T: Tables> Driver<T> {
             answers: Vec::new(),
             reported: Leadership::default(),
         })
+    }
+
+    /// What it does by itself from now on.
+    pub fn set_upkeep(&mut self, upkeep: Upkeep) {
+        self.upkeep = upkeep;
     }
 
     /// What is known of workers; shared with who serves them.
@@ -287,16 +304,19 @@ impl<T: Tables> Driver<T> {
         if self.clock.is_none() || self.upkeep_waiting > 0 {
             return;
         }
+        let upkeep = self.upkeep;
         let mut commands = Vec::new();
         if now.ms >= self.upkeep_at {
             self.upkeep_at = now.ms + UPKEEP_MS;
             commands.extend(self.look(now, |state, plans, presence, _, at| {
                 let mut commands = pass::expired_leases(state, presence, at, now.ms);
-                commands.extend(pass::due_backups(state, plans, at));
+                if upkeep == Upkeep::All {
+                    commands.extend(pass::due_backups(state, plans, at));
+                }
                 commands
             }));
         }
-        if now.ms >= self.expiry_at {
+        if upkeep == Upkeep::All && now.ms >= self.expiry_at {
             self.expiry_at = now.ms + EXPIRY_MS;
             commands.extend(self.look(now, |state, plans, _, cursor, at| {
                 let mut commands = pass::expired_points(state, plans, cursor, at);

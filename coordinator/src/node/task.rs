@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tresor_proto::ids::MemberId;
 
-use super::driver::{Answer, Ask, Driver, Now, TICK_MS};
+use super::driver::{Answer, Ask, Driver, Now, TICK_MS, Upkeep};
 use super::error::NodeError;
 use super::handle::{Handle, Leadership, REQUESTS_MAX, Request};
 use super::inbox::{AskedStep, Inbound, Inbox, MESSAGES_MAX, STEPS_MAX, SnapshotStep};
@@ -52,7 +52,22 @@ pub struct Running {
 /// # Errors
 /// [`CoreError`] when the store cannot be followed; [`std::io::Error`] is one of its store's kind where no thread can be had.
 pub fn start(config: Config, store: Store<Rocks>, dial: Dial, stop: CancellationToken) -> Result<Running, CoreError> {
-    let driver = Driver::open(config, store)?;
+    start_with(Upkeep::All, config, store, dial, stop)
+}
+
+/// As [`start`], with an upkeep of its own.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    upkeep: Upkeep,
+    config: Config,
+    store: Store<Rocks>,
+    dial: Dial,
+    stop: CancellationToken,
+) -> Result<Running, CoreError> {
+    let mut driver = Driver::open(config, store)?;
+    driver.set_upkeep(upkeep);
     let presence = driver.presence();
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     let (messages, inbound) = mpsc::channel(MESSAGES_MAX);

@@ -106,6 +106,33 @@ impl Folder {
         })
     }
 
+    /// Removes what a making that was cut short left: the identity is written last, so that nobody was told of what is here without one.
+    ///
+    /// # Errors
+    /// By cause; [`FolderError::Taken`] where a coordinator is made.
+    pub fn clear_half_made(&self) -> Result<(), FolderError> {
+        if self.is_made()? {
+            return Err(FolderError::Taken {
+                path: self.root.clone(),
+            });
+        }
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Io {
+                what: "remove",
+                path,
+                source,
+            }
+        };
+        if self.raft_path().exists() {
+            fs::remove_dir_all(self.raft_path()).map_err(failed(&self.raft_path()))?;
+        }
+        if self.key_path().exists() {
+            fs::remove_file(self.key_path()).map_err(failed(&self.key_path()))?;
+        }
+        Ok(())
+    }
+
     /// Who the coordinator in it is.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! raft/           log, vote, rows
 //! ```
 
+pub mod embedded;
 mod folder;
 mod found;
 mod join;
@@ -14,4 +15,4 @@ mod serve;
 pub use folder::{Folder, FolderError};
 pub use found::{FoundError, Founded, Founding, found};
 pub use join::{JoinError, Joining, join};
-pub use serve::{Bound, ServeSettings, StartError, serve};
+pub use serve::{Bound, Embedding, ServeSettings, StartError, serve};

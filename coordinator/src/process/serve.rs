@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::ids::MemberId;
+use tresor_proto::tls::inside::InsideIncoming;
 use tresor_proto::tls::local::LocalIncoming;
 use tresor_proto::tls::{Connector, NothingRevoked, PeerName, Role, SharedIdentity, Trust};
 
 use super::folder::{Folder, FolderError};
 use crate::lead::placement;
 use crate::lead::plans::Plans;
+use crate::node::driver::Upkeep;
 use crate::node::{Handle, task};
 use crate::raft::{Config, CoreError};
 use crate::rpc::context::{Clock, Services};
@@ -36,6 +38,17 @@ pub struct ServeSettings {
     pub http: Option<String>,
     /// The time zone of policies that name none.
     pub zone: String,
+}
+
+/// What makes a coordinator an embedded one, beside the worker of the same process.
+#[derive(Debug)]
+pub struct Embedding {
+    /// For other commands of the user; none: this command is alone.
+    pub local: Option<LocalIncoming>,
+    /// For the worker, and for the command itself.
+    pub inside: InsideIncoming,
+    /// What it does by itself.
+    pub upkeep: Upkeep,
 }
 
 /// What was bound.
@@ -109,7 +122,7 @@ async fn bind(address: Option<&str>) -> Result<Option<TcpListener>, StartError> 
 pub async fn serve(
     folder: &Folder,
     settings: ServeSettings,
-    local: Option<LocalIncoming>,
+    embedding: Option<Embedding>,
     ready: impl FnOnce(&Bound, &Handle),
     stop: CancellationToken,
 ) -> Result<(), StartError> {
@@ -120,9 +133,14 @@ pub async fn serve(
         node: MemberId(name.id),
         cluster: name.cluster,
     };
+    let (local, inside, upkeep) = match embedding {
+        Some(embedding) => (embedding.local, Some(embedding.inside), embedding.upkeep),
+        None => (None, None, Upkeep::All),
+    };
     let listeners = Listeners {
         network: bind(settings.listen.as_deref()).await?,
         local,
+        inside,
         http: bind(settings.http.as_deref()).await?,
     };
     let bound = Bound {
@@ -141,7 +159,8 @@ pub async fn serve(
     getrandom::fill(&mut life).map_err(|_| StartError::Panicked)?;
     // The node outlives its services: what they were asked last is still answered.
     let node_stop = CancellationToken::new();
-    let running = task::start(
+    let running = task::start_with(
+        upkeep,
         Config::new(u64::from_le_bytes(life) >> 8),
         store,
         dial(&identity),

@@ -1,7 +1,7 @@
 //! Finds out who calls, and whether they may.
 //!
 //! A caller is known by one of four things, looked at in this order:
-//! 1. the local socket of an embedded node: the file system let them in;
+//! 1. the local socket of an embedded node: the file system let them in; or the node's own process, which has a worker in it;
 //! 2. the certificate of a worker or a coordinator, checked in the handshake and again with each call, since nodes are removed and certificates end
 //!    while connections stand;
 //! 3. of a coordinator that hands on a call: whom it names. Whoever has a coordinator's key has the cluster key too, so this gives away nothing;
@@ -194,6 +194,7 @@ impl Auth {
                     role: LOCAL.to_owned(),
                 }));
             }
+            PeerInfo::Inside { worker } => return self.worker(WorkerId(*worker)).await.map(Identity::Known),
             PeerInfo::Remote { certificate, .. } => certificate.as_ref(),
         };
         let Some(certificate) = certificate else {

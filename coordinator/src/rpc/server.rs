@@ -4,17 +4,19 @@
 //! are ended, answers that are under way have a few seconds, and then connections are cut.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::StreamExt as _;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tresor_proto::tls::inside::InsideIncoming;
 use tresor_proto::tls::local::LocalIncoming;
 use tresor_proto::tls::verify::VerifyError;
-use tresor_proto::tls::{Acceptor, SharedIdentity, http2};
+use tresor_proto::tls::{Acceptor, Connection, SharedIdentity, http2};
 use tresor_proto::v1;
 use tresor_proto::v1::agent_server::AgentServer;
 use tresor_proto::v1::join_server::JoinServer;
@@ -54,6 +56,8 @@ pub struct Listeners {
     pub network: Option<TcpListener>,
     /// For other commands of the user whose node this is.
     pub local: Option<LocalIncoming>,
+    /// For this process itself, where it is an embedded node.
+    pub inside: Option<InsideIncoming>,
     /// For machines that watch.
     pub http: Option<TcpListener>,
 }
@@ -188,6 +192,12 @@ async fn report_health(reporter: tonic_health::server::HealthReporter, handle: H
     }
 }
 
+fn boxed(
+    incoming: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+) -> Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>> {
+    Box::pin(incoming)
+}
+
 /// Serves `routes` behind `gate` on all listeners.
 pub(crate) async fn run(
     listeners: Listeners,
@@ -211,10 +221,12 @@ pub(crate) async fn run(
         let stop = stopping.clone().cancelled_owned();
         parts.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
     }
-    if let Some(listener) = listeners.local {
+    let here = listeners.local.map(|listener| boxed(listener));
+    let inside = listeners.inside.map(|listener| boxed(listener));
+    for listener in here.into_iter().chain(inside) {
         let cut = cut.clone();
         let incoming = listener.map(move |accepted| accepted.map(|connection| Cuttable::new(connection, cut.clone())));
-        let server = http2::server().layer(gate).add_routes(routes);
+        let server = http2::server().layer(gate.clone()).add_routes(routes.clone());
         let stop = stopping.clone().cancelled_owned();
         parts.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
     }

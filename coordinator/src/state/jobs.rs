@@ -43,8 +43,11 @@ impl State {
             Work::Backup { item, .. } => self.check_backup(*item, spec),
             Work::Restore { point, host, target } => self.check_restore(*point, host, target, spec),
             Work::Verify { point, level } => {
-                if !["names", "checks", "contents", "recipes"].contains(&level.as_str()) {
-                    return Err(Refusal::invalid("level", "is one of names, checks, contents, recipes"));
+                if !["names", "checks", "contents", "recipes", "all"].contains(&level.as_str()) {
+                    return Err(Refusal::invalid(
+                        "level",
+                        "is one of names, checks, contents, recipes, all",
+                    ));
                 }
                 point.map_or(Ok(()), |point| self.check_point_in(point, spec))
             }

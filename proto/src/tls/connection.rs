@@ -30,6 +30,11 @@ pub enum PeerInfo {
         /// The user, as the kernel says.
         uid: u32,
     },
+    /// Within this process: the worker of an embedded node.
+    Inside {
+        /// Its number.
+        worker: u64,
+    },
 }
 
 /// Why a peer whose handshake was fine is refused later.
@@ -59,7 +64,7 @@ impl PeerInfo {
     pub fn certificate(&self) -> Option<&PeerCertificate> {
         match self {
             Self::Remote { certificate, .. } => certificate.as_ref(),
-            Self::Local { .. } => None,
+            Self::Local { .. } | Self::Inside { .. } => None,
         }
     }
 
@@ -113,9 +118,14 @@ impl Connection {
     }
 
     pub(crate) fn unix(stream: UnixStream, uid: u32) -> Self {
+        Self::inside(stream, PeerInfo::Local { uid })
+    }
+
+    /// One whose other end is known to whoever made it.
+    pub(crate) fn inside(stream: UnixStream, peer: PeerInfo) -> Self {
         Self {
             stream: Stream::Unix(stream),
-            peer: PeerInfo::Local { uid },
+            peer,
             permits: Vec::new(),
         }
     }

@@ -14,7 +14,8 @@
 //! 5. A private key is in a file that only its owner reads, and in memory that is wiped; it is in no text.
 //!
 //! Read `name` for names, `certificate` and `identity` for what a node holds, `verify` for what is believed, then `accept` and `connect`.
-//! `contact` is the first talk of who knows nothing but a fingerprint; `local` is the same service on a Unix socket.
+//! `contact` is the first talk of who knows nothing but a fingerprint; `local` is the same service on a Unix socket, `inside`
+//! within one process.
 
 pub mod accept;
 pub mod certificate;
@@ -24,6 +25,7 @@ pub mod contact;
 mod files;
 pub mod http2;
 pub mod identity;
+pub mod inside;
 pub mod key;
 pub mod local;
 pub mod name;

@@ -163,7 +163,11 @@ async fn create_locked(
     })
 }
 
-fn keep_claim(home: &Home, vault: VaultId, listed: ListedClaim) -> Result<(), ControlError> {
+/// Makes a claim this home's own: it writes under it from here on. The claim stands in the vault already.
+///
+/// # Errors
+/// By cause.
+pub fn keep_claim(home: &Home, vault: VaultId, listed: ListedClaim) -> Result<(), ControlError> {
     let claim = HomeClaim {
         vault,
         listed,

@@ -1,7 +1,10 @@
 //! `tresor backup` in a cluster: a job is queued, and waited for.
 
 use serde::Serialize;
-use tresor_proto::v1::{GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, Point, StartBackupRequest};
+use tresor_proto::v1::{
+    CancelJobRequest, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
+    StartBackupRequest,
+};
 use tresor_storage::Kind;
 use tresor_storage::vault::naming::check_item_name;
 
@@ -16,6 +19,9 @@ use crate::verb::hosts::settle_disks;
 use crate::verb::job::{Finished, finish};
 use crate::verb::places::{parse_placed_disks, wire_disks};
 use crate::verb::shown::some;
+
+/// Jobs of one item that are looked through for one that was left behind.
+const LEFT_MAX: usize = 100;
 
 #[derive(Serialize)]
 struct BackupShown {
@@ -42,7 +48,7 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
     let request = request(app, cluster, args).await?;
     let name = human::plain(&request.item);
     let doing = || format!("could not back up {name}");
-    let job = cluster.start_backup(request).await.doing(doing)?;
+    let job = start(app, cluster, request).await.doing(doing)?;
     let finished = Box::pin(finish(app, cluster, job, args.detach.detach)).await;
     let job = match finished.doing(doing)? {
         Finished::Detached(answer) => return Ok(answer),
@@ -60,6 +66,41 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
             shown.point.clone()
         }
     }))
+}
+
+/// Starts the job. In a home whose node this process is, one of the item that an earlier process left behind is in the way: one that waits makes room, one
+/// that ran when its process ended goes on as this command's.
+async fn start(app: &App, cluster: &Cluster, request: StartBackupRequest) -> Result<Job, CliError> {
+    if app.is_node() {
+        for state in ["queued", "running"] {
+            let asked = ListJobsRequest {
+                item: request.item.clone(),
+                vault: request.vault.clone(),
+                state: state.to_owned(),
+                ..Default::default()
+            };
+            let listed = match cluster.jobs(asked, Some(LEFT_MAX)).await {
+                // Nobody has heard of the item: it has no job.
+                Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => {
+                    return Ok(cluster.start_backup(request).await?);
+                }
+                listed => listed?,
+            };
+            let left = listed.rows.into_iter().find(|job| job.kind == "backup");
+            match left {
+                Some(job) if state == "running" => return Ok(job),
+                Some(job) => {
+                    let cancelling = CancelJobRequest {
+                        id: job.id,
+                        ..Default::default()
+                    };
+                    cluster.cancel_job(cancelling).await?;
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(cluster.start_backup(request).await?)
 }
 
 async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {

@@ -17,6 +17,8 @@ use tresor_worker::source::{self, SourceError, SourceSpec};
 
 use crate::app::App;
 use crate::args::BackupArgs;
+use crate::cluster::Cluster;
+use crate::embedded::adopt;
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::metrics::{self, BackupRun, Requests};
@@ -189,8 +191,24 @@ async fn make(
     Ok((result?, name))
 }
 
+/// Makes the vault of a home that has none, for its node.
+///
+/// # Errors
+/// By cause.
+pub(super) async fn first_vault_of_node(app: &App, node: &Cluster) -> Result<(), CliError> {
+    let home = app.home("backup")?;
+    if home.vaults()?.is_empty() {
+        Box::pin(first_vault(app, &home)).await?;
+        Box::pin(adopt(app, &home, node)).await?;
+    }
+    Ok(())
+}
+
 /// Makes the vault of a home that has none.
-async fn first_vault(app: &App, home: &home::Home) -> Result<String, CliError> {
+///
+/// # Errors
+/// By cause.
+pub(crate) async fn first_vault(app: &App, home: &home::Home) -> Result<String, CliError> {
     let making = home::ensure_main(home, &app.stores);
     let (entry, made) = Box::pin(making)
         .await

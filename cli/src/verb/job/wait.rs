@@ -42,9 +42,16 @@ pub(crate) async fn wait(app: &App, cluster: &Cluster, mut job: Job) -> Result<J
     let item = Some(job.item.as_str()).filter(|item| !item.is_empty());
     let name = about(&job.kind, item, &job.vault);
     let mut bar = app.screen.follow(&name);
+    // What an attempt of an earlier process failed at is no news.
+    let known = job.attempts.len();
+    let gives_up = |job: &Job| app.is_node() && job.attempts.len() > known && is_put_off(job);
     while !has_ended(&job) {
-        let came = match follow(cluster, &bar, &mut job, &mut signals).await? {
-            Left::Ended if has_ended(&job) => break,
+        if gives_up(&job) {
+            // Nobody is there to try again once this command has ended, so the person hears of it now.
+            return give_up(cluster, job).await;
+        }
+        let came = match follow(cluster, &bar, &mut job, &mut signals, &gives_up).await? {
+            Left::Ended if has_ended(&job) || gives_up(&job) => continue,
             Left::Ended => {
                 sleep(PAUSE).await;
                 continue;
@@ -76,8 +83,30 @@ pub(crate) async fn wait(app: &App, cluster: &Cluster, mut job: Job) -> Result<J
     Ok(job)
 }
 
+/// Whether an attempt failed and another one is to follow.
+fn is_put_off(job: &Job) -> bool {
+    job.state == "queued" && job.attempts.last().is_some_and(|last| !last.failure.is_empty())
+}
+
+/// Ends a job whose attempt failed; it is shown as failed for the reason of that attempt.
+async fn give_up(cluster: &Cluster, mut job: Job) -> Result<Job, CliError> {
+    let request = CancelJobRequest {
+        id: job.id,
+        ..Default::default()
+    };
+    cluster.cancel_job(request).await?;
+    job.state = String::from("failed");
+    Ok(job)
+}
+
 /// Follows one stream of a job to its end.
-async fn follow(cluster: &Cluster, bar: &Watch, job: &mut Job, signals: &mut Interrupts) -> Result<Left, CliError> {
+async fn follow(
+    cluster: &Cluster,
+    bar: &Watch,
+    job: &mut Job,
+    signals: &mut Interrupts,
+    gives_up: &impl Fn(&Job) -> bool,
+) -> Result<Left, CliError> {
     show(bar, job);
     let opening = cluster.watch_job(WatchJobRequest { id: job.id });
     let mut stream = tokio::select! {
@@ -93,7 +122,7 @@ async fn follow(cluster: &Cluster, bar: &Watch, job: &mut Job, signals: &mut Int
             Ok(Some(now)) => {
                 *job = now;
                 show(bar, job);
-                if has_ended(job) {
+                if has_ended(job) || gives_up(job) {
                     return Ok(Left::Ended);
                 }
             }
@@ -118,6 +147,10 @@ fn show(bar: &Watch, job: &Job) {
 
 /// Asks the person at the terminal; a program that ends us, and one without a terminal, leaves the job alone. So does a second signal.
 async fn wish(app: &App, job: &Job, came: Came, signals: &mut Interrupts) -> Result<Wish, CliError> {
+    if app.is_node() {
+        // The job ends with this process.
+        return Ok(Wish::Cancel);
+    }
     if came == Came::Terminate || !app.screen.can_ask() {
         return Ok(Wish::Leave);
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod coordinator;
 pub(super) mod init;
+pub(super) mod node;
 pub(super) mod worker;
 
 use std::path::Path;

@@ -5,6 +5,7 @@ mod create;
 mod key;
 mod kit;
 mod list;
+mod node;
 mod rebuild;
 mod remove;
 mod show;
@@ -23,6 +24,9 @@ pub(crate) use cluster::VaultShown;
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: VaultVerb) -> Result<Answer, CliError> {
+    if let Some(node) = app.node_of_home() {
+        return Box::pin(node::run(app, &node, verb)).await;
+    }
     let cluster = match verb {
         // These hand the store to the cluster.
         VaultVerb::Create(_) | VaultVerb::TakeOver(_) => app.cluster_with_store()?,

@@ -60,7 +60,10 @@ pub(super) async fn run(app: &App, args: &VaultRemoveArgs) -> Result<Answer, Cli
 }
 
 /// Asks for the vault's name, unless `--yes` has it.
-fn confirm(app: &App, args: &VaultRemoveArgs, url: &str) -> Result<(), CliError> {
+///
+/// # Errors
+/// When it is not confirmed.
+pub(super) fn confirm(app: &App, args: &VaultRemoveArgs, url: &str) -> Result<(), CliError> {
     let name = &args.name;
     if let Some(yes) = &args.yes {
         if yes == name {

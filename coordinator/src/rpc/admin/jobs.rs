@@ -20,7 +20,7 @@ use crate::state::{State, Subject};
 /// What a verify looks at if the caller does not say: everything but the contents.
 const LEVEL_DEFAULT: &str = "checks";
 /// Levels of a verify.
-const LEVELS: [&str; 4] = ["names", "checks", "contents", "recipes"];
+const LEVELS: [&str; 5] = ["names", "checks", "contents", "recipes", "all"];
 /// Greatest priority, either way.
 const PRIORITY_MAX: i32 = 1000;
 

@@ -1,0 +1,216 @@
+//! Being the node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tresor_coordinator::node::Handle;
+use tresor_coordinator::node::driver::Upkeep;
+use tresor_coordinator::process::{self, Embedding, Founding, ServeSettings, StartError, embedded};
+use tresor_proto::tls::inside::{Doorway, doorway};
+use tresor_proto::tls::local::{self, LocalError};
+use tresor_worker::agent::{self, AgentConfig, AgentError, Channels, Client};
+use tresor_worker::home::host_name;
+use tresor_worker::home::lock::Lock;
+
+use super::{Place, failed};
+use crate::app::App;
+use crate::config::StoreTables;
+use crate::error::CliError;
+use crate::human;
+
+/// The address of a coordinator that nobody reaches.
+const NOWHERE: &str = "localhost:1";
+/// How often to look whether jobs of guests have ended.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How the node serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    /// What it begins by itself.
+    pub(crate) upkeep: Upkeep,
+    /// Whether its worker works.
+    pub(crate) works: bool,
+    /// Where machines that watch come.
+    pub(crate) http: Option<String>,
+}
+
+/// The node, while this process is it.
+pub(crate) struct Host {
+    doorway: Doorway,
+    handle: Handle,
+    serving: JoinHandle<Result<(), StartError>>,
+    stop_serving: CancellationToken,
+    working: Option<JoinHandle<Result<(), AgentError>>>,
+    stop_working: CancellationToken,
+    /// Held until all else has ended.
+    _lock: Lock,
+}
+
+struct Inside {
+    doorway: Doorway,
+    worker: u64,
+}
+
+impl Channels for Inside {
+    fn channel(&self) -> Channel {
+        self.doorway.worker(self.worker)
+    }
+
+    // There is no other coordinator.
+    fn skip(&self) {}
+}
+
+/// Makes the node's coordinator, if there is none.
+pub(crate) async fn found(place: &Place) -> Result<bool, CliError> {
+    let folder = place.coordinator();
+    let wrong = |error| failed("could not open the node of this home", error);
+    if folder.is_made().map_err(wrong)? {
+        return Ok(false);
+    }
+    // Cut short before its identity was written: nobody was told anything of it.
+    folder.clear_half_made().map_err(wrong)?;
+    let name = host_name();
+    let founding = Founding {
+        cluster: String::from("node"),
+        name,
+        address: String::from(NOWHERE),
+        wants_admin: false,
+    };
+    Box::pin(process::found(&folder, founding))
+        .await
+        .map_err(|error| failed("could not make the node of this home", error))?;
+    Ok(true)
+}
+
+impl Host {
+    /// Starts coordinator and worker.
+    ///
+    /// # Errors
+    /// By cause.
+    pub(crate) async fn start(app: &App, place: &Place, lock: Lock, how: Serving) -> Result<Self, CliError> {
+        let (doorway, inside) = doorway();
+        let local = match local::listen(&place.socket()) {
+            Ok(local) => Some(local),
+            // A command alone needs no socket; whoever serves others does.
+            Err(error @ LocalError::TooLong { .. }) if how.upkeep == Upkeep::Leases => {
+                tracing::warn!(%error, "other commands wait until this one has ended");
+                None
+            }
+            Err(error) => return Err(failed("could not serve the node of this home", error)),
+        };
+        let settings = ServeSettings {
+            listen: None,
+            http: how.http.clone(),
+            zone: jiff::tz::TimeZone::system().iana_name().unwrap_or("UTC").to_owned(),
+        };
+        let embedding = Embedding {
+            local,
+            inside,
+            upkeep: how.upkeep,
+        };
+        let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
+        let (tell, told) = oneshot::channel();
+        let (folder, stop) = (place.coordinator(), stop_serving.clone());
+        let mut serving = tokio::spawn(async move {
+            let ready = move |_: &process::Bound, handle: &Handle| {
+                // Nobody hears it where starting was given up.
+                let _ = tell.send(handle.clone());
+            };
+            Box::pin(process::serve(&folder, settings, Some(embedding), ready, stop)).await
+        });
+        let handle = tokio::select! {
+            Ok(handle) = told => handle,
+            ended = &mut serving => return Err(ended_early(ended)),
+        };
+        let mut host = Self {
+            doorway,
+            handle,
+            serving,
+            stop_serving,
+            working: None,
+            stop_working,
+            _lock: lock,
+        };
+        if how.works {
+            let name = host_name();
+            let worker = embedded::enlist(&host.handle, &name)
+                .await
+                .map_err(|error| failed("could not start the node of this home", error))?;
+            let config = AgentConfig {
+                effort: app.settings.effort(),
+                ..AgentConfig::new(place.worker())
+            };
+            let channels = Inside {
+                doorway: host.doorway.clone(),
+                worker: worker.0,
+            };
+            let stores = Arc::new(StoreTables::new(app.settings.stores.clone(), &app.settings.home.value));
+            let running = agent::run(config, Client::new(channels), stores, host.stop_working.clone());
+            host.working = Some(tokio::spawn(running));
+        }
+        Ok(host)
+    }
+
+    /// The way in for this process.
+    pub(crate) fn doorway(&self) -> Doorway {
+        self.doorway.clone()
+    }
+
+    /// Waits until it cannot go on.
+    pub(crate) async fn ended(&mut self) -> CliError {
+        ended_early((&mut self.serving).await)
+    }
+
+    /// Ends coordinator and worker. What guests started and runs is waited for, unless `at_once`.
+    ///
+    /// # Errors
+    /// When something had gone wrong before.
+    pub(crate) async fn leave(mut self, app: &App, at_once: bool) -> Result<(), CliError> {
+        if let Some(working) = self.working.take() {
+            if !at_once {
+                self.wait_for_guests(app).await;
+            }
+            self.stop_working.cancel();
+            match working.await {
+                Ok(result) => result.map_err(|error| failed("the worker of the node could not go on", error))?,
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        self.stop_serving.cancel();
+        match self.serving.await {
+            Ok(result) => result.map_err(|error| failed("the node could not go on", error)),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    async fn wait_for_guests(&self, app: &App) {
+        let mut told = false;
+        loop {
+            let running = self.handle.read(|state| state.leases().count());
+            if running == 0 || self.serving.is_finished() {
+                return;
+            }
+            if !std::mem::replace(&mut told, true) {
+                let jobs = human::many(running, "job");
+                app.screen
+                    .note(&format!("waiting for {jobs} of other commands on this home"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn ended_early(ended: Result<Result<(), StartError>, tokio::task::JoinError>) -> CliError {
+    match ended {
+        Ok(Ok(())) => failed(
+            "the node could not go on",
+            std::io::Error::other("its coordinator has ended"),
+        ),
+        Ok(Err(error)) => failed("the node could not go on", error),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

@@ -1,0 +1,234 @@
+//! The node of a home: a coordinator and a worker in one process, on no network.
+//!
+//! `tresor node start` makes a home a node's and serves it: schedules run, other commands of the user come over the socket. While no such process runs,
+//! a command on that home is the node itself for as long as it takes: it finds the same state, does what it was told through the same services, and
+//! begins nothing that nobody asked for. Whoever holds `node/lock` is the node; all others are its guests.
+//!
+//! ```text
+//! node/lock           who is the node now
+//! node/socket         for guests
+//! node/coordinator/   its state
+//! node/worker/        its chunk indexes
+//! ```
+//! The home's vaults and keys stay where they are: the node takes each over with its key file, and the home takes the node's claim for its own
+//! (`vaults`), so that what works on a vault by itself (`vault key`, `point diff`, …) goes on to.
+
+mod host;
+mod vaults;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tresor_coordinator::node::driver::Upkeep;
+use tresor_coordinator::process::Folder;
+use tresor_proto::tls::inside::Doorway;
+use tresor_proto::tls::local;
+use tresor_worker::control::ControlError;
+use tresor_worker::home::lock::{Holder, Lock};
+
+use crate::app::App;
+use crate::args::{
+    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
+};
+use crate::cluster::Target;
+use crate::error::CliError;
+
+pub(crate) use host::{Host, Serving, found};
+pub(crate) use vaults::adopt;
+
+/// How long to wait for a node that holds the lock and does not serve: it starts, or stops.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What is said when a home gets a node.
+pub(crate) const MADE: &str =
+    "this home has a node now, which keeps its state; schedules run while tresor node start does";
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// How this process speaks to the node of its home.
+#[derive(Debug, Clone)]
+pub(crate) enum Access {
+    /// Over the socket of the process that is the node.
+    Guest(PathBuf),
+    /// It is the node.
+    Host(Doorway),
+}
+
+/// What a verb wants of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Its state.
+    Calls,
+    /// Its worker too.
+    Work,
+}
+
+/// What a verb wants of the node of its home; none: it works on files, on vaults by themselves, or on another cluster.
+fn need(verb: &Verb) -> Option<Need> {
+    match verb {
+        Verb::Backup(_) | Verb::Restore(_) => Some(Need::Work),
+        Verb::Vault(VaultVerb::Verify(_) | VaultVerb::Create(_) | VaultVerb::TakeOver(_)) => Some(Need::Work),
+        Verb::Job(JobVerb::Watch(_) | JobVerb::Retry(_)) => Some(Need::Work),
+        Verb::Vault(VaultVerb::Remove(_)) => Some(Need::Calls),
+        Verb::Point(PointVerb::Diff(_)) | Verb::Vault(_) => None,
+        Verb::Cluster(ClusterVerb::Init(_)) => None,
+        Verb::Coordinator(CoordinatorVerb::Start(_)) | Verb::Worker(WorkerVerb::Start(_)) => None,
+        Verb::Status(_)
+        | Verb::Item(_)
+        | Verb::Policy(_)
+        | Verb::Point(_)
+        | Verb::Job(_)
+        | Verb::Explain(_)
+        | Verb::Cluster(_)
+        | Verb::Coordinator(_)
+        | Verb::Worker(_)
+        | Verb::Audit(_) => Some(Need::Calls),
+        Verb::Node(_)
+        | Verb::Login(_)
+        | Verb::Logout(_)
+        | Verb::Config(_)
+        | Verb::Completion(_)
+        | Verb::Man(_)
+        | Verb::Reference(_) => None,
+    }
+}
+
+/// Where the node of a home is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    root: PathBuf,
+}
+
+impl Place {
+    /// In this home.
+    pub(crate) fn of(home: &Path) -> Self {
+        Self {
+            root: home.join("node"),
+        }
+    }
+
+    pub(crate) fn coordinator(&self) -> Folder {
+        Folder::new(self.root.join("coordinator"))
+    }
+
+    fn worker(&self) -> PathBuf {
+        self.root.join("worker")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.join("socket")
+    }
+
+    /// Makes the node's folder, which nobody else may enter.
+    fn prepare(&self) -> Result<(), CliError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.root);
+        made.map_err(|source| CliError::File {
+            doing: "make",
+            path: self.root.clone(),
+            source,
+        })
+    }
+
+    fn take(&self, verb: &str) -> Result<Lock, ControlError> {
+        Lock::take(&self.root.join("lock"), &Holder::this(verb), Duration::ZERO)
+    }
+}
+
+/// Makes this process the node of its home, or finds the process that is. None in a home that has no node, or when another cluster is meant.
+///
+/// # Errors
+/// By cause.
+pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliError> {
+    let Some(need) = need(verb) else { return Ok(None) };
+    if app.settings.cluster.value != Target::None || (app.store().is_some() && !hands_over_store(verb)) {
+        return Ok(None);
+    }
+    let place = Place::of(&app.settings.home.value);
+    let is_made = place.coordinator().is_made();
+    let is_made = is_made.map_err(|error| failed("could not open the node of this home", error))?;
+    if !is_made && !founds(verb) {
+        return Ok(None);
+    }
+    let host = match find(&place, verb_name(verb)).await? {
+        Found::Guest => {
+            app.enter(Access::Guest(place.socket()));
+            return Ok(None);
+        }
+        Found::Host(lock) => lock,
+    };
+    let is_new = !is_made && found(&place).await?;
+    let serving = Serving {
+        upkeep: Upkeep::Leases,
+        works: is_new || need == Need::Work,
+        http: None,
+    };
+    let host = Box::pin(Host::start(app, &place, host, serving)).await?;
+    app.enter(Access::Host(host.doorway()));
+    if is_new {
+        app.screen.note(MADE);
+        let (home, node) = (app.home("node")?, app.need_cluster("node")?);
+        // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
+        if home.vaults()?.is_empty() {
+            Box::pin(crate::verb::first_vault(app, &home)).await?;
+        }
+        Box::pin(adopt(app, &home, &node)).await?;
+    }
+    Ok(Some(host))
+}
+
+/// Whether a verb makes a home's node where there is none: it keeps what only a node can keep.
+fn founds(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Item(ItemVerb::Protect(_)) | Verb::Policy(PolicyVerb::Create(_))
+    )
+}
+
+/// What others are told who find this process to be the node.
+fn verb_name(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Backup(_) => "backup",
+        Verb::Restore(_) => "restore",
+        Verb::Vault(_) => "vault",
+        Verb::Job(_) => "job",
+        _ => "a command",
+    }
+}
+
+fn hands_over_store(verb: &Verb) -> bool {
+    matches!(verb, Verb::Vault(VaultVerb::Create(_) | VaultVerb::TakeOver(_)))
+}
+
+/// Whose the node is.
+pub(crate) enum Found {
+    /// Ours to be, for as long as the lock is held.
+    Host(Lock),
+    /// Another process is it, and serves.
+    Guest,
+}
+
+/// Takes the lock of the node, or finds that its holder serves.
+///
+/// # Errors
+/// [`ControlError::Busy`] with the holder, if it serves nobody.
+pub(crate) async fn find(place: &Place, verb: &str) -> Result<Found, CliError> {
+    place.prepare()?;
+    let began = Instant::now();
+    loop {
+        match place.take(verb) {
+            Ok(lock) => return Ok(Found::Host(lock)),
+            Err(ControlError::Busy { .. }) if local::is_served(&place.socket()) => return Ok(Found::Guest),
+            Err(ControlError::Busy { .. }) if began.elapsed() < PATIENCE => sleep(PAUSE).await,
+            Err(error) => return Err(failed("could not reach the node of this home", error)),
+        }
+    }
+}
+
+pub(crate) fn failed(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::Process {
+        doing: doing.to_owned(),
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,61 @@
+//! `tresor node start`.
+
+use serde::Serialize;
+use tresor_coordinator::node::driver::Upkeep;
+use tresor_worker::control::ControlError;
+
+use crate::app::App;
+use crate::args::NodeStartArgs;
+use crate::embedded::{self, Access, Found, Host, Place, Serving};
+use crate::error::{CliError, Doing as _};
+use crate::screen::Answer;
+
+#[derive(Serialize)]
+struct Stopped {
+    stopped: bool,
+}
+
+pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliError> {
+    let home = app.home("node start")?;
+    let place = Place::of(home.root());
+    let (_signals, cancel) = app.signals()?;
+    let lock = match embedded::find(&place, "node start").await? {
+        Found::Host(lock) => lock,
+        Found::Guest => {
+            let holder = place.socket().display().to_string();
+            return Err(ControlError::Busy { holder }).doing(|| String::from("a node serves this home already"));
+        }
+    };
+    if embedded::found(&place).await? {
+        app.screen.note(embedded::MADE);
+    }
+    let serving = Serving {
+        upkeep: Upkeep::All,
+        works: true,
+        http: args.http,
+    };
+    let mut host = Box::pin(Host::start(app, &place, lock, serving)).await?;
+    app.enter(Access::Host(host.doorway()));
+    let cluster = app.need_cluster("node start")?;
+    let adopted = tokio::select! {
+        adopted = embedded::adopt(app, &home, &cluster) => adopted.map(|_| ()),
+        () = cancel.cancelled() => Ok(()),
+    };
+    // A vault whose store is away now is taken over at another start; the others are served meanwhile.
+    if let Err(error) = adopted {
+        app.screen.say(&format!("warning: {}", error.chain()));
+    }
+    app.screen
+        .note(&format!("the node of home {} works", home.root().display()));
+    let ended = tokio::select! {
+        error = host.ended() => Some(error),
+        () = cancel.cancelled() => None,
+    };
+    if let Some(error) = ended {
+        return Err(error);
+    }
+    host.leave(app, true).await?;
+    Ok(app
+        .screen
+        .answer(&Stopped { stopped: true }, || String::from("the node has stopped")))
+}

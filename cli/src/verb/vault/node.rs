@@ -1,0 +1,50 @@
+//! `tresor vault …` in a home that has a node: vaults are made by the home, which has their keys, and then become the node's.
+
+use tresor_proto::v1::{ListVaultsRequest, RemoveVaultRequest};
+
+use super::{cluster, create, remove, take_over};
+use crate::app::App;
+use crate::args::{VaultRemoveArgs, VaultVerb};
+use crate::cluster::Cluster;
+use crate::embedded::adopt;
+use crate::error::{CliError, Doing as _};
+use crate::human;
+use crate::screen::Answer;
+
+/// Does what a verb says.
+///
+/// # Errors
+/// By cause.
+pub(super) async fn run(app: &App, node: &Cluster, verb: VaultVerb) -> Result<Answer, CliError> {
+    let answer = match verb {
+        VaultVerb::Create(args) => Box::pin(create::run(app, &args)).await?,
+        VaultVerb::TakeOver(args) => Box::pin(take_over::run(app, args.name.as_deref())).await?,
+        VaultVerb::Remove(args) => return Box::pin(remove_both(app, node, args)).await,
+        verb => return Box::pin(cluster::run(app, node, verb)).await,
+    };
+    let home = app.home("vault create")?;
+    Box::pin(adopt(app, &home, node)).await?;
+    Ok(answer)
+}
+
+/// The node lets go of it first: what a home has forgotten, its node would miss at every job.
+async fn remove_both(app: &App, node: &Cluster, mut args: VaultRemoveArgs) -> Result<Answer, CliError> {
+    let home = app.home("vault remove")?;
+    let entry = home.vault(&args.name)?;
+    let listed = node.vaults(ListVaultsRequest::default(), None).await;
+    let doing = || format!("could not remove vault {}", human::plain(&args.name));
+    let known = listed.doing(doing)?.rows;
+    let id = entry.id.to_string();
+    if known.iter().any(|vault| vault.id == id) {
+        if args.delete_data {
+            remove::confirm(app, &args, &entry.url)?;
+            args.yes = Some(args.name.clone());
+        }
+        let request = RemoveVaultRequest {
+            name: entry.name,
+            ..Default::default()
+        };
+        node.remove_vault(request).await.doing(doing)?;
+    }
+    Box::pin(remove::run(app, &args)).await
+}

@@ -1,0 +1,262 @@
+//! A home with a node: the process that serves it, commands that are it for a moment, and what becomes of jobs when either ends.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Ran, Site, disk, files, noise};
+use serde_json::Value;
+
+/// Longest that anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// `tresor node start`, killed with the test.
+struct Node(Child);
+
+impl Node {
+    fn start(site: &Site) -> Self {
+        let log = std::fs::File::create(site.path("node.log")).unwrap();
+        let child = site
+            .command(&["node", "start"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut node = Self(child);
+        until("the node works", || {
+            assert!(node.0.try_wait().unwrap().is_none(), "{}", log_of(site));
+            log_of(site).contains("the node of home")
+        });
+        node
+    }
+
+    fn stop(mut self) {
+        signal("-TERM", &self.0);
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Gone already, where the test stopped it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn log_of(site: &Site) -> String {
+    std::fs::read_to_string(site.path("node.log")).unwrap()
+}
+
+fn signal(signal: &str, child: &Child) {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn points(site: &Site) -> Vec<Value> {
+    site.json(&["point", "list"])["points"].as_array().unwrap().clone()
+}
+
+fn jobs(site: &Site) -> Vec<Value> {
+    site.json(&["job", "list"])["jobs"].as_array().unwrap().clone()
+}
+
+fn comes_back(site: &Site, item: &str, bytes: &[u8]) {
+    let target = site.text("back.img");
+    site.json(&["restore", item, "--to", &target]);
+    assert!(std::fs::read(&target).unwrap() == bytes);
+    std::fs::remove_file(&target).unwrap();
+}
+
+#[test]
+fn a_home_goes_over_to_its_node_and_works_on_with_it_and_without() {
+    let site = Site::new();
+    let bytes = disk(1);
+    let image = site.file("web.img", &bytes);
+    let before = site.json(&["backup", &image]);
+    assert!(before.get("job").is_none());
+
+    let node = Node::start(&site);
+    assert_eq!(points(&site).len(), 1, "the points of the home are the node's");
+    let made = site.json(&["backup", &image]);
+    assert!(made["job"].as_u64().is_some(), "{made}");
+    assert_eq!(made["item_id"], before["item_id"], "one item, before and after");
+    assert_eq!(
+        made["bytes_new"], 0,
+        "what the home stored is known to the node: {made}"
+    );
+    comes_back(&site, "web", &bytes);
+    node.stop();
+
+    // Now a command is the node for as long as it takes.
+    let made = site.json(&["backup", &image]);
+    assert!(made["job"].as_u64().is_some(), "{made}");
+    assert_eq!(points(&site).len(), 3);
+    comes_back(&site, "web", &bytes);
+    let verified = site.run(&["--json", "vault", "verify", "--level", "all"]);
+    assert_eq!(verified.code, 0, "{verified}");
+    // What works on a vault by itself goes on to: the home writes under its node's claim.
+    site.json(&["vault", "create", "second"]);
+    assert_eq!(site.json(&["vault", "list"])["vaults"].as_array().unwrap().len(), 2);
+    let kit = site.run(&["vault", "recovery-kit", "main"]);
+    assert_eq!(kit.code, 0, "{kit}");
+    let audit = site.run(&["audit", "verify"]);
+    assert_eq!(audit.code, 0, "{audit}");
+}
+
+#[test]
+fn another_home_that_had_the_vault_is_refused_once_the_node_has_it() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    // A copy of the home as it was: it looks like the original, and holds an older claim.
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([site.path("home"), site.path("older")])
+        .status();
+    assert!(copied.unwrap().success());
+    Node::start(&site).stop();
+    std::fs::remove_dir_all(site.path("home/node")).unwrap();
+    for file in ["writers", "index"] {
+        std::fs::remove_dir_all(site.path("home").join(file)).unwrap();
+        std::fs::rename(site.path("older").join(file), site.path("home").join(file)).unwrap();
+    }
+    let refused = site.run(&["--json", "backup", &image]);
+    assert_eq!(refused.value()["error"]["kind"], "fenced", "{refused}");
+}
+
+#[test]
+fn schedules_run_while_the_node_does_and_commands_begin_nothing_by_themselves() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    let quick = [
+        "policy",
+        "create",
+        "quick",
+        "--schedule",
+        "every 30s",
+        "--retention",
+        "last 3",
+        "--yes",
+    ];
+    let made = site.run(&quick);
+    assert_eq!(made.code, 0, "{made}");
+    assert!(made.stderr.contains("this home has a node now"), "{made}");
+    site.json(&["item", "protect", "web", &image, "--policy", "quick"]);
+    assert!(points(&site).is_empty(), "protecting makes no point");
+    std::thread::sleep(Duration::from_secs(31));
+    assert!(
+        points(&site).is_empty() && points(&site).is_empty(),
+        "a look makes no point"
+    );
+    let node = Node::start(&site);
+    until("the schedule made a point", || !points(&site).is_empty());
+    let job = jobs(&site).into_iter().find(|job| job["kind"] == "backup").unwrap();
+    assert_eq!(job["state"], "done", "{job}");
+    node.stop();
+}
+
+#[test]
+fn a_backup_that_is_interrupted_is_cancelled_and_the_next_one_uses_what_it_stored() {
+    let site = Site::new();
+    let bytes = noise(1, 192 << 20);
+    let image = site.file("web.img", &bytes);
+    let small = site.file("small.img", &bytes[..50_000]);
+    site.json(&["backup", &small]);
+    Node::start(&site).stop();
+    let packs = || files(&site.path("home/stores/main/packs")).len();
+    let before = packs();
+    let args = ["backup", &image, "--json"];
+    let mut command = site.command(&args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while packs() == before && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    signal("-INT", &child);
+    let ran = Ran::new(&args, child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{ran}");
+    let job = jobs(&site).remove(0);
+    assert_eq!(job["state"], "cancelled", "{job}");
+    let made = site.json(&["backup", &image]);
+    assert!(made["bytes_new"].as_u64().unwrap() < bytes.len() as u64, "{made}");
+    comes_back(&site, "web", &bytes);
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_its_job_to_the_next_one_and_one_point_comes_of_it() {
+    let site = Site::new();
+    let bytes = noise(1, 96 << 20);
+    let image = site.file("web.img", &bytes);
+    let small = site.file("small.img", &bytes[..50_000]);
+    site.json(&["backup", &small]);
+    Node::start(&site).stop();
+    let packs = || files(&site.path("home/stores/main/packs")).len();
+    let before = packs();
+    let mut child = site
+        .command(&["backup", &image])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while packs() == before && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    let made = site.json(&["backup", &image]);
+    assert_eq!(
+        points(&site).iter().filter(|point| point["item"] == "web").count(),
+        1,
+        "{made}"
+    );
+    comes_back(&site, "web", &bytes);
+}
+
+#[test]
+fn an_attempt_that_fails_is_told_at_once_where_nobody_would_try_again() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    Node::start(&site).stop();
+    std::fs::rename(site.path("home/stores/main/vault.pb"), site.path("away")).unwrap();
+    let began = Instant::now();
+    let failed = site.run(&["--json", "backup", &image]);
+    assert_ne!(failed.code, 0, "{failed}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{failed}");
+    std::fs::rename(site.path("away"), site.path("home/stores/main/vault.pb")).unwrap();
+    assert!(
+        jobs(&site).iter().all(|job| job["state"] != "queued"),
+        "nothing waits that nobody will do"
+    );
+    site.json(&["backup", &image]);
+}
+
+#[test]
+fn commands_at_the_same_time_share_one_node() {
+    let site = Site::new();
+    let images: Vec<String> = (1..4).map(|n| site.file(&format!("vm-{n}.img"), disk(n))).collect();
+    site.json(&["backup", &images[0]]);
+    Node::start(&site).stop();
+    let children: Vec<Child> = images
+        .iter()
+        .map(|image| {
+            let mut command = site.command(&["backup", image, "--json"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let ran = Ran::new(&["backup"], child.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{ran}");
+    }
+    assert_eq!(points(&site).len(), 4);
+}
