@@ -108,7 +108,7 @@ fn a_home_goes_over_to_its_node_and_works_on_with_it_and_without() {
     // What works on a vault by itself goes on to: the home writes under its node's claim.
     site.json(&["vault", "create", "second"]);
     assert_eq!(site.json(&["vault", "list"])["vaults"].as_array().unwrap().len(), 2);
-    let kit = site.run(&["vault", "recovery-kit", "main"]);
+    let kit = site.run(&["vault", "recovery-kit", "main", "--out", &site.text("kit.txt")]);
     assert_eq!(kit.code, 0, "{kit}");
     let audit = site.run(&["audit", "verify"]);
     assert_eq!(audit.code, 0, "{audit}");

@@ -177,7 +177,7 @@ pub(crate) enum Verb {
     /// Workers: the nodes that read, store and restore
     #[command(subcommand, arg_required_else_help = true)]
     Worker(WorkerVerb),
-    /// The node of this home: coordinator and worker in one process, for schedules on one machine
+    /// The node of this home: schedules on one machine
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeVerb),
     /// The audit trail: who did what

@@ -4,12 +4,10 @@
 //! - [`wrapping`] is the cluster key, a file on each coordinator, under which the log keeps what only coordinators may read.
 //! - [`token`] is how tokens are stored: nobody who reads the log can use one.
 //! - [`role`] is the table of who may do what.
-//! - [`audit`] chains the entries of the audit trail, so that none can be changed or taken out unseen.
 //!
 //! Everything here takes the time as a value (Unix seconds) and keeps no state: the log does. Drawing random numbers is for who proposes a
 //! command, never for who applies one.
 
-pub mod audit;
 pub mod authority;
 pub mod role;
 pub mod token;

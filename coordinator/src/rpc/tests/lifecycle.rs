@@ -132,6 +132,7 @@ async fn a_stop_is_bounded_whoever_still_waits_for_something() {
     };
     let listeners = Listeners {
         network: Some(network),
+        inside: None,
         local: Some(local::listen(&socket).unwrap()),
         http: Some(http),
     };

@@ -107,6 +107,7 @@ async fn serve() -> Served {
     let socket = folder.path().join("run/socket");
     let listeners = Listeners {
         network: Some(network),
+        inside: None,
         local: Some(local::listen(&socket).unwrap()),
         http: None,
     };
