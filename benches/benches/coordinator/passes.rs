@@ -19,7 +19,7 @@ use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, VaultId, Wor
 use crate::{answer, median_and_worst, percentile, times};
 
 const ITEMS: u64 = 100_000;
-const VAULTS: u64 = 10;
+const VAULTS: u64 = 20;
 const POLICIES: u64 = 20;
 const WORKERS: u64 = 1000;
 /// Jobs that each worker runs at a time.
@@ -159,7 +159,7 @@ impl World {
             } else {
                 format!("host-{}", n / 2 % WORKERS)
             };
-            let policy = PolicyId(id(1, n % POLICIES));
+            let policy = PolicyId(id(1, n / VAULTS % POLICIES));
             let name = format!("vm-{n}");
             let spec = item_spec(&name, World::vault(n), Some(policy), &host);
             world.does(Command::Protect {

@@ -329,7 +329,11 @@ fn certificate_sample(random: &mut Random) -> Vec<u8> {
     match random.below(3) {
         0 => ca.der().to_vec(),
         1 => ca.to_pem().into_bytes(),
-        _ => AUTHORITY.identity(NODE, START.0 / 1000).unwrap().certificate_der().to_vec(),
+        _ => AUTHORITY
+            .identity(NODE, START.0 / 1000)
+            .unwrap()
+            .certificate_der()
+            .to_vec(),
     }
 }
 
@@ -373,7 +377,15 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             && let Some(command) = proposals.next()
         {
             let actor = Actor::Cluster;
-            members[0].ask(round, Ask::Change { actor, key: None, command }, NOW);
+            members[0].ask(
+                round,
+                Ask::Change {
+                    actor,
+                    key: None,
+                    command,
+                },
+                NOW,
+            );
         }
         let mut wire: VecDeque<(usize, Vec<u8>)> = VecDeque::new();
         loop {
@@ -433,7 +445,15 @@ static SNAPSHOT: LazyLock<Vec<u8>> = LazyLock::new(|| {
             asked = true;
             let entry = Entry::decode(&STORY.entries[0]).unwrap();
             let (actor, command) = (entry.actor, entry.command);
-            leader.ask(0, Ask::Change { actor, key: None, command }, NOW);
+            leader.ask(
+                0,
+                Ask::Change {
+                    actor,
+                    key: None,
+                    command,
+                },
+                NOW,
+            );
             leader.ask(round, Ask::Membership(change.clone()), NOW);
         }
         let did = leader.process(NOW).unwrap();
@@ -468,7 +488,11 @@ fn raft_snapshot(bytes: &[u8]) {
         bytes: rows.to_vec(),
     };
     let _ = member.snapshot_piece(id, &piece);
-    let number = |at: usize| numbers.get(at..at + 8).map_or(0, |n| u64::from_le_bytes(n.try_into().unwrap()));
+    let number = |at: usize| {
+        numbers
+            .get(at..at + 8)
+            .map_or(0, |n| u64::from_le_bytes(n.try_into().unwrap()))
+    };
     let end = SnapshotEnd {
         pieces: number(0),
         rows: number(8),
