@@ -1,7 +1,10 @@
-//! Every way in for foreign bytes: object stores, images, NBD servers, key files. One list for the fuzz targets and for the smoke test.
+//! Every way in for foreign bytes: object stores, images, NBD servers, key files, coordinators and nodes. One list for the fuzz targets and for
+//! the smoke test.
 //!
 //! What is sealed is sealed again around the bytes, so that they reach the parser behind the tag. A parser may refuse or accept, never panic, hang or take
 //! unbounded memory; what it accepts is written and read again where there is a writer.
+
+mod control;
 
 use std::sync::LazyLock;
 
@@ -38,7 +41,12 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: &[Parser] = &[
+pub fn all() -> impl Iterator<Item = &'static Parser> {
+    VAULTS.iter().chain(control::PARSERS)
+}
+
+/// What workers read of stores and disks.
+const VAULTS: &[Parser] = &[
     Parser {
         name: "object_header",
         run: object_header,
@@ -146,8 +154,7 @@ pub const PARSERS: &[Parser] = &[
 /// # Panics
 /// When there is none.
 pub fn parser(name: &str) -> &'static Parser {
-    PARSERS
-        .iter()
+    all()
         .find(|parser| parser.name == name)
         .expect("the fuzz target is named after a parser")
 }

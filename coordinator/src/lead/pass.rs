@@ -75,8 +75,12 @@ pub fn due_backups(state: &State, plans: &Plans, now: Time) -> Vec<Command> {
             ));
         }
     }
+    // After a long time without a leader all items are due: only those that are queued now are put in order.
+    if due.len() > DUE_MAX {
+        due.select_nth_unstable(DUE_MAX);
+        due.truncate(DUE_MAX);
+    }
     due.sort_unstable();
-    due.truncate(DUE_MAX);
     due.into_iter()
         .map(|(_, item, vault, occurrence, priority)| {
             Command::Enqueue(JobSpec {

@@ -3,10 +3,10 @@
 //! Of the jobs that a worker may have, the first by: priority; the vault that has the fewest running jobs; the item's policy that has the fewest; the
 //! longest wait; the number. So one vault with ten thousand waiting items does not keep others from their turn.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::fmt;
 
-use tresor_proto::ids::{JobId, PolicyId, VaultId, WorkerId};
+use tresor_proto::ids::{JobId, PolicyId, WorkerId};
 
 use super::plans::Plans;
 use crate::node::presence::Presence;
@@ -14,10 +14,11 @@ use crate::schedule::retry_at;
 use crate::state::State;
 use crate::state::command::{FailureKind, Work};
 use crate::state::entry::Time;
+use crate::state::queue::Place;
 use crate::state::rows::{Job, JobState, Worker};
 
 /// How many jobs run in one vault at a time: its store gets no more at once, whatever the number of workers.
-pub const VAULT_JOBS_MAX: usize = 256;
+pub const VAULT_JOBS_MAX: u64 = 256;
 /// How long a job that failed on one worker waits for another one that may have it, milliseconds.
 pub const ELSEWHERE_MS: i64 = 120_000;
 
@@ -100,24 +101,6 @@ impl fmt::Display for Waiting {
             Self::NoWorker { .. } => f.write_str("no worker can do it now"),
             Self::Next => f.write_str("it is about to begin"),
         }
-    }
-}
-
-/// What runs now, counted once for a choice.
-#[derive(Debug, Default)]
-struct Running {
-    in_vault: BTreeMap<VaultId, usize>,
-    under: BTreeMap<Option<PolicyId>, usize>,
-}
-
-impl Running {
-    fn of(state: &State) -> Self {
-        let mut running = Self::default();
-        for job in state.leases().filter_map(|id| state.jobs().get(&id)) {
-            *running.in_vault.entry(job.spec.vault).or_default() += 1;
-            *running.under.entry(policy_of(state, job)).or_default() += 1;
-        }
-        running
     }
 }
 
@@ -224,9 +207,12 @@ fn should_go_elsewhere(
         })
 }
 
+/// What decides between two jobs: the urgency of their kinds, since when they wait, their numbers.
+type Rank = ((Reverse<i32>, u64, u64), Time, JobId);
+
 /// The job that a worker gets now, if there is one for it.
 ///
-/// Cost: a look at every job that waits.
+/// Cost: a look at the first job of every place that the worker is, and of every kind; and at those after it that failed on this worker just now.
 pub fn choose(
     state: &State,
     presence: &Presence,
@@ -239,36 +225,42 @@ pub fn choose(
     if unfit_now(state, presence, id, worker, now_ms).is_some() {
         return None;
     }
-    let running = Running::of(state);
-    let mut best = None;
-    for job_id in state.open_jobs() {
-        let Some(job) = state.jobs().get(&job_id) else {
-            continue;
-        };
-        let JobState::Queued { not_before } = job.state else {
-            continue;
-        };
-        let in_vault = running.in_vault.get(&job.spec.vault).copied().unwrap_or(0);
-        if not_before > now || in_vault >= VAULT_JOBS_MAX {
-            continue;
+    let places = [
+        Place::Anywhere,
+        Place::Host(worker.name.clone()),
+        Place::Host(worker.facts.host.clone()),
+        Place::Worker(worker.name.clone()),
+    ];
+    let mut best: Option<Rank> = None;
+    for place in &places {
+        for (kind, line) in state.waiting_at(place) {
+            let in_vault = state.running_in(kind.vault);
+            let urgency = (kind.priority, in_vault, state.running_under(kind.policy));
+            if in_vault >= VAULT_JOBS_MAX || best.is_some_and(|(found, ..)| urgency > found) {
+                continue;
+            }
+            let mut is_first = true;
+            for (not_before, job_id) in line.take_while(|(not_before, _)| *not_before <= now) {
+                let rank = (urgency, not_before, job_id);
+                let Some(job) = state
+                    .jobs()
+                    .get(&job_id)
+                    .filter(|_| best.is_none_or(|best| rank < best))
+                else {
+                    break;
+                };
+                // What is so of the first is so of all of its kind.
+                if is_first && (unfit_for_work(state, worker, job).is_some() || !window_is_open(state, plans, job, now))
+                {
+                    break;
+                }
+                is_first = false;
+                if !should_go_elsewhere(state, presence, id, job_id, job, now, now_ms) {
+                    best = Some(rank);
+                    break;
+                }
+            }
         }
-        let under = running.under.get(&policy_of(state, job)).copied().unwrap_or(0);
-        let rank = (
-            std::cmp::Reverse(job.spec.priority),
-            in_vault,
-            under,
-            not_before,
-            job_id,
-        );
-        // The cheap comparison first: most jobs of a long queue are not the best one.
-        if best.as_ref().is_some_and(|best| rank >= *best)
-            || unfit_for_work(state, worker, job).is_some()
-            || !window_is_open(state, plans, job, now)
-            || should_go_elsewhere(state, presence, id, job_id, job, now, now_ms)
-        {
-            continue;
-        }
-        best = Some(rank);
     }
     best.map(|(.., job)| job)
 }
@@ -295,16 +287,7 @@ pub fn explain(
     if !window_is_open(state, plans, job, now) {
         return Some(Waiting::Window);
     }
-    let in_vault = state
-        .leases()
-        .filter(|lease| {
-            state
-                .jobs()
-                .get(lease)
-                .is_some_and(|other| other.spec.vault == job.spec.vault)
-        })
-        .count();
-    if in_vault >= VAULT_JOBS_MAX {
+    if state.running_in(job.spec.vault) >= VAULT_JOBS_MAX {
         return Some(Waiting::VaultBusy);
     }
     let mut workers = Vec::new();
@@ -321,3 +304,7 @@ pub fn explain(
     }
     Some(Waiting::NoWorker { workers })
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;

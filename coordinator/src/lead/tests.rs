@@ -13,6 +13,7 @@ use crate::state::command::{
 };
 use crate::state::entry::{Actor, Entry, Time};
 use crate::state::reply::Reply;
+use crate::state::table::looks;
 
 const VAULT: VaultId = VaultId([1; 16]);
 const OTHER_VAULT: VaultId = VaultId([2; 16]);
@@ -500,4 +501,20 @@ fn a_vault_gets_one_catalogue_job_when_it_is_behind() {
     let due = catalogues_due(&world.state, world.now);
     assert_eq!(world.all(due), 1);
     assert_eq!(catalogues_due(&world.state, world.now), [], "it waits already");
+}
+
+#[test]
+fn a_pass_over_items_looks_up_a_bounded_number_of_rows_of_each() {
+    let looks_at = |items: u8| {
+        let mut world = World::new();
+        for number in 0..items {
+            world.item(number, VAULT, Some(POLICY));
+        }
+        world.now = at("2026-03-04T03:00:00Z");
+        let (due, looks) = looks::during(|| world.due());
+        assert_eq!(due.len(), usize::from(items));
+        looks
+    };
+    // The vault of each; what is found by key alone counts.
+    assert_eq!(looks_at(200) - looks_at(50), 150);
 }

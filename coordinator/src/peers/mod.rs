@@ -85,6 +85,8 @@ impl Peers {
     /// A channel of its own to a member, for a snapshot: its many bytes must not hold up heartbeats.
     pub fn channel(&self, to: MemberId) -> Option<Channel> {
         let peer = self.peers.get(&to)?;
+        // A channel connects on the runtime that it is made on, and who asks has one that only keeps time.
+        let _network = self.runtime.enter();
         (self.dial)(to, &peer.address)
     }
 }

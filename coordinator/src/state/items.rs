@@ -99,7 +99,6 @@ impl State {
         let (id, mut item) = match before {
             Some(before) => {
                 let item = self.items.get(&before).expect("views are of rows").clone();
-                self.views.remove_item(before, &item);
                 (before, item)
             }
             None => (
@@ -118,8 +117,7 @@ impl State {
         item.spec = spec.clone();
         item.protected = true;
         item.since = now;
-        self.views.add_item(id, &item);
-        self.items.insert(id, item);
+        self.set_item(id, item);
         self.catalogue_falls_behind(spec.vault);
         Ok(Reply::Item(id))
     }
@@ -154,9 +152,7 @@ impl State {
             item.since = self.clock.now;
         }
         item.spec = spec.clone();
-        self.views.remove_item(id, &before);
-        self.views.add_item(id, &item);
-        self.items.insert(id, item);
+        self.set_item(id, item);
         self.catalogue_falls_behind(spec.vault);
         Ok(Reply::Done)
     }
@@ -174,9 +170,7 @@ impl State {
         // The policy stays: its retention goes on for the points that are there.
         let mut item = before.clone();
         item.protected = false;
-        self.views.remove_item(id, &before);
-        self.views.add_item(id, &item);
-        self.items.insert(id, item);
+        self.set_item(id, item);
         self.catalogue_falls_behind(before.spec.vault);
         self.drop_item_if_empty(id);
         Ok(Reply::Done)

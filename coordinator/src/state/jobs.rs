@@ -19,9 +19,9 @@ impl State {
     /// Changes a job and keeps the views in step.
     pub(super) fn change_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
         if let Some(mut job) = self.jobs.remove(&id) {
-            self.views.remove_job(id, &job);
+            self.views.remove_job(id, &job, &self.items);
             change(&mut job);
-            self.views.add_job(id, &job);
+            self.views.add_job(id, &job, &self.items);
             self.jobs.insert(id, job);
         }
     }
@@ -161,7 +161,7 @@ impl State {
             counts: super::command::Counts::default(),
             findings: 0,
         };
-        self.views.add_job(id, &job);
+        self.views.add_job(id, &job, &self.items);
         self.jobs.insert(id, job);
         if let (Work::Backup { item, .. }, Some(due)) = (&spec.work, spec.occurrence)
             && let Some(item) = self.items.get_mut(item)
@@ -225,7 +225,7 @@ impl State {
                 break;
             };
             if let Some(job) = self.jobs.remove(&oldest) {
-                self.views.remove_job(oldest, &job);
+                self.views.remove_job(oldest, &job, &self.items);
             }
         }
     }

@@ -28,6 +28,7 @@ mod leases;
 mod nodes;
 mod points;
 mod policies;
+pub mod queue;
 mod slots;
 mod subject;
 mod texts;

@@ -118,6 +118,8 @@ impl<K: PartialEq, V: PartialEq> PartialEq for Table<K, V> {
 impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
     /// The row of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
+        #[cfg(test)]
+        looks::count();
         self.rows.get(key)
     }
 
@@ -252,4 +254,25 @@ impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
 
 fn encode_row<V: Serialize>(row: &V) -> Vec<u8> {
     postcard::to_extend(row, vec![ROW_FORM]).expect("rows are plain data and memory can be had")
+}
+
+/// How many rows were looked up by their keys, so that tests count instead of timing.
+#[cfg(test)]
+pub(crate) mod looks {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    /// What `run` returns, and how many rows it looked up.
+    pub(crate) fn during<T>(run: impl FnOnce() -> T) -> (T, u64) {
+        let before = LOOKS.get();
+        let made = run();
+        (made, LOOKS.get() - before)
+    }
 }

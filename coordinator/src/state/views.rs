@@ -8,7 +8,9 @@ use tresor_proto::ids::{ItemId, JobId, PointId, PolicyId, VaultId, WorkerId};
 use super::State;
 use super::command::Work;
 use super::entry::{IdempotencyKey, Time};
-use super::rows::{Answered, Job, JobState, Point};
+use super::queue::Queue;
+use super::rows::{Answered, Item, Job, JobState, Point};
+use super::table::Table;
 
 /// Computed from the rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,6 +39,8 @@ pub(super) struct Views {
     pub(super) open_in: BTreeMap<VaultId, u64>,
     /// Jobs that a worker runs.
     pub(super) leases_of: BTreeMap<WorkerId, BTreeSet<JobId>>,
+    /// Jobs that wait, as placement asks for them, and how many run.
+    pub(super) queue: Queue,
     /// Items of each vault, those included of which only points are left.
     pub(super) all_items_of: BTreeSet<(VaultId, ItemId)>,
     /// How many items of a vault are protected.
@@ -81,7 +85,7 @@ impl Views {
             views.add_point(id, point, vault);
         }
         for (&id, job) in state.jobs.iter() {
-            views.add_job(id, job);
+            views.add_job(id, job, &state.items);
         }
         for session in state.sessions.values() {
             for &point in &session.pins {
@@ -94,7 +98,7 @@ impl Views {
         views
     }
 
-    pub(super) fn add_item(&mut self, id: ItemId, item: &super::rows::Item) {
+    pub(super) fn add_item(&mut self, id: ItemId, item: &Item) {
         self.item_names.entry(item.spec.name.clone()).or_default().insert(id);
         self.all_items_of.insert((item.spec.vault, id));
         if item.protected {
@@ -105,7 +109,7 @@ impl Views {
         }
     }
 
-    pub(super) fn remove_item(&mut self, id: ItemId, item: &super::rows::Item) {
+    pub(super) fn remove_item(&mut self, id: ItemId, item: &Item) {
         if let Some(ids) = self.item_names.get_mut(&item.spec.name) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -121,12 +125,13 @@ impl Views {
         }
     }
 
-    pub(super) fn add_job(&mut self, id: JobId, job: &Job) {
+    pub(super) fn add_job(&mut self, id: JobId, job: &Job, items: &Table<ItemId, Item>) {
         if job.state.is_final() {
             self.ended.insert((job.ended.unwrap_or_default(), id));
             return;
         }
         self.open.insert(id);
+        self.queue.add(id, job, items);
         *self.open_in.entry(job.spec.vault).or_default() += 1;
         match &job.spec.work {
             Work::Backup { item, .. } => {
@@ -146,12 +151,13 @@ impl Views {
         }
     }
 
-    pub(super) fn remove_job(&mut self, id: JobId, job: &Job) {
+    pub(super) fn remove_job(&mut self, id: JobId, job: &Job, items: &Table<ItemId, Item>) {
         if job.state.is_final() {
             self.ended.remove(&(job.ended.unwrap_or_default(), id));
             return;
         }
         self.open.remove(&id);
+        self.queue.remove(id, job, items);
         decrease(&mut self.open_in, job.spec.vault);
         match &job.spec.work {
             Work::Backup { item, .. } => {
@@ -212,7 +218,7 @@ impl Views {
     }
 }
 
-fn decrease<K: Ord + Copy>(counts: &mut BTreeMap<K, u64>, key: K) {
+pub(super) fn decrease<K: Ord + Copy>(counts: &mut BTreeMap<K, u64>, key: K) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
         if *count == 0 {

@@ -75,8 +75,7 @@ pub struct AgentService {
     services: Services,
     key: ClusterKey,
     placement: Arc<dyn Placement>,
-    /// One choice at a time, until the log has it: or a thousand workers that wake at once would all be given the same job, and each pay for a look at
-    /// all of them.
+    /// One choice at a time, until the log has it: or a thousand workers that wake at once would all be given the same job.
     turn: Arc<tokio::sync::Mutex<()>>,
     stopping: CancellationToken,
 }
