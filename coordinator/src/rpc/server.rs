@@ -221,8 +221,8 @@ pub(crate) async fn run(
         let stop = stopping.clone().cancelled_owned();
         parts.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
     }
-    let here = listeners.local.map(|listener| boxed(listener));
-    let inside = listeners.inside.map(|listener| boxed(listener));
+    let here = listeners.local.map(boxed);
+    let inside = listeners.inside.map(boxed);
     for listener in here.into_iter().chain(inside) {
         let cut = cut.clone();
         let incoming = listener.map(move |accepted| accepted.map(|connection| Cuttable::new(connection, cut.clone())));
