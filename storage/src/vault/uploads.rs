@@ -48,6 +48,7 @@ impl Drop for Uploads {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
     use crate::error::Error;

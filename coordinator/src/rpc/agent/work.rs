@@ -18,8 +18,8 @@ use crate::state::reply::{Refusal, Reply};
 
 /// How long a call waits for work at most: less than what stands between the two may take a silent connection for dead.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long a waiting call rests between two looks: a look costs microseconds, however many jobs wait, and many changes come together.
-const REST: Duration = Duration::from_millis(50);
+/// How long a waiting call rests between two looks: nearly every entry of the log wakes it, and a thousand workers wait; a look costs some microseconds.
+const REST: Duration = Duration::from_millis(100);
 /// How long a waiting call goes without a look: time alone makes jobs due and opens windows.
 const TICK: Duration = Duration::from_secs(2);
 
