@@ -15,6 +15,7 @@ mod passes;
 mod points;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// All questions, in the order in which they are asked.
@@ -66,6 +67,45 @@ fn status_bytes(process: &str, field: &str) -> u64 {
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// Milliseconds that threads of a folder of `/proc` were on a core: what counts where other programs want the same cores.
+fn on_core_ms(threads: &Path) -> f64 {
+    let nanoseconds = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    };
+    if let Some(one) = nanoseconds(threads).filter(|_| !threads.ends_with("task")) {
+        return one / 1e6;
+    }
+    let all = std::fs::read_dir(threads).into_iter().flatten().flatten();
+    all.filter_map(|thread| nanoseconds(&thread.path())).sum::<f64>() / 1e6
+}
+
+/// What calls of this thread took, in milliseconds: on the clock, and on a core.
+struct Calls {
+    clock: Vec<f64>,
+    core: Vec<f64>,
+}
+
+/// Calls so often.
+fn calls(count: usize, mut call: impl FnMut()) -> Calls {
+    let here = Path::new("/proc/thread-self");
+    let mut core = Vec::new();
+    let clock = times(count, || {
+        let before = on_core_ms(here);
+        call();
+        core.push(on_core_ms(here) - before);
+    });
+    core.sort_by(f64::total_cmp);
+    Calls { clock, core }
+}
+
+impl Display for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (clock, core) = (median_and_worst(&self.clock), percentile(&self.core, 50));
+        write!(f, "{clock}; {core:.2} ms on a core")
+    }
 }
 
 /// Milliseconds of calls, sorted.

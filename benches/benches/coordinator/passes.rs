@@ -16,7 +16,7 @@ use tresor_coordinator::state::entry::{Actor, Entry, Time};
 use tresor_coordinator::state::reply::Reply;
 use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, VaultId, WorkerId};
 
-use crate::{answer, median_and_worst, percentile, times};
+use crate::{answer, calls};
 
 const ITEMS: u64 = 100_000;
 const VAULTS: u64 = 20;
@@ -245,25 +245,22 @@ pub(crate) fn ask() {
             points: points.collect(),
         });
     }
-    let nothing_due = times(ROUNDS, || {
+    let nothing_due = calls(ROUNDS, || {
         black_box(due_backups(&world.state, &world.plans, world.now));
     });
-    answer("backups due, 100,000 items, none due", median_and_worst(&nothing_due));
+    answer("backups due, 100,000 items, none due", nothing_due);
     // Two days on, all are due.
     world.now = START.plus(2 * DAY);
-    let all_due = times(ROUNDS, || {
+    let all_due = calls(ROUNDS, || {
         let due = black_box(due_backups(&world.state, &world.plans, world.now));
         assert_eq!(due.len(), DUE_MAX);
     });
-    answer("backups due, 100,000 items, all due", median_and_worst(&all_due));
+    answer("backups due, 100,000 items, all due", all_due);
     let mut cursor = Cursor::default();
-    let expiry = times(100, || {
+    let expiry = calls(100, || {
         black_box(expired_points(&world.state, &world.plans, &mut cursor, world.now));
     });
-    answer(
-        "expiry, 1,000 of 100,000 items with 10 points each",
-        median_and_worst(&expiry),
-    );
+    answer("expiry, 1,000 of 100,000 items with 10 points each", expiry);
 
     // Every item waits; and a worker asks.
     for n in 0..ITEMS {
@@ -281,24 +278,18 @@ pub(crate) fn ask() {
         world.leases(job, 2 + n / PERMITS as usize, None);
     }
     choices(&world, "96,000 jobs wait, 4,000 run");
-    let upkeep = times(ROUNDS, || {
+    let upkeep = calls(ROUNDS, || {
         let mut presence = world.presence.clone();
         black_box(expired_leases(&world.state, &mut presence, world.now, 0));
         black_box(due_backups(&world.state, &world.plans, world.now));
         black_box(catalogues_due(&world.state, world.now));
     });
-    answer(
-        "leases, backups and catalogues, 100,000 jobs open",
-        median_and_worst(&upkeep),
-    );
+    answer("leases, backups and catalogues, 100,000 jobs open", upkeep);
 }
 
 /// How long the choice for a worker takes: for one of the cluster's, and for one that may have none of the jobs.
 fn choices(world: &World, when: &str) {
     let chosen = |worker| choose(&world.state, &world.presence, &world.plans, worker, world.now, 0);
-    let some = times(ROUNDS, || assert!(black_box(chosen(world.workers[0])).is_some()));
-    answer(
-        &format!("choice for a worker, {when}"),
-        format!("{}, p99 {:.2} ms", median_and_worst(&some), percentile(&some, 99)),
-    );
+    let some = calls(ROUNDS, || assert!(black_box(chosen(world.workers[0])).is_some()));
+    answer(&format!("choice for a worker, {when}"), some);
 }

@@ -1,7 +1,7 @@
 //! What a million points need in memory and on disk, and how long a coordinator that has them takes to start.
 
 use crate::cluster::{Founded, Node};
-use crate::{answer, folder, number, status_bytes};
+use crate::{answer, folder, number, on_core_ms, status_bytes};
 
 /// Items that the points are of.
 const ITEMS: u64 = 10_000;
@@ -21,6 +21,8 @@ pub(crate) fn ask() {
     let begin = std::time::Instant::now();
     let mut node: Node = founded.start(0);
     let served = begin.elapsed().as_secs_f64();
+    let threads = std::path::PathBuf::from(format!("/proc/{}/task", node.process()));
+    let on_core = on_core_ms(&threads) / 1e3;
     node.ask("first-commit 0");
     let led = begin.elapsed().as_secs_f64();
     assert_eq!(node.ask("standing")["points"], points);
@@ -42,6 +44,6 @@ pub(crate) fn ask() {
     );
     answer(
         "from the start of the process until it serves, and until it leads and committed",
-        format!("{served:.2} s, {led:.2} s"),
+        format!("{served:.2} s, {led:.2} s; {on_core:.2} s on a core"),
     );
 }
