@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 use tresor_proto::ids::MemberId;
+use tresor_proto::tls::inside::{Doorway, doorway};
 use tresor_proto::tls::{Role, SharedIdentity, local};
 use tresor_proto::token::ApiToken;
 use tresor_proto::v1::ErrorInfo;
@@ -85,6 +86,7 @@ struct Served {
     node: TestNode,
     address: String,
     socket: std::path::PathBuf,
+    doorway: Doorway,
     metrics: Arc<Metrics>,
     _folder: tempfile::TempDir,
     _stop: Stop,
@@ -105,9 +107,10 @@ async fn serve() -> Served {
     );
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("run/socket");
+    let (doorway, inside) = doorway();
     let listeners = Listeners {
         network: Some(network),
-        inside: None,
+        inside: Some(inside),
         local: Some(local::listen(&socket).unwrap()),
         http: None,
     };
@@ -118,6 +121,7 @@ async fn serve() -> Served {
         node,
         address,
         socket,
+        doorway,
         metrics,
         _folder: folder,
         _stop: Stop(stop),
@@ -185,6 +189,18 @@ async fn everybody_may_what_the_table_says_and_nothing_else() {
         LOCAL,
     )
     .await;
+    let inside = served.doorway.user(1000);
+    check_all("the user within this process", &inside, &HeaderMap::new(), LOCAL).await;
+    let inside = served.doorway.worker(worker.0);
+    check_all("the worker within this process", &inside, &with_token(&admin), "worker").await;
+    let unknown = served.doorway.worker(4711);
+    check_all(
+        "a worker within this process that nobody knows",
+        &unknown,
+        &HeaderMap::new(),
+        "",
+    )
+    .await;
     // A coordinator whose entry this member has not applied yet: its certificate was made after it.
     let newer = cluster.node(&served.address, cluster.identity(Role::Coordinator, 99));
     check_all("a newer coordinator", &newer, &HeaderMap::new(), "coordinator").await;
@@ -195,6 +211,7 @@ async fn everybody_may_what_the_table_says_and_nothing_else() {
     // Removed while its connection stands.
     node.does(Command::RemoveWorker { worker });
     check_all("a removed worker", &channel, &HeaderMap::new(), "").await;
+    check_all("a removed worker within this process", &inside, &HeaderMap::new(), "").await;
 }
 
 #[tokio::test]
