@@ -26,7 +26,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use audit::{AuditListArgs, AuditVerb};
 pub(crate) use backup::BackupArgs;
 pub(crate) use cluster::{
-    ApiTokenCreateArgs, ApiTokenVerb, ClusterBackupArgs, ClusterVerb, JoinTokenCreateArgs, JoinTokenVerb, YesArgs,
+    ApiTokenCreateArgs, ApiTokenVerb, ClusterBackupArgs, ClusterRecoverArgs, ClusterRestoreArgs, ClusterVaultKeyArgs,
+    ClusterVerb, JoinTokenCreateArgs, JoinTokenVerb, RefoundArgs, YesArgs,
 };
 pub(crate) use common::DetachArgs;
 pub(crate) use coordinator::{CoordinatorNameArgs, CoordinatorVerb};

@@ -70,7 +70,8 @@ pub(crate) struct CoordinatorStartArgs {
 
 /// Runs a worker until it is told to stop
 ///
-/// The first start on a machine joins a cluster: --join and --token-file. Later ones need neither.
+/// The first start on a machine joins a cluster: --join and --token-file. Later ones need neither. With a token of another cluster,
+/// as of one that was founded again (`tresor cluster restore`), the worker leaves the one that it is in.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerStartArgs {
     /// Join the cluster whose coordinators are here, separated by commas

@@ -11,6 +11,7 @@ mod explain;
 mod hosts;
 mod item;
 mod job;
+mod left;
 mod login;
 mod man;
 mod places;

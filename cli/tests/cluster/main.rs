@@ -11,6 +11,7 @@ mod jobs;
 mod lists;
 mod login;
 mod policies;
+mod recovery;
 mod refusals;
 mod secrets;
 mod verbs;

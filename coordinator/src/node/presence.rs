@@ -3,9 +3,9 @@
 //! Times are milliseconds of the leader's monotonic clock. A new leader has heard of nobody; it gives every lease it finds a full term, so that a
 //! change of leaders alone never ends one. Only what follows from it is logged: that a lease has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tresor_proto::ids::{Epoch, JobId, WorkerId};
+use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
 
 use crate::state::State;
 
@@ -72,9 +72,37 @@ pub struct BeatAnswer {
 pub struct Presence {
     workers: BTreeMap<WorkerId, Heard>,
     leases: BTreeMap<JobId, Held>,
+    /// When the certificates end that workers showed last, Unix seconds.
+    certificates: BTreeMap<WorkerId, i64>,
+    /// Vaults whose newest catalogue had no room for all of their rows.
+    cut: BTreeSet<VaultId>,
 }
 
 impl Presence {
+    /// Notes when the certificate ends that a worker showed, Unix seconds.
+    pub fn note_certificate(&mut self, worker: WorkerId, ends: i64) {
+        self.certificates.insert(worker, ends);
+    }
+
+    /// When the certificate of a worker ends, Unix seconds, if it has shown one.
+    pub fn certificate_ends(&self, worker: WorkerId) -> Option<i64> {
+        self.certificates.get(&worker).copied()
+    }
+
+    /// Notes whether all of a vault's rows fitted into the catalogue that was just encoded.
+    pub fn note_catalogue(&mut self, vault: VaultId, is_whole: bool) {
+        if is_whole {
+            self.cut.remove(&vault);
+        } else {
+            self.cut.insert(vault);
+        }
+    }
+
+    /// Whether the newest catalogue of a vault had no room for all of its rows, as far as this coordinator knows.
+    pub fn is_cut(&self, vault: VaultId) -> bool {
+        self.cut.contains(&vault)
+    }
+
     /// Notes that a worker lives.
     pub fn hear(&mut self, worker: WorkerId, life: [u8; 16], clock_ms: i64, now: u64) {
         let heard = Heard {

@@ -237,7 +237,9 @@ impl Encoder {
             let policy = state.items().get(&item).and_then(|item| item.spec.policy);
             if let Some(policy) = policy.filter(|policy| !self.policies.contains(policy)) {
                 self.policies.insert(policy);
-                self.write(state, RowOf::Policy(policy));
+                if !self.write(state, RowOf::Policy(policy)) {
+                    return;
+                }
             }
             if !self.write(state, RowOf::Item(item)) {
                 return;

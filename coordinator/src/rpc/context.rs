@@ -66,6 +66,9 @@ pub trait SecretBox: Send + Sync {
     /// [`SecretError`].
     fn wrap_vault_key(&self, vault: VaultId, secret: &[u8]) -> Result<Vec<u8>, SecretError>;
 
+    /// The platform's key of a vault that is made, see [`ClusterKey::vault_key`].
+    fn vault_key(&self, vault: VaultId) -> Zeroizing<[u8; 32]>;
+
     /// 32 bytes that nobody without the cluster key can know; the same for the same context and input on every coordinator.
     fn derive(&self, context: &'static str, input: &[u8]) -> Zeroizing<[u8; 32]>;
 }
@@ -76,6 +79,10 @@ impl SecretBox for ClusterKey {
             .wrap(Purpose::VaultKey(vault), secret)
             .map_err(|e| SecretError { why: e.to_string() })?;
         Ok(postcard::to_stdvec(&wrapped).expect("plain data, and memory can be had"))
+    }
+
+    fn vault_key(&self, vault: VaultId) -> Zeroizing<[u8; 32]> {
+        Self::vault_key(self, vault)
     }
 
     fn derive(&self, context: &'static str, input: &[u8]) -> Zeroizing<[u8; 32]> {

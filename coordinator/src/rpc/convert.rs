@@ -92,6 +92,7 @@ pub fn gone_item(state: &State, board: &Board<'_>, id: ItemId, item: &Item) -> v
 fn item_standing(state: &State, id: ItemId, item: &Item, standing: &ItemStanding, points: u64) -> v1::Item {
     v1::Item {
         id: id.to_string(),
+        version: item.version,
         spec: Some(item_spec_message(state, &item.spec)),
         protected: item.protected,
         state: standing.state.text().to_owned(),
@@ -235,6 +236,7 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         _ => String::new(),
     };
     let last_failure = job.attempts.last().and_then(|attempt| attempt.failure.as_ref());
+    let last_failure = job.failure.as_ref().or(last_failure);
     let why = match job.state {
         JobState::Failed | JobState::Queued { .. } => last_failure.map(|failure| failure.message.clone()),
         _ => None,
@@ -275,7 +277,7 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         counts: Some(counts),
         target,
         cancel_requested: job.cancel_requested,
-        findings: u64::from(job.findings),
+        findings: job.findings,
     }
 }
 

@@ -178,6 +178,16 @@ impl ClusterKey {
         &self.bytes
     }
 
+    /// The key that a vault gets which is made for this cluster. It follows from the cluster key, so that a copy of that one file opens every vault that
+    /// the cluster made, whatever else is lost.
+    pub fn vault_key(&self, vault: VaultId) -> Zeroizing<[u8; 32]> {
+        let own = Zeroizing::new(blake3::derive_key(
+            "tresor control v1 platform keys of vaults",
+            self.bytes.as_ref(),
+        ));
+        Zeroizing::new(*blake3::keyed_hash(&own, &vault.0).as_bytes())
+    }
+
     /// Which one it is.
     pub fn id(&self) -> KeyId {
         self.id

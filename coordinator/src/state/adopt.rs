@@ -12,7 +12,7 @@ use super::texts::{check_batch, cleaned};
 use super::{ITEMS_MAX, POINTS_MAX, State};
 
 /// An item of which only points are known: nothing is backed up, and nothing expires, until a person says how.
-fn item_of(found: &AdoptedPoint, vault: VaultId, now: Time) -> Item {
+fn item_of(found: &AdoptedPoint, vault: VaultId, version: u64, now: Time) -> Item {
     let name = cleaned(&found.item_name);
     Item {
         spec: ItemSpec {
@@ -26,6 +26,7 @@ fn item_of(found: &AdoptedPoint, vault: VaultId, now: Time) -> Item {
             allow_live: false,
             allow_backing: false,
         },
+        version,
         protected: false,
         since: now,
         last_occurrence: None,
@@ -78,7 +79,7 @@ impl State {
                 continue;
             }
             if !self.items.contains(&found.item) {
-                let item = item_of(found, vault, now);
+                let item = item_of(found, vault, self.clock.applied, now);
                 self.views.add_item(found.item, &item);
                 self.items.insert(found.item, item);
             }

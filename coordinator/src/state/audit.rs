@@ -33,6 +33,14 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// Of something that is no entry.
+    pub(super) fn new(action: &str, object: &str) -> Self {
+        Self {
+            action: action.to_owned(),
+            object: shortened(object, TEXT_MAX),
+        }
+    }
+
     /// None where it is not for the trail.
     pub(super) fn of(state: &State, entry: &Entry) -> Option<Self> {
         let by_cluster = match &entry.command {

@@ -78,6 +78,8 @@ pub enum Command {
     UpdateItem {
         /// The item.
         item: ItemId,
+        /// The version that was read; another now refuses. 0: whatever it is.
+        version: u64,
         /// What it is.
         spec: ItemSpec,
     },
@@ -503,6 +505,10 @@ pub enum Outcome {
         counts: Counts,
         /// Points that are harmed.
         harmed: Vec<PointId>,
+        /// Things that are wrong, those that harm no point among them.
+        findings: u64,
+        /// Whether `harmed` names all that are: then what is not named is not harmed, as far as was looked.
+        is_all: bool,
     },
     /// The vault is made, or claimed for this cluster.
     Claimed(VaultClaim),

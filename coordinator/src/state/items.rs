@@ -82,7 +82,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn protect(&mut self, id: ItemId, spec: &ItemSpec, also: bool) -> Result<Reply, Refusal> {
+    pub(super) fn protect(&mut self, index: u64, id: ItemId, spec: &ItemSpec, also: bool) -> Result<Reply, Refusal> {
         self.check_item(id, spec, also)?;
         if self.items.contains(&id) {
             return Err(Refusal::exists("item", id));
@@ -105,6 +105,7 @@ impl State {
                 id,
                 Item {
                     spec: spec.clone(),
+                    version: index,
                     protected: true,
                     since: now,
                     last_occurrence: None,
@@ -115,6 +116,7 @@ impl State {
             ),
         };
         item.spec = spec.clone();
+        item.version = index;
         item.protected = true;
         item.since = now;
         self.set_item(id, item);
@@ -122,10 +124,22 @@ impl State {
         Ok(Reply::Item(id))
     }
 
-    pub(super) fn update_item(&mut self, id: ItemId, spec: &ItemSpec) -> Result<Reply, Refusal> {
+    pub(super) fn update_item(
+        &mut self,
+        index: u64,
+        id: ItemId,
+        version: u64,
+        spec: &ItemSpec,
+    ) -> Result<Reply, Refusal> {
         let Some(before) = self.items.get(&id).cloned() else {
             return Err(Refusal::missing("item", id));
         };
+        if version != 0 && version != before.version {
+            return Err(Refusal::fenced(format!(
+                "item {} was changed meanwhile: look at it again",
+                before.spec.name
+            )));
+        }
         if spec.vault != before.spec.vault {
             return Err(Refusal::invalid(
                 "vault",
@@ -152,6 +166,7 @@ impl State {
             item.since = self.clock.now;
         }
         item.spec = spec.clone();
+        item.version = index;
         self.set_item(id, item);
         self.catalogue_falls_behind(spec.vault);
         Ok(Reply::Done)

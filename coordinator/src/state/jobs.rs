@@ -2,7 +2,7 @@
 
 use tresor_proto::ids::{ItemId, JobId, PointId};
 
-use super::command::{JobSpec, RestoreTarget, Work};
+use super::command::{Failure, FailureKind, JobSpec, RestoreTarget, Work};
 use super::entry::{Actor, Time};
 use super::reply::{Refusal, Reply};
 use super::rows::{Job, JobState, VaultState};
@@ -10,6 +10,9 @@ use super::texts::{check_line, check_path};
 use super::{ENDED_JOBS_MAX, OPEN_JOBS_MAX, State};
 #[cfg(test)]
 use crate::mutation::{Mutation, mutated};
+
+/// The level of a verify that finds everything that any level finds.
+pub(super) const FULL: &str = "all";
 
 impl State {
     pub(super) fn job(&self, id: JobId) -> Result<&Job, Refusal> {
@@ -43,7 +46,7 @@ impl State {
             Work::Backup { item, .. } => self.check_backup(*item, spec),
             Work::Restore { point, host, target } => self.check_restore(*point, host, target, spec),
             Work::Verify { point, level } => {
-                if !["names", "checks", "contents", "recipes", "all"].contains(&level.as_str()) {
+                if !["names", "checks", "contents", "recipes", FULL].contains(&level.as_str()) {
                     return Err(Refusal::invalid(
                         "level",
                         "is one of names, checks, contents, recipes, all",
@@ -157,6 +160,7 @@ impl State {
             attempts: Vec::new(),
             attempts_made: 0,
             cancel_requested: false,
+            failure: None,
             ended: None,
             counts: super::command::Counts::default(),
             findings: 0,
@@ -203,11 +207,27 @@ impl State {
         self.change_job(id, |job| {
             job.state = JobState::Queued { not_before: now };
             job.cancel_requested = false;
+            job.failure = None;
             job.ended = None;
             // A person asked: the tries are counted anew.
             job.attempts_made = 0;
         });
         Ok(Reply::Made(id.0))
+    }
+
+    /// Ends jobs that wait to read a point that is gone: they can never run.
+    pub(super) fn end_readers_of(&mut self, point: PointId) {
+        let readers = self.views.readers_of.get(&point).into_iter().flatten().copied();
+        for id in readers.collect::<Vec<JobId>>() {
+            self.change_job(id, |job| {
+                job.failure = Some(Failure {
+                    kind: FailureKind::Missing,
+                    message: format!("point {point} is gone"),
+                    hint: String::from("tresor point list"),
+                });
+            });
+            self.end_job(id, JobState::Failed);
+        }
     }
 
     /// Ends a job, and forgets the oldest that ended where there are too many.

@@ -8,9 +8,9 @@ use tresor_proto::ids::{Epoch, JobId, PointId, SessionId, VaultId, WorkerId};
 
 use super::command::{CommittedPoint, Completion, Counts, Failure, FailureKind, Outcome, VaultClaim, Work};
 use super::entry::{Actor, Time};
-use super::jobs::waits_until;
+use super::jobs::{FULL, waits_until};
 use super::reply::{Refusal, Reply};
-use super::rows::{Attempt, FailedAt, Job, JobState, Point, Session, VaultState};
+use super::rows::{Attempt, FailedAt, Job, JobState, Point, Session, VaultState, Verified};
 use super::texts::{check_batch, shortened};
 use super::{ATTEMPTS_KEPT, POINTS_MAX, State};
 #[cfg(test)]
@@ -223,7 +223,7 @@ impl State {
     }
 
     /// ◆ A closed session has no row, and its number is never given again: nothing that it still sends counts.
-    fn close_session(&mut self, session: SessionId) {
+    pub(super) fn close_session(&mut self, session: SessionId) {
         if let Some(row) = self.sessions.remove(&session) {
             for point in row.pins {
                 self.views.unpin(point);
@@ -292,11 +292,36 @@ impl State {
                 self.catalogue_falls_behind(vault);
                 (point.counts, Some(point.point))
             }
-            (Outcome::Verified { counts, harmed }, Work::Verify { .. }) => {
+            (
+                Outcome::Verified {
+                    counts,
+                    harmed,
+                    findings,
+                    is_all,
+                },
+                Work::Verify { point, level },
+            ) => {
                 check_batch("harmed", harmed)?;
+                // ◆ Only who looked at everything can say that nothing is wrong, and not of what was found since it began.
+                let found_since = self
+                    .vaults
+                    .get(&vault)
+                    .is_none_or(|row| row.findings > completion.session.0);
+                if *is_all && level == FULL && !found_since {
+                    self.clear_harm(vault, *point, harmed);
+                }
                 if !harmed.is_empty() {
-                    let found = self.note_findings(index, vault, harmed);
-                    self.change_job(id, |job| job.findings = u32::try_from(found).unwrap_or(u32::MAX));
+                    self.note_findings(index, vault, harmed);
+                }
+                let findings = *findings;
+                self.change_job(id, |job| job.findings = findings);
+                let verified = Verified {
+                    at: self.clock.now,
+                    job: id,
+                    findings,
+                };
+                if let (None, Some(row)) = (point, self.vaults.get_mut(&vault)) {
+                    row.verified = Some(verified);
                 }
                 (*counts, None)
             }

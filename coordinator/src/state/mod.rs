@@ -29,6 +29,7 @@ mod nodes;
 mod points;
 mod policies;
 pub mod queue;
+mod refound;
 mod slots;
 mod subject;
 mod texts;
@@ -55,6 +56,7 @@ use views::Views;
 pub use audit::AuditBroken;
 pub use extract::RowOf;
 pub use points::UNDO_MS;
+pub use refound::{FOUNDED_AGAIN, GAP, Refounded, Refounding};
 pub use slots::SLOTS;
 pub use subject::Subject;
 pub use texts::BATCH_MAX;
@@ -217,8 +219,8 @@ impl State {
             Command::CreatePolicy { policy, spec } => self.create_policy(index, *policy, spec),
             Command::UpdatePolicy { policy, version, spec } => self.update_policy(index, *policy, *version, spec),
             Command::RemovePolicy { policy } => self.remove_policy(*policy),
-            Command::Protect { item, spec, also } => self.protect(*item, spec, *also),
-            Command::UpdateItem { item, spec } => self.update_item(*item, spec),
+            Command::Protect { item, spec, also } => self.protect(index, *item, spec, *also),
+            Command::UpdateItem { item, version, spec } => self.update_item(index, *item, *version, spec),
             Command::Unprotect { item } => self.unprotect(*item),
             Command::Hold { point, reason } => self.hold(*point, reason),
             Command::Release { point } => self.release(*point),

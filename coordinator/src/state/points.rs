@@ -141,6 +141,7 @@ impl State {
         if let Some(point) = self.points.remove(&id) {
             let vault = self.vault_of(&point);
             self.views.remove_point(id, &point, vault);
+            self.end_readers_of(id);
         }
     }
 

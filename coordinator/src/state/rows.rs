@@ -32,7 +32,8 @@ pub struct Marks {
     pub now: Time,
     /// Entries up to this form may be written.
     pub form: u16,
-    /// By how much the leader's clock stepped, milliseconds, where nobody has looked at it yet: nothing expires until somebody does.
+    /// By how much the leader's clock stepped, milliseconds, where nobody has looked at it yet: nothing expires until somebody does. As far as no clock
+    /// steps ([`FOUNDED_AGAIN`](super::FOUNDED_AGAIN)) where the cluster began again.
     pub expiry_stopped: Option<i64>,
     /// The newest grant of slots.
     pub slot_map: u64,
@@ -83,10 +84,23 @@ pub struct Vault {
     pub catalogue: Option<(Time, SessionId)>,
     /// The log index of the newest change that a catalogue is to say: points came, went, were hidden, held or renamed.
     pub changed: u64,
+    /// The newest verify of all of it that ended.
+    pub verified: Option<Verified>,
     /// All bytes put by finished jobs.
     pub bytes_stored: u64,
     /// Since when it is known.
     pub added: Time,
+}
+
+/// A verify of a whole vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// When it ended.
+    pub at: Time,
+    /// Its job.
+    pub job: JobId,
+    /// Things that it found wrong.
+    pub findings: u64,
 }
 
 impl Vault {
@@ -124,6 +138,8 @@ pub struct FailedAt {
 pub struct Item {
     /// What it is.
     pub spec: ItemSpec,
+    /// The log index that set it: another one means that somebody changed it.
+    pub version: u64,
     /// Whether it is backed up; else only its points are left.
     pub protected: bool,
     /// Since when it is protected under its present policy. Nothing older is caught up, nor what is older than the policy's schedule:
@@ -235,12 +251,14 @@ pub struct Job {
     pub attempts_made: u32,
     /// Nobody wants it any more, and its attempt is to end.
     pub cancel_requested: bool,
+    /// Why it failed, where no attempt of it did.
+    pub failure: Option<Failure>,
     /// When it ended.
     pub ended: Option<Time>,
     /// What it took.
     pub counts: Counts,
-    /// Points that its verify found harmed.
-    pub findings: u32,
+    /// Things that its verify found wrong, those that harm no point among them.
+    pub findings: u64,
 }
 
 impl Job {

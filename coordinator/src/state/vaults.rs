@@ -1,5 +1,7 @@
 //! Vaults: entered, claimed by a worker's job, forgotten.
 
+use std::collections::BTreeSet;
+
 use tresor_proto::ids::{JobId, PointId, VaultId};
 
 use super::command::{JobSpec, VaultSpec, Work};
@@ -48,6 +50,7 @@ impl State {
                 findings: 0,
                 catalogue: None,
                 changed: 0,
+                verified: None,
                 bytes_stored: 0,
                 added: now,
             },
@@ -138,23 +141,38 @@ impl State {
     /// From here on a commit of this vault has to have looked at these findings.
     pub(super) fn note_findings(&mut self, index: u64, id: VaultId, harmed: &[PointId]) -> u64 {
         let mut count = 0;
-        for point in harmed {
-            let of_vault = self.points.get(point).and_then(|point| self.vault_of(point));
+        for &found in harmed {
+            let of_vault = self.points.get(&found).and_then(|point| self.vault_of(point));
             if of_vault == Some(id)
-                && let Some(point) = self.points.get_mut(point)
+                && let Some(point) = self.points.get_mut(&found)
             {
                 count += 1;
-                if !std::mem::replace(&mut point.harmed, true)
-                    && let Some(counts) = self.views.points_in.get_mut(&id)
-                {
-                    counts.harmed += 1;
-                }
+                point.harmed = true;
+                self.views.harmed_in.entry(id).or_default().insert(found);
             }
         }
         if let Some(vault) = self.vaults.get_mut(&id) {
             vault.findings = index;
         }
         count
+    }
+
+    /// Points that a verify found whole are not harmed any more: the next backup has stored what was lost, or the store has healed.
+    pub(super) fn clear_harm(&mut self, id: VaultId, looked_at: Option<PointId>, harmed: &[PointId]) {
+        let still: BTreeSet<PointId> = harmed.iter().copied().collect();
+        let harmed = self.views.harmed_in.get(&id).into_iter().flatten().copied();
+        let whole: Vec<PointId> = harmed
+            .filter(|point| looked_at.is_none_or(|looked_at| looked_at == *point) && !still.contains(point))
+            .collect();
+        for id_of_point in &whole {
+            if let Some(point) = self.points.get_mut(id_of_point) {
+                point.harmed = false;
+            }
+            self.views.forget_harm(id, *id_of_point);
+        }
+        if !whole.is_empty() {
+            self.catalogue_falls_behind(id);
+        }
     }
 
     /// The catalogue in the store no longer says everything.

@@ -35,6 +35,8 @@ pub(super) struct Views {
     pub(super) upkeep_of: BTreeMap<(VaultId, bool), JobId>,
     /// The open restore to a place.
     pub(super) restore_to: BTreeMap<(String, String), JobId>,
+    /// Open restores and verifies of a point.
+    pub(super) readers_of: BTreeMap<PointId, BTreeSet<JobId>>,
     /// How many jobs of a vault wait or run.
     pub(super) open_in: BTreeMap<VaultId, u64>,
     /// Jobs that a worker runs.
@@ -48,7 +50,9 @@ pub(super) struct Views {
     /// How many items have a policy.
     pub(super) items_under: BTreeMap<PolicyId, u64>,
     /// Points of a vault.
-    pub(super) points_in: BTreeMap<VaultId, PointCounts>,
+    pub(super) points_in: BTreeMap<VaultId, u64>,
+    /// Points of a vault that damage was found under.
+    pub(super) harmed_in: BTreeMap<VaultId, BTreeSet<PointId>>,
     /// Open sessions that hold a point.
     pub(super) pins: BTreeMap<PointId, u32>,
     /// Where the answer to a key and kind of change is.
@@ -132,6 +136,9 @@ impl Views {
         }
         self.open.insert(id);
         self.queue.add(id, job, items);
+        if let Some(point) = point_read(&job.spec.work) {
+            self.readers_of.entry(point).or_default().insert(id);
+        }
         *self.open_in.entry(job.spec.vault).or_default() += 1;
         match &job.spec.work {
             Work::Backup { item, .. } => {
@@ -158,6 +165,14 @@ impl Views {
         }
         self.open.remove(&id);
         self.queue.remove(id, job, items);
+        if let Some(point) = point_read(&job.spec.work)
+            && let Some(readers) = self.readers_of.get_mut(&point)
+        {
+            readers.remove(&id);
+            if readers.is_empty() {
+                self.readers_of.remove(&point);
+            }
+        }
         decrease(&mut self.open_in, job.spec.vault);
         match &job.spec.work {
             Work::Backup { item, .. } => {
@@ -185,21 +200,28 @@ impl Views {
     pub(super) fn add_point(&mut self, id: PointId, point: &Point, vault: Option<VaultId>) {
         self.points_of.insert((point.item, point.time, id));
         if let Some(vault) = vault {
-            let counts = self.points_in.entry(vault).or_default();
-            counts.all += 1;
-            counts.harmed += u64::from(point.harmed);
+            *self.points_in.entry(vault).or_default() += 1;
+            if point.harmed {
+                self.harmed_in.entry(vault).or_default().insert(id);
+            }
         }
     }
 
     pub(super) fn remove_point(&mut self, id: PointId, point: &Point, vault: Option<VaultId>) {
         self.points_of.remove(&(point.item, point.time, id));
-        if let Some(vault) = vault
-            && let Some(counts) = self.points_in.get_mut(&vault)
-        {
-            counts.all -= 1;
-            counts.harmed -= u64::from(point.harmed);
-            if counts.all == 0 {
-                self.points_in.remove(&vault);
+        if let Some(vault) = vault {
+            decrease(&mut self.points_in, vault);
+            if point.harmed {
+                self.forget_harm(vault, id);
+            }
+        }
+    }
+
+    pub(super) fn forget_harm(&mut self, vault: VaultId, point: PointId) {
+        if let Some(harmed) = self.harmed_in.get_mut(&vault) {
+            harmed.remove(&point);
+            if harmed.is_empty() {
+                self.harmed_in.remove(&vault);
             }
         }
     }
@@ -215,6 +237,14 @@ impl Views {
                 self.pins.remove(&point);
             }
         }
+    }
+}
+
+/// The point that a job reads, if it is about one.
+fn point_read(work: &Work) -> Option<PointId> {
+    match work {
+        Work::Restore { point, .. } | Work::Verify { point: Some(point), .. } => Some(*point),
+        _ => None,
     }
 }
 
@@ -318,7 +348,10 @@ impl State {
 
     /// How many points a vault has.
     pub fn points_in(&self, vault: VaultId) -> PointCounts {
-        self.views.points_in.get(&vault).copied().unwrap_or_default()
+        PointCounts {
+            all: self.views.points_in.get(&vault).copied().unwrap_or_default(),
+            harmed: self.views.harmed_in.get(&vault).map_or(0, |harmed| harmed.len() as u64),
+        }
     }
 
     /// What was answered to a change of a kind, as long as that is remembered.

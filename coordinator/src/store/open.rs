@@ -1,9 +1,9 @@
 //! Making a store, and opening one with every check that its invariants allow.
 
-use super::encode::{self, keys};
+use super::encode::{self, ROW_BYTES_MAX, keys};
 use super::log::Directory;
 use super::tables::{Batch, Durability, Family, Tables};
-use super::{HardState, Membership, Position, Side, Stamp, Store, StoreError, order};
+use super::{HardState, Membership, Position, Row, Side, Stamp, Store, StoreError, order};
 
 /// Where a cluster begins, as if a first entry had made its members: a member that joins later finds the log compacted up to here, so
 /// that it begins with a snapshot, which tells it who the members are.
@@ -57,6 +57,65 @@ impl<T: Tables> Store<T> {
         put(keys::APPLIED, encode::fact(keys::APPLIED, &begin));
         put(keys::COMPACTED, encode::fact(keys::COMPACTED, &begin));
         put(keys::MEMBERSHIP, encode::fact(keys::MEMBERSHIP, &membership));
+        put(keys::SIDE, encode::fact(keys::SIDE, &Side::A));
+        tables.write(batch, Durability::Synced)?;
+        Self::open(tables, stamp)
+    }
+
+    /// Makes the store of the only member of a cluster that begins with rows: those after the entry `index`, which is in no log. The stamp is written
+    /// last, so what was cut off before is no store.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`]; [`StoreError::Order`] for members that cannot be, or an index that no log has; [`StoreError::TooLarge`]; others by cause.
+    pub fn create_with(
+        mut tables: T,
+        stamp: Stamp,
+        membership: &Membership,
+        index: u64,
+        rows: impl IntoIterator<Item = Row>,
+    ) -> Result<Self, StoreError> {
+        if let Some(found) = Self::stamp_of(&tables)? {
+            return Err(StoreError::Exists { node: found.node });
+        }
+        if stamp.node.0 == 0 || membership.check().is_err() || !membership.contains(stamp.node) {
+            return order("nobody can be a member of that");
+        }
+        if index < FOUNDING.index {
+            return order("a cluster would begin before its first entry");
+        }
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        for row in rows {
+            if row.value.len() > ROW_BYTES_MAX {
+                return Err(StoreError::TooLarge {
+                    what: "a row",
+                    bytes: row.value.len(),
+                    max: ROW_BYTES_MAX,
+                });
+            }
+            let key = encode::row_key(row.table, &row.key)?;
+            bytes += key.len() + row.value.len();
+            batch.put(Side::A.family(), key, row.value);
+            if bytes >= READ_BYTES {
+                tables.write(std::mem::take(&mut batch), Durability::Later)?;
+                bytes = 0;
+            }
+        }
+        let begin = Position {
+            index,
+            term: FOUNDING.term,
+        };
+        let hard = HardState {
+            term: begin.term,
+            vote: 0,
+            commit: index,
+        };
+        let mut put = |key: &[u8], value| batch.put(Family::Meta, key, value);
+        put(keys::STAMP, encode::stamp(&stamp));
+        put(keys::HARD, encode::fact(keys::HARD, &hard));
+        put(keys::APPLIED, encode::fact(keys::APPLIED, &begin));
+        put(keys::COMPACTED, encode::fact(keys::COMPACTED, &begin));
+        put(keys::MEMBERSHIP, encode::fact(keys::MEMBERSHIP, membership));
         put(keys::SIDE, encode::fact(keys::SIDE, &Side::A));
         tables.write(batch, Durability::Synced)?;
         Self::open(tables, stamp)

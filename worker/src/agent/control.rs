@@ -18,6 +18,7 @@ use tresor_storage::vault::claim::{ListedClaim, check_standing};
 use super::calls::{Patience, repeat};
 use super::port::{CallError, Completion, Coordinator, Lease, LeaseId, Outcome, PointMade};
 use super::progress::{Activity, Stage, Stop};
+use crate::control::catalog::list;
 use crate::control::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
 
 /// Decides by a lease.
@@ -95,6 +96,20 @@ impl LeaseControl {
             .map_err(fenced)
     }
 
+    /// ◆ A log that was put back to an older state of itself gives leases with numbers that it gave before. Then a catalogue of ours is later than this
+    /// lease, and nothing is written. One that another lease has put since this one was given looks the same: the next attempt has a later number.
+    async fn check_catalogues(&self) -> Result<(), ControlError> {
+        let listed = list(&self.vault).await?;
+        let ours = listed.iter().filter(|id| id.cluster == self.claim.cluster);
+        match ours.map(|id| id.index).max() {
+            Some(there) if there > self.session.session.0 => Err(ControlError::OldLog {
+                there,
+                ours: self.session.session.0,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     async fn complete(&self, completion: &Completion, point: PointId) -> Result<(), ControlError> {
         let answer = repeat("complete", Patience::ENDLESS, &self.give_up, || {
             self.coordinator.complete(completion)
@@ -152,6 +167,7 @@ impl Control for LeaseControl {
         // A disk is not read for a vault that another cluster has taken over.
         if request.writes {
             self.check_claim().await?;
+            self.check_catalogues().await?;
         }
         Ok(self.session)
     }

@@ -4,6 +4,7 @@
 //! identity/      the certificate, its private key, the authority (see [`tresor_proto::tls::Identity`])
 //! cluster.json   the cluster's name and where its coordinators are
 //! joining        while it joins: the private key and the number of the attempt (0600)
+//! another/       while it joins another cluster: the same files, which then take the place of those above
 //! ```
 //! A join that is cut off anywhere is repeated with the key and the number that were written down before the first request, so that it makes one node however
 //! often it is tried. The token goes only to who was vouched for by the authority whose fingerprint is in the token.
@@ -36,6 +37,7 @@ use crate::home::files;
 const IDENTITY: &str = "identity";
 const CLUSTER: &str = "cluster.json";
 const JOINING: &str = "joining";
+const ANOTHER: &str = "another";
 const VERSION: u32 = 1;
 /// How long a request may take: it waits for an entry of the log.
 const CALL: Duration = Duration::from_secs(20);
@@ -146,6 +148,13 @@ impl Membership {
     /// # Errors
     /// [`JoinError::Identity`], [`JoinError::Files`] when what is kept is damaged.
     pub fn load(folder: &Path) -> Result<Option<Self>, JoinError> {
+        let loaded = Self::load_stored(folder)?;
+        loaded
+            .map(|(identity, stored)| Self::new(identity, stored.name, stored.coordinators))
+            .transpose()
+    }
+
+    fn load_stored(folder: &Path) -> Result<Option<(Identity, StoredCluster)>, JoinError> {
         let Some(identity) = Identity::load(&folder.join(IDENTITY))? else {
             return Ok(None);
         };
@@ -157,7 +166,40 @@ impl Membership {
             let why = format!("version {} is not known to this version", stored.version);
             return Err(files::damaged(&path, why).into());
         }
-        Ok(Some(Self::new(identity, stored.name, stored.coordinators)?))
+        Ok(Some((identity, stored)))
+    }
+
+    /// Whether a token is of the cluster that this is a membership of.
+    pub fn is_of(&self, token: &JoinToken) -> bool {
+        self.identity.current().ca().fingerprint() == token.ca
+    }
+
+    /// Joins another cluster with the folder of a worker: one that was founded again has another authority, and its workers join anew. The former
+    /// membership stays until there is the new one, so that a token of a cluster that is not there takes nothing away.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join). It can be repeated with the same token.
+    pub async fn join_another(
+        folder: &Path,
+        addresses: Vec<String>,
+        token: &JoinToken,
+        name: &str,
+    ) -> Result<Self, JoinError> {
+        let aside = folder.join(ANOTHER);
+        let of_token = |(identity, _): &(Identity, StoredCluster)| identity.ca().fingerprint() == token.ca;
+        if !Self::load_stored(&aside)?.as_ref().is_some_and(of_token) {
+            if Identity::load(&aside.join(IDENTITY))?.is_some() {
+                remove_folder(&aside)?;
+            }
+            Self::join(&aside, addresses, token, name).await?;
+        }
+        let (identity, stored) = Self::load_stored(&aside)?.ok_or_else(|| JoinError::Answer {
+            why: String::from("the membership that was just kept is gone"),
+        })?;
+        let membership = Self::new(identity, stored.name, stored.coordinators.clone())?;
+        membership.keep(folder, stored.coordinators)?;
+        remove_folder(&aside)?;
+        Ok(membership)
     }
 
     fn new(identity: Identity, cluster_name: String, coordinators: Vec<String>) -> Result<Self, JoinError> {
@@ -309,6 +351,10 @@ impl Channels for Connector {
     fn skip(&self) {
         Self::skip(self);
     }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), JoinError> {
+    std::fs::remove_dir_all(folder).map_err(|source| files::trouble("could not remove", folder, source).into())
 }
 
 fn join_client(connector: &Connector) -> JoinClient<Channel> {

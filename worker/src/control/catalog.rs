@@ -67,6 +67,39 @@ pub async fn read_newest(vault: &Vault) -> Result<Found> {
     }
 }
 
+/// What coordinators said of the vault, in the newest catalogue that has such words and can be read; a home that held the vault since has none to add.
+/// With its name.
+///
+/// # Errors
+/// Those of the store; [`Kind::Unsupported`] for a catalogue of a newer program.
+pub async fn read_newest_of_coordinators(vault: &Vault) -> Result<Option<(CatalogId, Catalog)>> {
+    let found = read_newest(vault).await?;
+    if let Some(id) = found.id.filter(|_| !found.catalog.cluster_state.is_empty()) {
+        return Ok(Some((id, found.catalog)));
+    }
+    for &id in &found.listed {
+        if found.id == Some(id) {
+            continue;
+        }
+        let name = id.object_name();
+        let read = match vault.backend.read(&name, SMALL_OBJECT_MAX).await {
+            Ok(bytes) => Catalog::open(&vault.keyring, vault.id, id, &bytes).doing(|| format!("read {name}")),
+            Err(error) => Err(error).doing(|| format!("read {name}")),
+        };
+        match read {
+            Ok(catalog) if !catalog.cluster_state.is_empty() => return Ok(Some((id, catalog))),
+            Ok(_) => {}
+            Err(error) if is_damage(&error) => tracing::warn!(
+                object = name,
+                error = error.chain(),
+                "catalogue cannot be read, the one before it is used"
+            ),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// Which of the catalogues that were there before (newest first) are not needed beside `ours`: the newest three stay, ours among them. All of them rank
 /// below the new one, but for what a late writer does not know of: later ones of its own cluster.
 pub(crate) fn superseded(before: &[CatalogId], ours: CatalogId) -> impl Iterator<Item = CatalogId> {

@@ -98,6 +98,16 @@ pub enum ControlError {
         /// When.
         since: String,
     },
+    /// A catalogue of this cluster is later than the lease: either another lease has just put it, or the log is an older state of itself.
+    #[error(
+        "vault has a catalogue of this cluster with the number {there}, later than this lease ({ours}): is its log an older state of itself?"
+    )]
+    OldLog {
+        /// The catalogue's number.
+        there: u64,
+        /// The lease's.
+        ours: u64,
+    },
     /// Another process of this home writes.
     #[error("this home is in use by {holder}")]
     Busy {
@@ -180,7 +190,7 @@ impl ControlError {
             Self::Fenced { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
             Self::ReadOnly | Self::Closed { .. } | Self::NotLeased { .. } => Kind::Bug,
             Self::Refused { kind, .. } => *kind,
-            Self::Unanswered { .. } => Kind::Retry,
+            Self::Unanswered { .. } | Self::OldLog { .. } => Kind::Retry,
             Self::Removed { .. } => Kind::Missing,
             Self::Home { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::Full,

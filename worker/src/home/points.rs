@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use tresor_storage::backend::BackendError;
@@ -59,6 +60,8 @@ pub struct Points {
     pub damaged_total: usize,
     /// The highest session of each cluster that a manifest or a readable catalogue names.
     pub sessions: HashMap<ClusterId, u64>,
+    /// What a cluster's coordinators said of the vault in the catalogue; empty where it is a home's. Only they read it.
+    pub cluster_state: Bytes,
 }
 
 impl Points {
@@ -121,6 +124,7 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
     for (name, error) in damaged {
         found.note_damage(name, error);
     }
+    found.cluster_state = catalog.cluster_state.clone();
     if let Some(id) = id {
         found.note_session(id.cluster, id.index);
     }

@@ -134,3 +134,20 @@ async fn a_vault_with_lists_of_dead_packs_is_left_to_a_later_version() {
     open_for_writing(&home, MAIN, &HomeKeys, &stores).await.unwrap();
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_for_a_log_that_is_an_older_state_of_itself() {
+    let (cluster, worker) = Cluster::with_vault(Terms::default()).await;
+    let disk = cluster.disk("web.img", 1, SIZE);
+    cluster.run(cluster.backup(ITEM, &disk)).await.unwrap();
+    // What a later state of the log has put, before it was put back.
+    cluster.run(Work::Catalogue { index: 1_000_000 }).await;
+    let before = cluster.names("points").len();
+    let packs = cluster.names("packs").len();
+    let job = cluster.fake.enqueue(cluster.backup(ITEM, &disk));
+    let failure = cluster.fake.failed(job).await;
+    assert!(failure.message.contains("older state of itself"), "{failure:?}");
+    assert_eq!(cluster.names("points").len(), before);
+    assert_eq!(cluster.names("packs").len(), packs);
+    worker.stop().await;
+}

@@ -45,7 +45,8 @@ pub(super) async fn run(app: &App, args: &ClusterBackupArgs) -> Result<Answer, C
     };
     Ok(app.screen.answer(&shown, || {
         format!(
-            "the state of cluster {} is in {} ({}); keep it elsewhere, and as safe as a key",
+            "the state of cluster {} is in {} ({})\n\
+             Keep it elsewhere, and apart from it a copy of a coordinator's file cluster.key: tresor cluster restore needs both.",
             human::plain(&shown.cluster),
             human::plain(&shown.file),
             human::size(shown.bytes)

@@ -1,6 +1,7 @@
 //! `tresor cluster …`.
 
 mod backup;
+mod restore;
 mod status;
 mod token;
 
@@ -35,6 +36,9 @@ pub(crate) async fn run(app: &App, verb: ClusterVerb) -> Result<Answer, CliError
         ClusterVerb::ApiToken(ApiTokenVerb::Revoke(args)) => token::revoke(app, token::API, args.id).await,
         ClusterVerb::ConfirmClock(args) => confirm_clock(app, &args).await,
         ClusterVerb::Backup(args) => Box::pin(backup::run(app, &args)).await,
+        ClusterVerb::Restore(args) => Box::pin(restore::restore(app, args)).await,
+        ClusterVerb::Recover(args) => Box::pin(restore::recover(app, args)).await,
+        ClusterVerb::VaultKey(args) => Box::pin(restore::vault_key(app, &args)).await,
     }
 }
 

@@ -90,6 +90,7 @@ async fn rename(app: &App, args: ItemRenameArgs) -> Result<Answer, CliError> {
             name,
             ..known.spec.unwrap_or_default()
         }),
+        version: known.version,
         ..Default::default()
     };
     let shown = ItemShown::from(cluster.update_item(request).await.doing(doing)?);

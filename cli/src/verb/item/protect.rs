@@ -61,11 +61,13 @@ async fn change(app: &App, cluster: &Cluster, args: ItemProtectArgs) -> Result<I
         known => known?,
     };
     let also = args.also;
+    let version = known.version;
     let spec = changed(known.spec.unwrap_or_default(), args);
     if !known.protected {
         return protect(cluster, spec, also).await;
     }
     let request = UpdateItemRequest {
+        version,
         name: spec.name.clone(),
         vault: spec.vault.clone(),
         spec: Some(spec),

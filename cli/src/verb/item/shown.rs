@@ -143,6 +143,7 @@ mod tests {
 
     fn item(name: &str) -> v1::Item {
         v1::Item {
+            version: 7,
             id: "ab".repeat(16),
             spec: Some(v1::ItemSpec {
                 name: name.to_owned(),

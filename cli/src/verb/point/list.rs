@@ -10,6 +10,7 @@ use crate::args::PointListArgs;
 use crate::error::CliError;
 use crate::human::{self, Table};
 use crate::screen::Answer;
+use crate::verb::left::Left;
 use crate::verb::shown::note_more;
 
 /// Digits of an id that are shown in a list: enough to tell a million points apart, and enough to type.
@@ -50,7 +51,8 @@ pub(super) async fn run(app: &App, args: &PointListArgs) -> Result<Answer, CliEr
         .iter()
         .filter(|point| (args.all || point.removed_at.is_none()) && of_item(point));
     let most = args.limit.most(app.screen.is_for_person()).unwrap_or(usize::MAX);
-    let mut chosen = chosen.map(|point| PointShown::new(&vault.name, point));
+    let left = Left::read(&points.cluster_state);
+    let mut chosen = chosen.map(|point| PointShown::new(&vault.name, point, left.as_ref()));
     let shown = Points {
         points: chosen.by_ref().take(most).collect(),
         damaged: points.damaged_total,

@@ -15,6 +15,7 @@ use crate::args::PointVerb;
 use crate::cluster::ClusterError;
 use crate::error::CliError;
 use crate::screen::Answer;
+use crate::verb::left::Left;
 
 pub(crate) use named::named_point;
 
@@ -56,6 +57,8 @@ struct PointShown<'a> {
     time: &'a str,
     keep_until: Option<&'a str>,
     removed_at: Option<&'a str>,
+    /// Why a cluster held it, as far as it left word.
+    held: Option<&'a str>,
     parent: Option<String>,
     consistency: &'static str,
     consistency_reason: &'a str,
@@ -67,7 +70,7 @@ struct PointShown<'a> {
 }
 
 impl<'a> PointShown<'a> {
-    fn new(vault: &'a str, point: &'a KnownPoint) -> Self {
+    fn new(vault: &'a str, point: &'a KnownPoint, left: Option<&'a Left>) -> Self {
         let manifest = &point.manifest;
         let disks = manifest.disks.iter().map(|disk| DiskShown {
             name: &disk.name,
@@ -84,6 +87,7 @@ impl<'a> PointShown<'a> {
             time: &manifest.time,
             keep_until: manifest.keep_until.as_deref(),
             removed_at: point.removed_at.as_deref(),
+            held: left.and_then(|left| left.hold(manifest.point)),
             parent: manifest.parent.map(|parent| parent.to_string()),
             consistency: manifest.consistency.name(),
             consistency_reason: &manifest.consistency_reason,
@@ -102,10 +106,12 @@ impl<'a> PointShown<'a> {
 
     /// What is to be known of it in one word or two.
     fn state(&self) -> &'static str {
-        match (self.removed_at.is_some(), self.live) {
-            (true, _) => "removed",
-            (false, true) => "live",
-            (false, false) => "",
+        match (self.removed_at.is_some(), self.held.is_some(), self.live) {
+            (true, ..) => "removed",
+            (false, true, true) => "held, live",
+            (false, true, false) => "held",
+            (false, false, true) => "live",
+            (false, false, false) => "",
         }
     }
 }

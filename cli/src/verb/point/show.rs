@@ -5,13 +5,15 @@ use crate::app::App;
 use crate::error::CliError;
 use crate::human::{self, Table};
 use crate::screen::Answer;
+use crate::verb::left::Left;
 
 /// Shows one point.
 pub(super) async fn run(app: &App, text_of_point: &str) -> Result<Answer, CliError> {
     let vault = app.open_for_reading("point show", None).await?;
     let points = app.points(&vault).await?;
     let point = app.resolve(&points, text_of_point)?;
-    let shown = PointShown::new(&vault.name, point);
+    let left = Left::read(&points.cluster_state);
+    let shown = PointShown::new(&vault.name, point, left.as_ref());
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
 
@@ -36,6 +38,9 @@ fn text(shown: &PointShown<'_>) -> String {
     }
     if let Some(at) = shown.removed_at {
         lines.push(("removed", format!("{at}; tresor point undelete brings it back")));
+    }
+    if let Some(why) = shown.held {
+        lines.push(("held", human::plain(why)));
     }
     lines.push(("read", human::size(shown.bytes_read)));
     lines.push(("new", human::size(shown.bytes_new)));

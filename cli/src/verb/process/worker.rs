@@ -33,8 +33,21 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
     let (_signals, cancel) = app.signals()?;
     let unusable = |error| failed("could not open the worker", error);
     let membership = match (Membership::load(&data).map_err(unusable)?, &args.token_file) {
-        // A start that is repeated with the options of the first one is no second joining.
-        (Some(membership), _) => membership,
+        (Some(membership), token) => {
+            // A start that is repeated with the options of the first one is no second joining, also when its token is gone. A token of another authority is
+            // of another cluster: one that was founded again.
+            let token = token.as_ref().and_then(|path| read_token(path).ok());
+            match token.filter(|token| !membership.is_of(token)) {
+                None => membership,
+                Some(token) => {
+                    let name = args.name.clone().unwrap_or_else(host_name);
+                    let joining = Membership::join_another(&data, args.join.clone(), &token, &name);
+                    Box::pin(joining)
+                        .await
+                        .map_err(|error| failed("could not join the other cluster", error))?
+                }
+            }
+        }
         (None, Some(token)) => {
             let name = args.name.clone().unwrap_or_else(host_name);
             let token = read_token(token)?;

@@ -13,6 +13,7 @@ use crate::error::{CliError, Doing as _};
 use crate::exit::Code;
 use crate::human;
 use crate::screen::Answer;
+use crate::verb::left::Left;
 
 /// Findings that are named to people; `--json` has more.
 const FINDINGS_SHOWN: usize = 20;
@@ -21,6 +22,18 @@ const FINDINGS_SHOWN: usize = 20;
 struct FindingShown {
     object: String,
     what: String,
+}
+
+/// What a cluster that held the vault left in it.
+#[derive(Serialize)]
+struct LeftShown {
+    cluster: String,
+    time: String,
+    policies: Vec<String>,
+    items: u64,
+    points: u64,
+    held: u64,
+    whole: bool,
 }
 
 #[derive(Serialize)]
@@ -33,6 +46,7 @@ struct Rebuilt {
     packs_scanned: u64,
     findings: Vec<FindingShown>,
     findings_total: u64,
+    cluster: Option<LeftShown>,
     elapsed_ms: u64,
 }
 
@@ -71,6 +85,15 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
         packs_scanned: report.packs_scanned,
         findings: report.findings.iter().map(finding).collect(),
         findings_total: report.findings_total,
+        cluster: Left::read(&vault.points.cluster_state).map(|left| LeftShown {
+            held: left.held(),
+            cluster: left.cluster,
+            time: left.time,
+            policies: left.policies,
+            items: left.items,
+            points: left.points,
+            whole: left.is_whole,
+        }),
         elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let answer = app.screen.answer(&shown, || text(&shown));
@@ -92,6 +115,18 @@ fn text(shown: &Rebuilt) -> String {
         human::count(shown.packs_scanned),
         human::elapsed(shown.elapsed_ms),
     );
+    if let Some(left) = &shown.cluster {
+        text.push_str(&format!(
+            "\ncluster {} left word of {}: items {}, points {}, held {}, policies {}{}; tresor cluster restore --from-store founds it again",
+            human::plain(&left.cluster),
+            left.time,
+            human::count(left.items),
+            human::count(left.points),
+            human::count(left.held),
+            human::plain(&left.policies.join(", ")),
+            if left.whole { "" } else { " (not all of it fitted)" },
+        ));
+    }
     for finding in shown.findings.iter().take(FINDINGS_SHOWN) {
         text.push_str(&format!("\n{}: {}", finding.object, human::plain(&finding.what)));
     }

@@ -155,7 +155,7 @@ fn the_choice_is_the_one_that_a_look_at_all_jobs_makes() {
                 4 if !items.is_empty() => {
                     let (item, vault, name) = items[item].clone();
                     let spec = spec(&mut random, &name, vault);
-                    story.acts(Actor::Cluster, Command::UpdateItem { item, spec });
+                    story.acts(Actor::Cluster, Command::UpdateItem { item, version: 0, spec });
                 }
                 5 if !items.is_empty() => {
                     // Unprotected while its job runs, it may be protected again with other needs.

@@ -156,6 +156,7 @@ impl Services {
                 };
                 Ok(Command::UpdateItem {
                     item,
+                    version: message.version,
                     spec: convert::item_spec(state, &spec, vault)?,
                 })
             })

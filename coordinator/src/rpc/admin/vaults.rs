@@ -52,7 +52,10 @@ impl Services {
                 let (vault, secret) = key_file::read(file)?;
                 (vault, secret, VaultOrigin::TakeOver)
             }
-            (false, []) => (VaultId(*draw()?), draw()?, VaultOrigin::Make),
+            (false, []) => {
+                let vault = VaultId(*draw()?);
+                (vault, self.keys.vault_key(vault), VaultOrigin::Make)
+            }
             (false, _) => {
                 return Err(Refused::invalid(
                     "key_file",

@@ -51,6 +51,7 @@ impl AgentService {
         }
         let catalogue = handle.read(|state| encoder.finish(state, index));
         let catalogue = catalogue.ok_or_else(|| Refused::missing("vault", vault))?;
+        self.note_catalogue(vault, catalogue.is_whole);
         if !catalogue.is_whole {
             tracing::warn!(%vault, "a vault has more than fits into its catalogue: the rest is in its manifests");
         }

@@ -24,7 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tresor_proto::ids::{Epoch, JobId, WorkerId};
+use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
+use tresor_proto::tls::{PeerInfo, Role};
 use tresor_proto::v1;
 use tresor_proto::v1::agent_server::Agent;
 
@@ -144,6 +145,20 @@ impl AgentService {
         presence.hear(worker, life, clock_ms.unwrap_or(0), now);
     }
 
+    fn note_catalogue(&self, vault: VaultId, is_whole: bool) {
+        let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        presence.note_catalogue(vault, is_whole);
+    }
+
+    /// Notes the certificate of a worker that calls by itself: a call that another coordinator hands on has that one's.
+    fn note_certificate<T>(&self, request: &Request<T>) {
+        let certificate = PeerInfo::of(request).and_then(PeerInfo::certificate);
+        if let Some(certificate) = certificate.filter(|shown| shown.name.role == Role::Worker) {
+            let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
+            presence.note_certificate(WorkerId(certificate.name.id), certificate.validity.not_after);
+        }
+    }
+
     /// Refuses all lives of a worker but the one that registered last.
     fn check_life(&self, worker: WorkerId, life: [u8; 16]) -> Result<(), Refused> {
         self.services.handle.read(|state| {
@@ -183,6 +198,7 @@ impl Agent for AgentService {
     }
 
     async fn beat(&self, request: Request<v1::BeatRequest>) -> Result<Response<v1::BeatResponse>, Status> {
+        self.note_certificate(&request);
         let (worker, message) = worker_of(request)?;
         self.answer(self.renew(worker, message).await)
     }

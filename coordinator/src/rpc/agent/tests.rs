@@ -428,7 +428,7 @@ async fn who_waits_is_told_when_the_leader_changes_or_the_coordinator_stops() {
 }
 
 #[tokio::test]
-async fn a_job_whose_point_is_gone_is_cancelled_and_not_offered_for_ever() {
+async fn a_job_whose_point_is_gone_fails_and_is_not_offered_for_ever() {
     let mut story = Story::with_vault().await;
     let point = story.point("web", 1).await;
     let job = story.enqueue(Work::Verify {
@@ -444,7 +444,7 @@ async fn a_job_whose_point_is_gone_is_cancelled_and_not_offered_for_ever() {
     assert!(!story.node.read(|state| state.points().contains(&point)));
     assert_eq!(story.next(story.w1).await.unwrap(), None);
     let state = story.node.read(|state| state.jobs().get(&job).unwrap().state);
-    assert_eq!(state, JobState::Cancelled);
+    assert_eq!(state, JobState::Failed);
 }
 
 #[tokio::test]

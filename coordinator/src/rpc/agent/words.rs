@@ -27,6 +27,8 @@ const STORE_BYTES_MAX: usize = 2048;
 const FAILURE_CHARS_MAX: usize = 1000;
 /// Points that one completion calls harmed: what a message carries anyway.
 const HARMED_MAX: usize = 100_000;
+/// Harmed points that a worker tells of a verify: of one that tells so many there may be more.
+const HARMED_TOLD_MAX: usize = 10_000;
 /// Harmed points of one entry of the log: more come in others.
 pub(super) const HARMED_AN_ENTRY: usize = 5_000;
 /// Longest name of an item that is adopted, characters: it was written by somebody else, and the log cleans it.
@@ -179,8 +181,15 @@ pub(super) fn completion(request: v1::CompleteRequest) -> Result<(Completion, Ve
         }
         Some(OutcomeMessage::Findings(findings)) => {
             let mut harmed = points("harmed", &findings.harmed)?;
+            // What is split off is reported right after, and is harmed again then.
+            let is_all = harmed.len() < HARMED_TOLD_MAX;
             harmed_after = harmed.split_off(harmed.len().min(HARMED_AN_ENTRY));
-            Outcome::Verified { counts, harmed }
+            Outcome::Verified {
+                counts,
+                harmed,
+                findings: findings.count,
+                is_all,
+            }
         }
         Some(OutcomeMessage::Claimed(claimed)) => Outcome::Claimed(VaultClaim {
             n: claimed.n,

@@ -14,7 +14,7 @@ use crate::node::presence::{BEAT_MS, LEASE_MS, SaidLease};
 use crate::security::Purpose;
 use crate::state::command::Command;
 use crate::state::entry::Actor;
-use crate::state::reply::{Refusal, Reply};
+use crate::state::reply::Reply;
 
 /// How long a call waits for work at most: less than what stands between the two may take a silent connection for dead.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -114,15 +114,6 @@ impl AgentService {
                     why: "a lease was answered with something else",
                 }),
             },
-            Err(NodeError::Refused(Refusal::Missing { what, name })) if what == "point" => {
-                // It can never run, and would be chosen again and again.
-                tracing::warn!(%job, point = name, "what a job is about is gone: it is cancelled");
-                services
-                    .handle
-                    .change(Actor::Cluster, None, Command::Cancel { job })
-                    .await?;
-                Ok(None)
-            }
             Err(NodeError::Refused(refusal)) => {
                 tracing::debug!(%job, %worker, %refusal, "a lease was refused");
                 Ok(None)

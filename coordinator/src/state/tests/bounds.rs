@@ -55,6 +55,8 @@ fn jobs_that_wait_are_as_many_as_fit_and_a_retry_counts() {
         Outcome::Verified {
             counts: counts(0),
             harmed: Vec::new(),
+            findings: 0,
+            is_all: true,
         },
     );
     bench.does(Command::Retry { job: retried });

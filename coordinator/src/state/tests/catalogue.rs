@@ -86,6 +86,7 @@ fn whatever_a_catalogue_is_to_say_makes_it_fall_behind_and_nothing_else_does() {
         (
             true,
             Command::UpdateItem {
+                version: 0,
                 item: item_id(1),
                 spec: spec("sql"),
             },

@@ -22,6 +22,7 @@ fn grant(worker: WorkerId, numbers: &[u16]) -> Command {
 fn one_entry_completes_the_attempt_commits_the_session_and_shows_the_point() {
     let (mut bench, worker) = Bench::ready();
     bench.does(Command::UpdateItem {
+        version: 0,
         item: ITEM,
         spec: item_spec("web", VAULT),
     });
@@ -206,13 +207,18 @@ fn what_a_verify_finds_counts_like_any_finding() {
         Outcome::Verified {
             counts: counts(0),
             harmed: vec![point_id(1), point_id(77)],
+            findings: 5,
+            is_all: true,
         },
     );
     assert_eq!(
         bench.state.jobs().get(&job).unwrap().findings,
-        1,
-        "unknown points are not counted"
+        5,
+        "also what harms no point"
     );
+    assert_eq!(bench.state.points_in(VAULT).harmed, 1);
+    let verified = bench.state.vaults().get(&VAULT).unwrap().verified.unwrap();
+    assert_eq!((verified.job, verified.findings), (job, 5));
     assert!(matches!(
         bench.commit(backup, looked).unwrap_err(),
         Refusal::Fenced { .. }
@@ -226,9 +232,63 @@ fn what_a_verify_finds_counts_like_any_finding() {
         Outcome::Verified {
             counts: counts(0),
             harmed: Vec::new(),
+            findings: 0,
+            is_all: true,
         },
     );
     assert_eq!(bench.state.vaults().get(&VAULT).unwrap().findings, findings);
+}
+
+#[test]
+fn only_who_looked_at_everything_says_that_a_point_is_harmed_no_more() {
+    let (mut bench, worker) = Bench::with_points(3);
+    let harm = |bench: &mut Bench, points: &[u64]| {
+        let harmed = points.iter().copied().map(point_id).collect();
+        bench.does(Command::ReportFindings { vault: VAULT, harmed });
+    };
+    let harmed = |bench: &Bench| -> Vec<u64> {
+        let is_harmed = |number: &u64| bench.state.points().get(&point_id(*number)).unwrap().harmed;
+        let harmed: Vec<u64> = (1..=3).filter(is_harmed).collect();
+        assert_eq!(bench.state.points_in(VAULT).harmed, harmed.len() as u64);
+        harmed
+    };
+    let verify = |bench: &mut Bench, point: Option<u64>, level: &str| {
+        let job = bench.queue(JobSpec {
+            work: Work::Verify {
+                point: point.map(point_id),
+                level: level.to_owned(),
+            },
+            ..verify_of(None)
+        });
+        bench.lease(job, worker)
+    };
+    let found = |points: &[u64], is_all: bool| Outcome::Verified {
+        counts: counts(0),
+        harmed: points.iter().copied().map(point_id).collect(),
+        findings: points.len() as u64,
+        is_all,
+    };
+    harm(&mut bench, &[1, 2, 3]);
+    // Not every byte, not all that is harmed, not of everything, not since.
+    let leased = verify(&mut bench, None, "recipes");
+    bench.completes(leased, found(&[], true));
+    let leased = verify(&mut bench, None, "all");
+    bench.completes(leased, found(&[1], false));
+    assert_eq!(harmed(&bench), [1, 2, 3]);
+    let leased = verify(&mut bench, Some(2), "all");
+    bench.completes(leased, found(&[], true));
+    assert_eq!(harmed(&bench), [1, 3]);
+    let leased = verify(&mut bench, None, "all");
+    harm(&mut bench, &[1]);
+    bench.completes(leased, found(&[], true));
+    assert_eq!(harmed(&bench), [1, 3]);
+    let leased = verify(&mut bench, None, "all");
+    bench.completes(leased, found(&[3], true));
+    assert_eq!(harmed(&bench), [3]);
+    let leased = verify(&mut bench, None, "all");
+    bench.completes(leased, found(&[], true));
+    assert_eq!(harmed(&bench), [0u64; 0]);
+    assert_eq!(bench.state.vaults().get(&VAULT).unwrap().verified.unwrap().findings, 0);
 }
 
 #[test]
@@ -255,6 +315,8 @@ fn what_a_job_leaves_is_what_that_kind_of_job_makes() {
     let verified = Outcome::Verified {
         counts: counts(0),
         harmed: Vec::new(),
+        findings: 0,
+        is_all: true,
     };
     let claimed = Outcome::Claimed(claim(2));
     let claims = JobSpec {

@@ -141,6 +141,7 @@ fn a_new_policy_of_an_item_catches_up_on_nothing() {
     let mut spec = item_spec("web", VAULT);
     spec.allow_live = true;
     bench.does(Command::UpdateItem {
+        version: 0,
         item: ITEM,
         spec: spec.clone(),
     });
@@ -153,12 +154,17 @@ fn a_new_policy_of_an_item_catches_up_on_nothing() {
     bench.pass(HOUR);
     spec.policy = Some(other);
     bench.does(Command::UpdateItem {
+        version: 0,
         item: ITEM,
         spec: spec.clone(),
     });
     assert_eq!(bench.state.due_since(ITEM), Some(bench.now));
     spec.policy = None;
-    bench.does(Command::UpdateItem { item: ITEM, spec });
+    bench.does(Command::UpdateItem {
+        item: ITEM,
+        version: 0,
+        spec,
+    });
     assert_eq!(bench.state.due_since(ITEM), None);
 }
 
@@ -168,6 +174,7 @@ fn an_item_stays_in_its_vault() {
     let refusal = bench.refuses(
         PERSON,
         Command::UpdateItem {
+            version: 0,
             item: ITEM,
             spec: item_spec("web", OTHER),
         },
@@ -181,6 +188,7 @@ fn a_rename_asks_like_protecting() {
     bench.does(protect(item_id(1), item_spec("db", OTHER), false));
     bench.does(protect(item_id(2), item_spec("cache", VAULT), false));
     let rename = |name: &str| Command::UpdateItem {
+        version: 0,
         item: ITEM,
         spec: item_spec(name, VAULT),
     };
@@ -204,19 +212,31 @@ fn of_a_former_item_the_policy_can_be_changed_and_nothing_else() {
     assert!(matches!(refusal, Refusal::Held { .. }), "its retention goes on");
     let mut spec = item_spec("web", VAULT);
     spec.allow_live = true;
-    let refusal = bench.refuses(PERSON, Command::UpdateItem { item: ITEM, spec });
+    let refusal = bench.refuses(
+        PERSON,
+        Command::UpdateItem {
+            item: ITEM,
+            version: 0,
+            spec,
+        },
+    );
     assert!(matches!(refusal, Refusal::Held { .. }), "{refusal}");
     let mut spec = item_spec("web", VAULT);
     spec.policy = Some(PolicyId([99; 16]));
     bench.refuses(
         PERSON,
         Command::UpdateItem {
+            version: 0,
             item: ITEM,
             spec: spec.clone(),
         },
     );
     spec.policy = None;
-    bench.does(Command::UpdateItem { item: ITEM, spec });
+    bench.does(Command::UpdateItem {
+        item: ITEM,
+        version: 0,
+        spec,
+    });
     bench.does(Command::RemovePolicy { policy: POLICY });
 }
 
@@ -289,4 +309,31 @@ fn what_cannot_be_an_item_is_refused_with_the_field() {
             Refusal::Missing { .. }
         ));
     }
+}
+
+#[test]
+fn a_change_of_an_item_that_was_read_before_another_change_is_refused() {
+    let (mut bench, _) = Bench::ready();
+    let change = |version: u64, label: &str| {
+        let mut spec = item_spec("web", VAULT);
+        spec.labels.insert(String::from("by"), label.to_owned());
+        Command::UpdateItem {
+            item: ITEM,
+            version,
+            spec,
+        }
+    };
+    let read = bench.state.items().get(&ITEM).unwrap().version;
+    bench.by(PERSON, change(read, "ann"));
+    assert!(matches!(
+        bench.refuses(PERSON, change(read, "bob")),
+        Refusal::Fenced { .. }
+    ));
+    let item = bench.state.items().get(&ITEM).unwrap();
+    assert_eq!(item.spec.labels["by"], "ann");
+    let now = item.version;
+    assert!(now > read);
+    bench.by(PERSON, change(now, "bob"));
+    bench.by(PERSON, change(0, "eve"));
+    assert_eq!(bench.state.items().get(&ITEM).unwrap().spec.labels["by"], "eve");
 }

@@ -306,11 +306,9 @@ fn a_session_whose_parent_is_gone_is_refused() {
     bench.by(Actor::Cluster, expire(leased, Some(bench.now)));
     bench.pass(8 * DAY);
     assert_eq!(bench.give_up(&[point_id(1)]), Reply::Changed(1));
+    assert_eq!(bench.job_state(job), JobState::Failed);
     let refusal = bench.refuses(Actor::Cluster, Bench::lease_command(job, worker));
-    assert!(
-        matches!(&refusal, Refusal::Missing { what, .. } if what == "point"),
-        "{refusal}"
-    );
+    assert!(matches!(&refusal, Refusal::Fenced { .. }), "{refusal}");
     bench.refuses(PERSON, Command::Enqueue(restore_of(point_id(1), "w1", "/elsewhere")));
 }
 

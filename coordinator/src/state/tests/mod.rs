@@ -19,6 +19,7 @@ mod nodes;
 mod points;
 mod policies;
 mod properties;
+mod refound;
 mod samples;
 mod slots;
 mod tokens;

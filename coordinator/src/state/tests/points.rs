@@ -290,3 +290,29 @@ fn more_points_than_fit_an_entry_are_refused() {
     }
     assert_eq!(bench.hide(&many[1..], true), Reply::Changed(0));
 }
+
+#[test]
+fn a_restore_or_verify_that_waits_for_a_point_that_is_given_up_fails_and_says_why() {
+    let (mut bench, worker) = Bench::with_points(3);
+    let restore = bench.queue(restore_of(point_id(1), "w1", "/restored"));
+    let verify = bench.queue(verify_of(Some(point_id(1))));
+    let other = bench.queue(verify_of(Some(point_id(2))));
+    let whole = bench.queue(verify_of(None));
+    bench.hide(&[point_id(1)], false);
+    bench.pass(8 * DAY);
+    assert_eq!(bench.give_up(&[point_id(1)]), Reply::Changed(1));
+    for job in [restore, verify] {
+        let row = bench.state.jobs().get(&job).unwrap();
+        assert_eq!(row.state, JobState::Failed);
+        let failure = row.failure.as_ref().unwrap();
+        assert_eq!(failure.kind, FailureKind::Missing);
+        assert_eq!(failure.message, format!("point {} is gone", point_id(1)));
+    }
+    bench.lease(other, worker);
+    assert!(matches!(bench.job_state(whole), JobState::Queued { .. }));
+    // One that runs holds its point.
+    bench.hide(&[point_id(2)], false);
+    bench.pass(8 * DAY);
+    assert_eq!(bench.give_up(&[point_id(2)]), Reply::Changed(0));
+    assert_eq!(bench.job_state(other), JobState::Leased);
+}

@@ -206,6 +206,8 @@ impl Player {
             Some(Work::Verify { .. }) => Outcome::Verified {
                 counts: counts(0),
                 harmed: if self.dice.one_in(3) { self.points() } else { Vec::new() },
+                findings: 1,
+                is_all: self.dice.one_in(2),
             },
             Some(Work::Claim) => Outcome::Claimed(claim(1 + self.dice.below(5))),
             _ => Outcome::Done { counts: counts(3) },
@@ -303,7 +305,7 @@ impl Player {
                     },
                     None => spec,
                 };
-                Command::UpdateItem { item, spec }
+                Command::UpdateItem { item, version: 0, spec }
             }
             5 => Command::CreatePolicy {
                 policy,

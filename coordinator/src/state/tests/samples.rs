@@ -218,6 +218,8 @@ impl Dice {
             2 => Outcome::Verified {
                 counts: self.counts(),
                 harmed: self.some(Self::point),
+                findings: 3,
+                is_all: true,
             },
             _ => Outcome::Claimed(VaultClaim {
                 n: self.next(),
@@ -281,6 +283,7 @@ impl Dice {
                 also: self.one_in(2),
             },
             12 => Command::UpdateItem {
+                version: 0,
                 item,
                 spec: self.item_spec(),
             },
@@ -527,6 +530,7 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
     bench.by(
         person.clone(),
         Command::UpdateItem {
+            version: 0,
             item: ITEM,
             spec: ItemSpec {
                 host: String::from("w1"),
@@ -616,6 +620,8 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
         Outcome::Verified {
             counts: counts(0),
             harmed: vec![point_id(4)],
+            findings: 2,
+            is_all: true,
         },
     );
     let job = bench.queue(catalogue());

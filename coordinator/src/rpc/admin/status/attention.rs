@@ -11,7 +11,7 @@ use crate::rpc::policy::span_in_words;
 use crate::state::command::Work;
 use crate::state::entry::Time;
 use crate::state::rows::{JobState, VaultState};
-use crate::state::{ITEMS_MAX, POINTS_MAX, State};
+use crate::state::{FOUNDED_AGAIN, ITEMS_MAX, POINTS_MAX, State};
 
 /// How long a vault may take to be made, milliseconds: its job takes seconds once a worker has it.
 const MAKING_MS: i64 = 10 * 60 * 1000;
@@ -19,6 +19,8 @@ const MAKING_MS: i64 = 10 * 60 * 1000;
 const WAITING_MS: i64 = 3600 * 1000;
 /// How old a catalogue may be that is behind, milliseconds: it is put every ten minutes where it can be.
 const CATALOGUE_MS: i64 = 24 * 3600 * 1000;
+/// How long before its end a certificate is told that was not renewed, milliseconds: it is to be renewed when ten days are left.
+const CERTIFICATE_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Things that a sentence names; of more it says how many.
 const NAMED_MAX: usize = 5;
 /// A bound of the state is told from here on, percent.
@@ -36,6 +38,7 @@ pub(super) fn hosts(state: &State) -> BTreeSet<&str> {
 pub(super) fn sentences(seen: Seen<'_>, items: &Items) -> Vec<String> {
     let mut said = Vec::new();
     damage(seen, items, &mut said);
+    verified(seen, &mut said);
     clock(seen, &mut said);
     vaults(seen, &mut said);
     coordinators(seen, &mut said);
@@ -106,8 +109,26 @@ fn damage(seen: Seen<'_>, items: &Items, said: &mut Vec<String>) {
     }
 }
 
+/// What the newest verify of each vault found.
+fn verified(seen: Seen<'_>, said: &mut Vec<String>) {
+    for (name, id) in seen.state.vaults_by_name() {
+        let verified = seen.state.vaults().get(&id).and_then(|vault| vault.verified);
+        if let Some(verified) = verified.filter(|verified| verified.findings > 0) {
+            said.push(format!(
+                "The newest verify of vault {name} found {} things wrong: tresor job show {}",
+                verified.findings, verified.job
+            ));
+        }
+    }
+}
+
 fn clock(seen: Seen<'_>, said: &mut Vec<String>) {
-    if let Some(step) = seen.state.marks().expiry_stopped {
+    let stopped = seen.state.marks().expiry_stopped;
+    if stopped == Some(FOUNDED_AGAIN) {
+        said.push(String::from(
+            "The cluster was founded again from what was left of a lost one, and nothing expires until a person has looked at its policies and holds: tresor cluster confirm-clock",
+        ));
+    } else if let Some(step) = stopped {
         let direction = if step < 0 { "back" } else { "ahead" };
         said.push(format!(
             "The clock of the leader stepped {direction} by {}, and nothing expires until a person has looked at it: tresor cluster confirm-clock",
@@ -140,6 +161,11 @@ fn vaults(seen: Seen<'_>, said: &mut Vec<String>) {
             // Whoever leads goes on with it.
             VaultState::Removing => {}
             VaultState::Ready(_) => {
+                if seen.presence.is_cut(id) {
+                    said.push(format!(
+                        "Not all that is known of vault {name} fits into its catalogue: what is left out stands in manifests and in a backup of the cluster alone (tresor cluster backup)"
+                    ));
+                }
                 let put_at = vault.catalogue.map_or(vault.added, |(put_at, _)| put_at);
                 if vault.catalogue_is_behind() && seen.now.since(put_at) >= CATALOGUE_MS {
                     said.push(format!(
@@ -216,6 +242,15 @@ fn workers(seen: Seen<'_>, items: &Items, said: &mut Vec<String>) {
             "ready" => ready += 1,
             "silent" => silent.push(name),
             _ => {}
+        }
+        if let Some(ends) = presence.certificate_ends(id) {
+            let left = ends.saturating_mul(1000).saturating_sub(seen.now.0);
+            if left < CERTIFICATE_MS {
+                said.push(format!(
+                    "The certificate of worker {name} ends {}, and was not renewed: look at its log",
+                    Time(ends.saturating_mul(1000))
+                ));
+            }
         }
         let clock_ms = presence.heard(id).map_or(0, |heard| heard.clock_ms);
         if clock_ms.saturating_abs() > DIFFERENCE_MS {

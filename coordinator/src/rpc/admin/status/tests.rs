@@ -1,9 +1,9 @@
 use super::*;
 use crate::node::presence::{JobProgress, SILENT_MS, SaidLease};
 use crate::rpc::policy::built_in;
-use crate::state::command::{Command, FailureKind, Outcome, VaultClaim};
+use crate::state::command::{Command, Counts, FailureKind, JobSpec, Outcome, VaultClaim, Work};
 use crate::testing::{Acts, LIFE, MAIN, Story, item_id, item_spec};
-use tresor_proto::ids::{PolicyId, VaultId};
+use tresor_proto::ids::{JobId, PolicyId, VaultId};
 
 const HOUR: i64 = 3_600_000;
 const DAILY: PolicyId = PolicyId([1; 16]);
@@ -323,4 +323,61 @@ fn policies_that_cannot_be_followed_are_told() {
         "the schedule of policy mars cannot be followed"
     );
     assert_eq!(report.unscheduled[0].item, web.to_string());
+}
+
+#[test]
+fn what_a_verify_found_and_a_certificate_that_is_not_renewed_are_told() {
+    let mut story = story();
+    let web = story.protect("web", Some(DAILY));
+    story.backs_up(web);
+    let verify = |story: &mut Story, findings: u64| {
+        let job = Acts::makes(
+            story,
+            Command::Enqueue(JobSpec {
+                vault: MAIN,
+                work: Work::Verify {
+                    point: None,
+                    level: String::from("all"),
+                },
+                priority: 0,
+                not_before: story.now,
+                occurrence: None,
+            }),
+        );
+        let outcome = Outcome::Verified {
+            counts: Counts::default(),
+            harmed: Vec::new(),
+            findings,
+            is_all: true,
+        };
+        let worker = story.worker;
+        story.ends_well(JobId(job), worker, outcome);
+        job
+    };
+    let job = verify(&mut story, 3);
+    attends(
+        &reported(&story),
+        &format!("verify of vault main found 3 things wrong: tresor job show {job}"),
+    );
+    verify(&mut story, 0);
+    assert_eq!(reported(&story).attention, [""; 0]);
+
+    let mut presence = Presence::default();
+    presence.hear(story.worker, LIFE, 0, 5_000);
+    let day = 24 * 3600;
+    presence.note_certificate(story.worker, story.now.0 / 1000 + 8 * day);
+    assert_eq!(reported_with(&story, &presence, &[]).attention, [""; 0]);
+    presence.note_certificate(story.worker, story.now.0 / 1000 + 6 * day);
+    attends(
+        &reported_with(&story, &presence, &[]),
+        "The certificate of worker w1 ends 2026-11-26T",
+    );
+    presence.note_certificate(story.worker, i64::MAX);
+    presence.note_catalogue(MAIN, false);
+    attends(
+        &reported_with(&story, &presence, &[]),
+        "vault main fits into its catalogue",
+    );
+    presence.note_catalogue(MAIN, true);
+    assert_eq!(reported_with(&story, &presence, &[]).attention, [""; 0]);
 }

@@ -168,6 +168,7 @@ async fn an_item_is_changed_as_a_whole_and_keeps_its_points() {
         name: String::from("web"),
         vault: String::new(),
         spec: Some(renamed),
+        version: 0,
     };
     let changed = call!(cluster, update_item, update.clone()).unwrap();
     assert_eq!(changed.id, web.to_string());
@@ -186,6 +187,20 @@ async fn an_item_is_changed_as_a_whole_and_keeps_its_points() {
         ..update
     };
     refused(call!(cluster, update_item, later), "missing");
+    let stale = v1::UpdateItemRequest {
+        idempotency_key: key(3),
+        name: String::from("www"),
+        spec: changed.spec.clone(),
+        version: changed.version - 1,
+        ..Default::default()
+    };
+    refused(call!(cluster, update_item, stale.clone()), "fenced");
+    let fresh = v1::UpdateItemRequest {
+        idempotency_key: key(4),
+        version: changed.version,
+        ..stale
+    };
+    assert!(call!(cluster, update_item, fresh).unwrap().version > changed.version);
 }
 
 #[tokio::test]
