@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, VaultId, WorkerId};
 
-use super::pass::{Cursor, catalogues_due, due_backups, expired_leases, expired_points};
+use super::pass::{Cursor, EXPIRY_POINTS, catalogues_due, due_backups, expired_leases, expired_points};
 use super::placement::{Unfit, Waiting, choose, explain};
 use super::plans::Plans;
 use crate::node::presence::{LEASE_MS, Presence, SILENT_MS};
@@ -474,6 +474,35 @@ fn retention_hides_what_it_does_not_keep_and_gives_it_up_a_week_later() {
     assert_eq!(world.all(commands), 1);
     assert_eq!(world.state.points().len(), 2);
     assert_eq!(world.state.given_up().len(), 2);
+}
+
+#[test]
+fn one_look_at_points_is_bounded_and_the_next_one_goes_on() {
+    let mut world = World::new();
+    let many = world.item(10, VAULT, None);
+    let few = world.item(11, VAULT, Some(POLICY));
+    let point = |n: usize| AdoptedPoint {
+        point: PointId(u128::try_from(n).unwrap().to_be_bytes()),
+        item: many,
+        item_name: String::new(),
+        time: world.now,
+        keep_until: None,
+        manifest: [0; 32],
+        consistency: Consistency::Crash,
+        hidden: None,
+    };
+    let points = (1..=EXPIRY_POINTS).map(point).collect();
+    world.done(Command::AdoptPoints { vault: VAULT, points });
+    world.points(
+        few,
+        &["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z", "2026-02-03T00:00:00Z"],
+    );
+    let mut cursor = Cursor::default();
+    assert_eq!(expired_points(&world.state, &world.plans, &mut cursor, world.now), []);
+    assert_ne!(cursor, Cursor::default());
+    let commands = expired_points(&world.state, &world.plans, &mut cursor, world.now);
+    assert_eq!(world.all(commands), 1);
+    assert_eq!(cursor, Cursor::default(), "it begins anew");
 }
 
 #[test]

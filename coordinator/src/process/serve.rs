@@ -189,7 +189,7 @@ pub async fn serve(
                 placement::choose(state, presence, &plans, worker, now, now_ms)
             },
         ),
-        peer: PeerService::new(running.inbox),
+        peer: PeerService::new(running.inbox, running.handle.clone()),
         metrics: Arc::new(Metrics::new()),
     };
     let serving_stop = stop.child_token();

@@ -10,7 +10,9 @@ use tresor_proto::v1;
 use tresor_proto::v1::peer_server::Peer;
 
 use super::caller::Caller;
+use crate::node::Handle;
 use crate::node::inbox::{Inbox, SnapshotStep};
+use crate::state::State;
 use crate::state::entry::Actor;
 use crate::store::{Piece, SnapshotEnd};
 
@@ -18,14 +20,16 @@ use crate::store::{Piece, SnapshotEnd};
 #[derive(Debug)]
 pub struct PeerService {
     inbox: Inbox,
+    handle: Handle,
     calls: AtomicU64,
 }
 
 impl PeerService {
-    /// Hands what comes to `inbox`.
-    pub fn new(inbox: Inbox) -> Self {
+    /// Hands what comes to `inbox`; `handle` knows who was removed.
+    pub fn new(inbox: Inbox, handle: Handle) -> Self {
         Self {
             inbox,
+            handle,
             calls: AtomicU64::new(1),
         }
     }
@@ -84,6 +88,11 @@ impl Peer for PeerService {
         let from = member(&request)?;
         let mut messages = request.into_inner();
         while let Some(message) = messages.message().await? {
+            // A stream lasts as long as its connection, and its certificate was looked at when it began.
+            let is_removed = |state: &State| state.members().get(&from).is_some_and(|row| row.removed);
+            if self.handle.read(is_removed) {
+                return Err(Status::permission_denied("this coordinator was removed"));
+            }
             let clock_ms = message.wall_ms.saturating_sub(jiff::Timestamp::now().as_millisecond());
             self.inbox.message(from, message.message, clock_ms);
         }

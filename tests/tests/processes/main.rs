@@ -1,0 +1,19 @@
+//! Whole clusters as operators run them: the real `tresor` as processes of their own, killed, stopped, cut off and started again, while backups go on.
+//!
+//! Read `program` (one process), `cluster` (all of them), `watch` (what is seen of them from outside) and `replicas`; the other files are stories, one
+//! subject each. Stages are waited for, never slept for, and nothing waits for ever.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod cluster;
+mod program;
+mod replicas;
+mod watch;
+
+mod killed_leader;
+mod killed_worker;
+mod majority;
+mod members;
+mod partition;
+mod paused_leader;
+mod rolling;
