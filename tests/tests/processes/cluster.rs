@@ -136,7 +136,7 @@ impl Cluster {
         let addresses: Vec<String> = places.iter().map(|place| format!("{}:{PORT}", place.ip)).collect();
         cluster.log_in(&addresses.join(","));
         for (number, place) in places.iter().enumerate().skip(1) {
-            cluster.add_coordinator(&format!("c{}", number + 1), place.clone());
+            cluster.add_coordinator(&format!("c{}", number + 1), place);
         }
         cluster
     }
@@ -223,11 +223,11 @@ impl Cluster {
     }
 
     /// Lets a coordinator join, and waits until it votes.
-    pub(crate) fn add_coordinator(&mut self, name: &str, place: Place) {
+    pub(crate) fn add_coordinator(&mut self, name: &str, place: &Place) {
         let token = self.join_token("coordinator", name);
         let address = format!("{}:{PORT}", place.ip);
         let others = self.addresses();
-        let mut node = Self::coordinator(&self.folder, name, &place);
+        let mut node = Self::coordinator(&self.folder, name, place);
         node.start(&[
             "--join",
             &others,
@@ -252,7 +252,7 @@ impl Cluster {
     /// Lets one more coordinator join, on loopback.
     pub(crate) fn add_loopback_coordinator(&mut self, number: usize) -> String {
         let name = format!("c{number}");
-        self.add_coordinator(&name, Place::loopback(number));
+        self.add_coordinator(&name, &Place::loopback(number));
         name
     }
 
