@@ -19,7 +19,7 @@ use super::cluster::{Cluster, Place};
 use super::watch::{policy_names, policy_request};
 
 /// Longest that a call of the client beside the leader takes.
-const CALL: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_millis(700);
 /// How long the link is cut after others have elected a leader: the old one has long noticed by then.
 const CUT: Duration = Duration::from_secs(4);
 
