@@ -101,13 +101,18 @@ impl App {
         let patience = self.settings.cluster_patience.value;
         Some(match self.node.get()? {
             Access::Guest(path) => Cluster::at_socket(path, patience, &self.screen),
-            Access::Host(doorway) => Cluster::inside(doorway, patience, &self.screen),
+            Access::Host { doorway, .. } => Cluster::inside(doorway, patience, &self.screen),
         })
     }
 
     /// Whether this process is the node of its home, for this verb alone: what it does not wait for is left undone.
     pub(crate) fn is_node(&self) -> bool {
-        matches!(self.node.get(), Some(Access::Host(_)))
+        matches!(self.node.get(), Some(Access::Host { .. }))
+    }
+
+    /// Whether a job is of an earlier process that was the node of this home, which this one is now.
+    pub(crate) fn is_left_over(&self, job: u64) -> bool {
+        matches!(self.node.get(), Some(Access::Host { began, .. }) if job <= *began)
     }
 
     /// The cluster, for a verb that is nothing without one.

@@ -260,3 +260,96 @@ fn commands_at_the_same_time_share_one_node() {
     }
     assert_eq!(points(&site).len(), 4);
 }
+
+#[test]
+fn a_home_that_was_copied_with_its_node_is_refused() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    Node::start(&site).stop();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([site.path("home"), site.path("copy")])
+        .status();
+    assert!(copied.unwrap().success());
+    let copy = site.text("copy");
+    for verb in [vec!["backup", &image], vec!["point", "list"], vec!["node", "start"]] {
+        let refused = site.run(&[&["--home", &copy, "--json"], &verb[..]].concat());
+        assert_eq!(refused.code, 2, "{refused}");
+        assert!(refused.stdout.contains("a copy, or was moved"), "{refused}");
+    }
+    site.json(&["backup", &image]);
+}
+
+#[test]
+fn what_would_lock_the_node_out_of_its_vault_is_refused() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    Node::start(&site).stop();
+    let rotated = site.run(&["vault", "key", "rotate"]);
+    assert_eq!(rotated.code, 2, "{rotated}");
+    let taken = site.run(&["vault", "take-over", "main"]);
+    assert_eq!(taken.code, 2, "{taken}");
+    site.json(&["backup", &image]);
+}
+
+#[test]
+fn a_vault_that_only_a_passphrase_opens_stays_the_homes() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    let word = site.file("word", "correct horse battery staple\n");
+    let made = site.run(&["vault", "create", "main", "--passphrase", "--passphrase-file", &word]);
+    assert_eq!(made.code, 0, "{made}");
+    let refused = site.run(&["policy", "create", "nightly", "--schedule", "daily 02:00", "--yes"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    Node::start(&site).stop();
+    let backup = site.json(&["backup", &image, "--passphrase-file", &word]);
+    assert!(backup.get("job").is_none(), "{backup}");
+}
+
+#[test]
+fn a_restore_that_was_left_behind_is_not_done_by_a_later_command() {
+    let site = Site::new();
+    let bytes = noise(1, 96 << 20);
+    let image = site.file("web.img", &bytes);
+    site.json(&["backup", &image]);
+    Node::start(&site).stop();
+    let target = site.text("back.img");
+    let mut child = site
+        .command(&["restore", "web", "--to", &target])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the restore runs", || {
+        let names = std::fs::read_dir(site.path("")).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.to_string_lossy().contains("back.img")) || child.try_wait().unwrap().is_some()
+    });
+    child.kill().unwrap();
+    let is_done = child.wait().unwrap().success();
+    site.json(&["backup", &image]);
+    assert_eq!(
+        std::path::Path::new(&target).exists(),
+        is_done,
+        "nobody asked for it any more"
+    );
+    let restore = jobs(&site).into_iter().find(|job| job["kind"] == "restore").unwrap();
+    assert!(is_done || restore["state"] == "cancelled", "{restore}");
+}
+
+#[test]
+fn a_backup_leaves_its_numbers_for_prometheus_with_a_node_too() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    Node::start(&site).stop();
+    let file = site.text("backup.prom");
+    site.json(&["backup", &image, "--metrics-file", &file]);
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("tresor_backup_last_success_timestamp_seconds")
+    );
+}

@@ -63,6 +63,11 @@ impl Cluster {
         }
     }
 
+    /// Whether it is the node of a home on this machine.
+    pub(crate) fn is_of_home(&self) -> bool {
+        self.way.is_of_home()
+    }
+
     /// Its name, as far as this side knows it.
     pub(crate) fn name(&self) -> &str {
         &self.name

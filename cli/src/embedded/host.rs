@@ -1,7 +1,7 @@
 //! Being the node.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tresor_coordinator::node::Handle;
 use tresor_coordinator::node::driver::Upkeep;
+use tresor_coordinator::process::embedded::UnderWay;
 use tresor_coordinator::process::{self, Embedding, Founding, ServeSettings, StartError, embedded};
 use tresor_proto::tls::inside::{Doorway, doorway};
 use tresor_proto::tls::local::{self, LocalError};
@@ -16,16 +17,19 @@ use tresor_worker::agent::{self, AgentConfig, AgentError, Channels, Client};
 use tresor_worker::home::host_name;
 use tresor_worker::home::lock::Lock;
 
-use super::{Place, failed};
+use super::{Access, Place, failed};
 use crate::app::App;
 use crate::config::StoreTables;
 use crate::error::CliError;
 use crate::human;
+use crate::signals::Interrupts;
 
 /// The address of a coordinator that nobody reaches.
 const NOWHERE: &str = "localhost:1";
 /// How often to look whether jobs of guests have ended.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a job that waits for nothing may wait for our worker.
+const TURN: Duration = Duration::from_secs(2);
 
 /// How the node serves.
 #[derive(Debug, Clone)]
@@ -41,6 +45,7 @@ pub(crate) struct Serving {
 /// The node, while this process is it.
 pub(crate) struct Host {
     doorway: Doorway,
+    began: u64,
     handle: Handle,
     serving: JoinHandle<Result<(), StartError>>,
     stop_serving: CancellationToken,
@@ -73,6 +78,7 @@ pub(crate) async fn found(place: &Place) -> Result<bool, CliError> {
     }
     // Cut short before its identity was written: nobody was told anything of it.
     folder.clear_half_made().map_err(wrong)?;
+    place.settle_in()?;
     let name = host_name();
     let founding = Founding {
         cluster: String::from("node"),
@@ -94,9 +100,11 @@ impl Host {
     pub(crate) async fn start(app: &App, place: &Place, lock: Lock, how: Serving) -> Result<Self, CliError> {
         let (doorway, inside) = doorway();
         let local = match local::listen(&place.socket()) {
+            // Guests of a command that has no worker would wait for nobody: they wait for its end instead.
+            Ok(_) if !how.works => None,
             Ok(local) => Some(local),
             // A command alone needs no socket; whoever serves others does.
-            Err(error @ LocalError::TooLong { .. }) if how.upkeep == Upkeep::Leases => {
+            Err(error @ LocalError::TooLong { .. }) if how.upkeep == Upkeep::Own => {
                 tracing::warn!(%error, "other commands wait until this one has ended");
                 None
             }
@@ -126,8 +134,10 @@ impl Host {
             Ok(handle) = told => handle,
             ended = &mut serving => return Err(ended_early(ended)),
         };
+        let began = *handle.applied().borrow();
         let mut host = Self {
             doorway,
+            began,
             handle,
             serving,
             stop_serving,
@@ -136,6 +146,10 @@ impl Host {
             _lock: lock,
         };
         if how.works {
+            if how.upkeep == Upkeep::Own {
+                let ending = embedded::end_leftovers(&host.handle).await;
+                ending.map_err(|error| failed("could not start the node of this home", error))?;
+            }
             let name = host_name();
             let worker = embedded::enlist(&host.handle, &name)
                 .await
@@ -156,8 +170,11 @@ impl Host {
     }
 
     /// The way in for this process.
-    pub(crate) fn doorway(&self) -> Doorway {
-        self.doorway.clone()
+    pub(crate) fn access(&self) -> Access {
+        Access::Host {
+            doorway: self.doorway.clone(),
+            began: self.began,
+        }
     }
 
     /// Waits until it cannot go on.
@@ -172,7 +189,11 @@ impl Host {
     pub(crate) async fn leave(mut self, app: &App, at_once: bool) -> Result<(), CliError> {
         if let Some(working) = self.working.take() {
             if !at_once {
-                self.wait_for_guests(app).await;
+                let mut signals = Interrupts::listen()?;
+                tokio::select! {
+                    () = self.wait_for_guests(app) => {}
+                    _ = signals.next() => app.screen.note("stopping; what other commands asked for is left to the next one"),
+                }
             }
             self.stop_working.cancel();
             match working.await {
@@ -188,14 +209,19 @@ impl Host {
     }
 
     async fn wait_for_guests(&self, app: &App) {
-        let mut told = false;
+        let (mut told, mut since) = (false, Instant::now());
         loop {
-            let running = self.handle.read(|state| state.leases().count());
-            if running == 0 || self.serving.is_finished() {
+            let UnderWay { running, due } = embedded::jobs_under_way(&self.handle);
+            if running > 0 {
+                since = Instant::now();
+            }
+            // What waits for a worker gets ours within moments, or is for none of ours.
+            let is_over = running == 0 && (due == 0 || since.elapsed() > TURN);
+            if is_over || self.serving.is_finished() {
                 return;
             }
             if !std::mem::replace(&mut told, true) {
-                let jobs = human::many(running, "job");
+                let jobs = human::many(running + due, "job");
                 app.screen
                     .note(&format!("waiting for {jobs} of other commands on this home"));
             }

@@ -27,6 +27,7 @@ use tresor_coordinator::process::Folder;
 use tresor_proto::tls::inside::Doorway;
 use tresor_proto::tls::local;
 use tresor_worker::control::ControlError;
+use tresor_worker::home::claim::Identity;
 use tresor_worker::home::lock::{Holder, Lock};
 
 use crate::app::App;
@@ -44,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is said when a home gets a node.
 pub(crate) const MADE: &str =
     "this home has a node now, which keeps its state; schedules run while tresor node start does";
+/// What a process that serves a node runs.
+const START: &str = "node start";
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -53,7 +56,12 @@ pub(crate) enum Access {
     /// Over the socket of the process that is the node.
     Guest(PathBuf),
     /// It is the node.
-    Host(Doorway),
+    Host {
+        /// The way in.
+        doorway: Doorway,
+        /// The newest entry of the log when this process became the node: older jobs are of earlier ones.
+        began: u64,
+    },
 }
 
 /// What a verb wants of the node.
@@ -131,6 +139,41 @@ impl Place {
         })
     }
 
+    /// Writes down where the node was made.
+    fn settle_in(&self) -> Result<(), CliError> {
+        let path = self.root.join("place");
+        std::fs::write(&path, self.here()?).map_err(|source| CliError::File {
+            doing: "write",
+            path,
+            source,
+        })
+    }
+
+    /// Refuses a home that was copied with its node: both would write under one claim, with one set of numbers.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        let path = self.root.join("place");
+        let was = std::fs::read_to_string(&path).map_err(|source| CliError::File {
+            doing: "read",
+            path,
+            source,
+        })?;
+        if was == self.here()? {
+            return Ok(());
+        }
+        Err(CliError::usage_hint(
+            "this home is a copy, or was moved: its node was made elsewhere",
+            format!(
+                "if the other is gone for good, remove {}, and the next tresor node start takes the vaults over anew",
+                self.root.display()
+            ),
+        ))
+    }
+
+    fn here(&self) -> Result<String, CliError> {
+        let identity = Identity::here(&self.root)?;
+        Ok(format!("{}\n{}\n", identity.machine, identity.folder.display()))
+    }
+
     fn take(&self, verb: &str) -> Result<Lock, ControlError> {
         Lock::take(&self.root.join("lock"), &Holder::this(verb), Duration::ZERO)
     }
@@ -151,6 +194,12 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
     if !is_made && !founds(verb) {
         return Ok(None);
     }
+    if !is_made {
+        check_founding(app)?;
+    }
+    if is_made && is_homes_own(app, verb)? {
+        return Ok(None);
+    }
     let host = match find(&place, verb_name(verb)).await? {
         Found::Guest => {
             app.enter(Access::Guest(place.socket()));
@@ -159,23 +208,66 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
         Found::Host(lock) => lock,
     };
     let is_new = !is_made && found(&place).await?;
+    place.check()?;
     let serving = Serving {
-        upkeep: Upkeep::Leases,
+        upkeep: Upkeep::Own,
         works: is_new || need == Need::Work,
         http: None,
     };
     let host = Box::pin(Host::start(app, &place, host, serving)).await?;
-    app.enter(Access::Host(host.doorway()));
+    app.enter(host.access());
+    if (is_new || need == Need::Work)
+        && let Err(error) = settle(app, is_new).await
+    {
+        // The reason why it ends counts, and not what came of ending.
+        let _ = host.leave(app, true).await;
+        return Err(error);
+    }
+    Ok(Some(host))
+}
+
+/// Sees to it that the home's vaults are the node's.
+async fn settle(app: &App, is_new: bool) -> Result<(), CliError> {
+    let (home, node) = (app.home("node")?, app.need_cluster("node")?);
     if is_new {
         app.screen.note(MADE);
-        let (home, node) = (app.home("node")?, app.need_cluster("node")?);
         // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
         if home.vaults()?.is_empty() {
             Box::pin(crate::verb::first_vault(app, &home)).await?;
         }
-        Box::pin(adopt(app, &home, &node)).await?;
     }
-    Ok(Some(host))
+    Box::pin(adopt(app, &home, &node)).await
+}
+
+/// Whether a verb means a vault that the node cannot have, because only a passphrase opens it.
+fn is_homes_own(app: &App, verb: &Verb) -> Result<bool, CliError> {
+    if !matches!(
+        verb,
+        Verb::Backup(_) | Verb::Restore(_) | Verb::Point(_) | Verb::Vault(VaultVerb::Verify(_))
+    ) {
+        return Ok(false);
+    }
+    let home = app.home("node")?;
+    let Some(name) = app.chosen_vault(&home, None)? else {
+        return Ok(false);
+    };
+    Ok(home
+        .vaults()?
+        .iter()
+        .any(|entry| entry.name == name && !home.has_key(entry.id)))
+}
+
+/// Refuses to make a node that would have none of the vaults that are there.
+fn check_founding(app: &App) -> Result<(), CliError> {
+    let home = app.home("node")?;
+    let vaults = home.vaults()?;
+    if vaults.is_empty() || vaults.iter().any(|entry| home.has_key(entry.id)) {
+        return Ok(());
+    }
+    Err(CliError::usage_hint(
+        "only passphrases open the vaults of this home, and nobody is there to type one when a schedule runs",
+        "tresor vault create NAME makes a vault with a key file",
+    ))
 }
 
 /// Whether a verb makes a home's node where there is none: it keeps what only a node can keep.
@@ -222,6 +314,21 @@ pub(crate) async fn find(place: &Place, verb: &str) -> Result<Found, CliError> {
             Err(ControlError::Busy { .. }) if local::is_served(&place.socket()) => return Ok(Found::Guest),
             Err(ControlError::Busy { .. }) if began.elapsed() < PATIENCE => sleep(PAUSE).await,
             Err(error) => return Err(failed("could not reach the node of this home", error)),
+        }
+    }
+}
+
+/// Takes the lock of the node, for `tresor node start`: a command that is the node for a moment is waited for.
+///
+/// # Errors
+/// [`ControlError::Busy`] when another `tresor node start` has it.
+pub(crate) async fn become_node(place: &Place) -> Result<Lock, CliError> {
+    place.prepare()?;
+    loop {
+        match place.take(START) {
+            Ok(lock) => return Ok(lock),
+            Err(ControlError::Busy { holder }) if !holder.contains(&format!("`tresor {START}`")) => sleep(PAUSE).await,
+            Err(error) => return Err(failed("could not be the node of this home", error)),
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::error::CliError;
 use crate::screen::Answer;
 
 pub(crate) use backup::first_vault;
-pub(crate) use job::wait_done;
+pub(crate) use job::{has_ended, wait_done};
 
 /// Does what a verb says.
 ///
@@ -42,7 +42,9 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
     let node = Box::pin(embedded::enter(app, &verb)).await?;
     let result = Box::pin(dispatch(app, verb)).await;
     let Some(node) = node else { return result };
-    let left = node.leave(app, result.is_err()).await;
+    // Only who interrupts does not wait for what others asked this process for.
+    let is_interrupted = matches!(result, Err(CliError::Interrupted));
+    let left = node.leave(app, is_interrupted).await;
     let answer = result?;
     left.map(|()| answer)
 }

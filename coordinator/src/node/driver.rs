@@ -116,8 +116,8 @@ pub enum Upkeep {
     /// What is due begins, what is old expires, catalogues are put, leases end.
     #[default]
     All,
-    /// Leases end, and nothing else: the coordinator stands for one command of a person, who asked for nothing more.
-    Leases,
+    /// Leases end and catalogues are put, and nothing else: the coordinator stands for one command of a person, who asked for nothing more.
+    Own,
 }
 
 /// A coordinator.
@@ -239,7 +239,7 @@ impl<T: Tables> Driver<T> {
             let leader = standing.leader.filter(|id| *id != self.core.id());
             return Err(NodeError::NotLeader { leader });
         };
-        let stopped = read(&self.core.machine().shared()).marks().expiry_stopped.is_some();
+        let stopped = read(&self.core.machine().shared()).marks().clock_is_doubted();
         let off = median(self.clocks.values().copied().collect());
         let stamp = clock.stamp(now.ms, now.wall, off, stopped);
         if let Some(step) = stamp.alarm {
@@ -316,10 +316,13 @@ impl<T: Tables> Driver<T> {
                 commands
             }));
         }
-        if upkeep == Upkeep::All && now.ms >= self.expiry_at {
+        if now.ms >= self.expiry_at {
             self.expiry_at = now.ms + EXPIRY_MS;
             commands.extend(self.look(now, |state, plans, _, cursor, at| {
-                let mut commands = pass::expired_points(state, plans, cursor, at);
+                let mut commands = match upkeep {
+                    Upkeep::All => pass::expired_points(state, plans, cursor, at),
+                    Upkeep::Own => Vec::new(),
+                };
                 commands.extend(pass::catalogues_due(state, at));
                 commands
             }));
@@ -345,7 +348,7 @@ impl<T: Tables> Driver<T> {
         let state = read(&shared);
         self.plans.refresh(&state);
         let off = median(self.clocks.values().copied().collect());
-        let stopped = state.marks().expiry_stopped.is_some();
+        let stopped = state.marks().clock_is_doubted();
         let Some(clock) = &self.clock else {
             return Vec::new();
         };

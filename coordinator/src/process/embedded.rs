@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use tresor_proto::ids::WorkerId;
+use tresor_proto::ids::{JobId, WorkerId};
 
 use crate::node::{Handle, NodeError};
-use crate::state::command::{Command, WorkerSpec};
+use crate::state::command::{Command, Work, WorkerSpec};
 use crate::state::entry::Actor;
 use crate::state::reply::Reply;
+use crate::state::rows::JobState;
 
 /// How long a member that is alone may take to lead and to apply what it has.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The number of the worker beside this coordinator, which has the host's name; made when there is none. Waits until the coordinator leads.
+/// The number of the worker beside this coordinator; made, under `name`, when there is none. A host that is renamed, as a container is at each start,
+/// keeps the worker that it had: items name it. Waits until the coordinator leads.
 ///
 /// # Errors
 /// [`NodeError`]: it did not lead in time, or there are too many workers.
@@ -26,9 +28,7 @@ pub async fn enlist(handle: &Handle, name: &str) -> Result<WorkerId, NodeError> 
     handle.barrier().await?;
     let known = handle.read(|state| {
         let mut workers = state.workers().iter();
-        workers
-            .find(|(_, worker)| worker.name == name && !worker.removed)
-            .map(|(id, _)| *id)
+        workers.find(|(_, worker)| !worker.removed).map(|(id, _)| *id)
     });
     if let Some(known) = known {
         return Ok(known);
@@ -44,7 +44,49 @@ pub async fn enlist(handle: &Handle, name: &str) -> Result<WorkerId, NodeError> 
     }
 }
 
-/// Whether jobs wait or run that a worker may still do: who stops now leaves them for the next process.
-pub fn has_open_jobs(handle: &Handle) -> bool {
-    handle.read(|state| state.open_jobs().next().is_some())
+/// Ends restores and verifies that an earlier process left: what a person wanted then is not what they want now, and a restore writes over disks.
+/// Backups are left: who asks for one finds it.
+///
+/// # Errors
+/// [`NodeError`].
+pub async fn end_leftovers(handle: &Handle) -> Result<(), NodeError> {
+    let left: Vec<JobId> = handle.read(|state| {
+        let is_left = |id: &JobId| {
+            let work = state.jobs().get(id).map(|job| &job.spec.work);
+            matches!(work, Some(Work::Restore { .. } | Work::Verify { .. }))
+        };
+        state.open_jobs().filter(is_left).collect()
+    });
+    for job in left {
+        match handle.change(Actor::Cluster, None, Command::Cancel { job }).await {
+            // It has just ended by itself.
+            Ok(_) | Err(NodeError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Jobs that run, or could at once.
+pub fn jobs_under_way(handle: &Handle) -> UnderWay {
+    handle.read(|state| {
+        let mut under_way = UnderWay::default();
+        for job in state.open_jobs().filter_map(|id| state.jobs().get(&id)) {
+            match job.state {
+                JobState::Queued { not_before } if not_before <= state.now() => under_way.due += 1,
+                JobState::Queued { .. } => {}
+                _ => under_way.running += 1,
+            }
+        }
+        under_way
+    })
+}
+
+/// See [`jobs_under_way`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Jobs that a worker has.
+    pub running: usize,
+    /// Jobs that wait for nothing but a worker.
+    pub due: usize,
 }

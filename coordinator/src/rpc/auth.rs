@@ -446,9 +446,10 @@ fn not_good(hint: &str) -> TurnedAway {
 /// The clock that decides whether a token has ended. The state's stands still while nothing is written, so the wall clock of this machine counts
 /// too; but not while a person has yet to say which clock is right.
 fn expiry_clock(state: &State, wall: jiff::Timestamp) -> Time {
-    match state.marks().expiry_stopped {
-        Some(_) => state.now(),
-        None => state.now().max(wall.into()),
+    if state.marks().clock_is_doubted() {
+        state.now()
+    } else {
+        state.now().max(wall.into())
     }
 }
 

@@ -146,9 +146,10 @@ impl Services {
     /// The cluster's clock as it is about now: the stamp of the newest entry, or the wall clock where that is later, since there need not have been an
     /// entry lately. While a person is asked about the clock only stamps are believed.
     pub(crate) fn now(&self, state: &State) -> Time {
-        match state.marks().expiry_stopped {
-            Some(_) => state.now(),
-            None => state.now().max(self.clock.wall()),
+        if state.marks().clock_is_doubted() {
+            state.now()
+        } else {
+            state.now().max(self.clock.wall())
         }
     }
 

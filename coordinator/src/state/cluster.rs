@@ -64,7 +64,7 @@ impl State {
     }
 
     pub(super) fn stop_expiry(&mut self, step: i64) -> Result<Reply, Refusal> {
-        if self.clock.expiry_stopped.is_none() {
+        if !self.clock.clock_is_doubted() {
             self.clock.expiry_stopped = Some(step);
         }
         Ok(Reply::Done)

@@ -1,5 +1,7 @@
 //! Policies: what they say was checked by who proposed it; here only their names, versions and uses count.
 
+use std::collections::BTreeSet;
+
 use tresor_proto::ids::{ItemId, PolicyId};
 
 use super::command::PolicySpec;
@@ -87,6 +89,12 @@ impl State {
             since,
         };
         self.policies.insert(id, row);
+        // Every vault whose items have it says it in its catalogue.
+        let items = self.items.iter().filter(|(_, item)| item.spec.policy == Some(id));
+        let vaults: BTreeSet<_> = items.map(|(_, item)| item.spec.vault).collect();
+        for vault in vaults {
+            self.catalogue_falls_behind(vault);
+        }
         Ok(Reply::Made(index))
     }
 

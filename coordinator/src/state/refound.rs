@@ -13,6 +13,8 @@
 //!
 //! This is no entry of a log: it is done to rows before there is a log. Nobody can ask a running cluster for it.
 
+use std::collections::BTreeSet;
+
 use tresor_proto::ids::{JobId, MemberId, SessionId, TokenId, VaultId, WorkerId};
 
 use super::audit::Described;
@@ -73,8 +75,10 @@ impl State {
         self.check_refounding(refounding)?;
         let index = applied.max(self.clock.applied).saturating_add(GAP);
         self.drop_what_hangs();
+        self.rename_doubles();
         self.clock.applied = index;
         self.clock.now = self.clock.now.max(refounding.now);
+        self.begin_undo_anew();
         self.clock.form = self.clock.form.max(FIRST_FORM);
         self.clock.expiry_stopped = Some(FOUNDED_AGAIN);
         if self.audit.is_empty() {
@@ -156,6 +160,49 @@ impl State {
             self.points.remove(&id);
         }
         self.views = super::views::Views::of(self);
+    }
+
+    /// Names that two catalogues give to different things: they were told at different times. The newer keeps its name.
+    fn rename_doubles(&mut self) {
+        let mut policies: Vec<_> = self.policies.iter().map(|(id, row)| (row.version, *id)).collect();
+        policies.sort_unstable();
+        let mut taken = BTreeSet::new();
+        for (_, id) in policies.into_iter().rev() {
+            let Some(row) = self.policies.get_mut(&id) else {
+                continue;
+            };
+            if !taken.insert(row.spec.name.clone()) {
+                row.spec.name = beside(&row.spec.name, &id.to_string());
+                taken.insert(row.spec.name.clone());
+            }
+        }
+        let mut vaults: Vec<_> = self.vaults.iter().map(|(id, row)| (row.changed, *id)).collect();
+        vaults.sort_unstable();
+        let mut taken = BTreeSet::new();
+        for (_, id) in vaults.into_iter().rev() {
+            let Some(row) = self.vaults.get_mut(&id) else { continue };
+            if !taken.insert(row.spec.name.clone()) {
+                row.spec.name = beside(&row.spec.name, &id.to_string());
+                taken.insert(row.spec.name.clone());
+            }
+        }
+        self.views = super::views::Views::of(self);
+    }
+
+    /// Points that were hidden can be shown again for the whole time from here on: what was done to them since the rows were written is not known.
+    fn begin_undo_anew(&mut self) {
+        let now = self.clock.now;
+        let hidden: Vec<_> = self
+            .points
+            .iter()
+            .filter(|(_, point)| point.hidden.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in hidden {
+            if let Some(point) = self.points.get_mut(&id) {
+                point.hidden = Some(now);
+            }
+        }
     }
 
     /// Ends what waited or ran. No session stays open, so nothing is pinned.
@@ -289,4 +336,15 @@ impl State {
         }
         claimed
     }
+}
+
+/// A name beside one that is taken: as much of it as fits, and the beginning of the id.
+fn beside(name: &str, id: &str) -> String {
+    const NAME: usize = 41;
+    let end = (0..=NAME.min(name.len()))
+        .rev()
+        .find(|end| name.is_char_boundary(*end))
+        .unwrap_or(0);
+    let id: String = id.chars().take(8).collect();
+    format!("{}-{id}", &name[..end])
 }

@@ -47,6 +47,13 @@ pub struct Marks {
     pub answers_next: u64,
 }
 
+impl Marks {
+    /// Whether a person has yet to say that the clock is right. A cluster that began again expires nothing either, but trusts its clock.
+    pub fn clock_is_doubted(&self) -> bool {
+        self.expiry_stopped.is_some_and(|step| step != super::FOUNDED_AGAIN)
+    }
+}
+
 /// A coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {

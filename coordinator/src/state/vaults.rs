@@ -154,6 +154,7 @@ impl State {
         if let Some(vault) = self.vaults.get_mut(&id) {
             vault.findings = index;
         }
+        self.catalogue_falls_behind(id);
         count
     }
 

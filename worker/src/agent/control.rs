@@ -132,6 +132,8 @@ impl LeaseControl {
             },
             Err(error) => error,
         };
+        // A point that is refused is deleted; but not one that a taker may have found and counted since it was put.
+        self.check_claim().await.map_err(left)?;
         Err(match error {
             CallError::Refused { kind, why, hint } => ControlError::Refused { kind, why, hint },
             CallError::Unanswered { why } | CallError::Unreadable { why } => ControlError::Unanswered { why },
@@ -147,6 +149,14 @@ impl LeaseControl {
             Ok(found) => Ok(found.iter().any(|logged| logged.point == point)),
             Err(error) => Err(ControlError::Unanswered { why: error.to_string() }),
         }
+    }
+}
+
+/// Of a commit under a claim that was outranked: nobody here may delete what the taker may count on.
+fn left(error: ControlError) -> ControlError {
+    match error {
+        ControlError::Fenced { holder, since } => ControlError::Left { holder, since },
+        error => error,
     }
 }
 
@@ -179,7 +189,7 @@ impl Control for LeaseControl {
             });
         }
         // The manifest is put: if a taker's listing missed it, this listing sees the taker.
-        self.check_claim().await?;
+        self.check_claim().await.map_err(left)?;
         let completion = Completion {
             id: self.lease,
             session: commit.session,

@@ -1,5 +1,7 @@
 //! Finding the catalogue that counts, for readers and for the writer.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt as _;
 use tresor_storage::backend::BackendError;
 use tresor_storage::catalog::{CATALOGS_KEPT, Catalog, CatalogId, newest_first};
@@ -100,13 +102,18 @@ pub async fn read_newest_of_coordinators(vault: &Vault) -> Result<Option<(Catalo
     Ok(None)
 }
 
-/// Which of the catalogues that were there before (newest first) are not needed beside `ours`: the newest three stay, ours among them. All of them rank
-/// below the new one, but for what a late writer does not know of: later ones of its own cluster.
+/// Which of the catalogues that were there before (newest first) are not needed beside `ours`: the newest three stay, ours among them, and the newest of
+/// every cluster before ours, which says what nobody else knows (its policies, its holds). All of them rank below the new one, but for what a late writer
+/// does not know of: later ones of its own cluster.
 pub(crate) fn superseded(before: &[CatalogId], ours: CatalogId) -> impl Iterator<Item = CatalogId> {
+    let mut clusters = BTreeSet::from([ours.cluster]);
     let older = before
         .iter()
         .filter(move |id| id.cluster != ours.cluster || id.index < ours.index);
-    older.skip(CATALOGS_KEPT - 1).copied()
+    older
+        .enumerate()
+        .filter(move |(place, id)| !clusters.insert(id.cluster) && *place >= CATALOGS_KEPT - 1)
+        .map(|(_, id)| *id)
 }
 
 /// Whether an error tells of one object, and not of the store, the keys or the program.
@@ -170,8 +177,9 @@ mod tests {
         assert_eq!(superseded(&[]), []);
         assert_eq!(superseded(&[id(7, 40), id(3, 9)]), []);
         assert_eq!(
-            superseded(&[id(7, 40), id(7, 30), id(7, 20), id(3, 9)]),
-            [id(7, 20), id(3, 9)]
+            superseded(&[id(7, 40), id(7, 30), id(7, 20), id(3, 9), id(3, 8)]),
+            [id(7, 20), id(3, 8)],
+            "the newest of another cluster stays: nobody else knows what it says"
         );
         // Repeated, or late: what has its own number or a later one stays.
         assert_eq!(superseded(&[id(7, 60), id(7, 50), id(7, 40), id(7, 30)]), []);

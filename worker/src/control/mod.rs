@@ -172,6 +172,14 @@ pub enum ControlError {
         /// What was heard last.
         why: String,
     },
+    /// The point does not count here, and who holds the vault now may count on it: its manifest stays.
+    #[error("vault was taken over by {holder} at {since}; the point is left to them")]
+    Left {
+        /// Their host.
+        holder: String,
+        /// When.
+        since: String,
+    },
     /// Something was asked of a lease that it is not for.
     #[error("the lease is not for that: {why}")]
     NotLeased {
@@ -187,7 +195,7 @@ impl ControlError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Fenced { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
+            Self::Fenced { .. } | Self::Left { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
             Self::ReadOnly | Self::Closed { .. } | Self::NotLeased { .. } => Kind::Bug,
             Self::Refused { kind, .. } => *kind,
             Self::Unanswered { .. } | Self::OldLog { .. } => Kind::Retry,

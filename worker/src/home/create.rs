@@ -163,6 +163,15 @@ async fn create_locked(
     })
 }
 
+/// The claim under which this home writes, if it has one.
+///
+/// # Errors
+/// By cause.
+pub fn kept_claim(home: &Home, vault: VaultId) -> Result<Option<ListedClaim>, ControlError> {
+    let claim = HomeClaim::load(&home.writer_folder(vault)?.join("claim"), vault)?;
+    Ok(claim.map(|claim| claim.listed))
+}
+
 /// Makes a claim this home's own: it writes under it from here on. The claim stands in the vault already.
 ///
 /// # Errors

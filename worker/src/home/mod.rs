@@ -47,7 +47,9 @@ use tresor_storage::vault::naming::check_vault_name;
 use crate::control::ControlError;
 use lock::{Holder, Lock};
 
-pub use create::{CreateOptions, CreatedVault, TakenOver, create_vault, ensure_main, keep_claim, take_over};
+pub use create::{
+    CreateOptions, CreatedVault, TakenOver, create_vault, ensure_main, keep_claim, kept_claim, take_over,
+};
 pub use entry::VaultEntry;
 pub use error::HomeError;
 pub use index::IndexState;

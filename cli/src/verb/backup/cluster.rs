@@ -1,5 +1,8 @@
 //! `tresor backup` in a cluster: a job is queued, and waited for.
 
+use std::time::Instant;
+
+use jiff::Timestamp;
 use serde::Serialize;
 use tresor_proto::v1::{
     CancelJobRequest, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
@@ -8,15 +11,17 @@ use tresor_proto::v1::{
 use tresor_storage::Kind;
 use tresor_storage::vault::naming::check_item_name;
 
+use super::home::leave_metrics;
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::{CliError, Doing as _};
 use crate::human;
+use crate::metrics::{BackupRun, Requests};
 use crate::screen::Answer;
 use crate::verb::disks::item_name;
 use crate::verb::hosts::settle_disks;
-use crate::verb::job::{Finished, finish};
+use crate::verb::job::{Finished, finish, wait};
 use crate::verb::places::{parse_placed_disks, wire_disks};
 use crate::verb::shown::some;
 
@@ -45,6 +50,23 @@ struct BackupShown {
 /// # Errors
 /// By cause.
 pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Answer, CliError> {
+    let begun = Instant::now();
+    let result = make(app, cluster, args).await;
+    if let Some(path) = app.settings.metrics_file.value.as_deref() {
+        // What a worker counted beyond bytes and requests it does not tell; a file with zeros would lie.
+        let run = BackupRun {
+            ended: Timestamp::now().as_second(),
+            seconds: begun.elapsed().as_secs_f64(),
+            failure: result.as_ref().err().map(CliError::failure),
+            counts: None,
+            requests: Requests::default(),
+        };
+        leave_metrics(app, path, &run);
+    }
+    result
+}
+
+async fn make(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Answer, CliError> {
     let request = request(app, cluster, args).await?;
     let name = human::plain(&request.item);
     let doing = || format!("could not back up {name}");
@@ -68,8 +90,8 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
     }))
 }
 
-/// Starts the job. In a home whose node this process is, one of the item that an earlier process left behind is in the way: one that waits makes room, one
-/// that ran when its process ended goes on as this command's.
+/// Starts the job. In a home whose node this process is, one of the item that an earlier process left behind makes room first: what was asked then
+/// need not be what is asked now.
 async fn start(app: &App, cluster: &Cluster, request: StartBackupRequest) -> Result<Job, CliError> {
     if app.is_node() {
         for state in ["queued", "running"] {
@@ -81,26 +103,32 @@ async fn start(app: &App, cluster: &Cluster, request: StartBackupRequest) -> Res
             };
             let listed = match cluster.jobs(asked, Some(LEFT_MAX)).await {
                 // Nobody has heard of the item: it has no job.
-                Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => {
-                    return Ok(cluster.start_backup(request).await?);
-                }
+                Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => break,
                 listed => listed?,
             };
             let left = listed.rows.into_iter().find(|job| job.kind == "backup");
-            match left {
-                Some(job) if state == "running" => return Ok(job),
-                Some(job) => {
-                    let cancelling = CancelJobRequest {
-                        id: job.id,
-                        ..Default::default()
-                    };
-                    cluster.cancel_job(cancelling).await?;
-                }
-                None => {}
+            if let Some(job) = left.filter(|job| app.is_left_over(job.id)) {
+                end(app, cluster, job).await?;
             }
         }
     }
     Ok(cluster.start_backup(request).await?)
+}
+
+/// Cancels a job that was left over, and waits for its end: it has one once the worker of this process is registered.
+async fn end(app: &App, cluster: &Cluster, job: Job) -> Result<(), CliError> {
+    let cancelling = CancelJobRequest {
+        id: job.id,
+        ..Default::default()
+    };
+    match cluster.cancel_job(cancelling).await {
+        // It has ended meanwhile.
+        Err(ClusterError::Refused(_)) => {}
+        cancelled => drop(cancelled?),
+    }
+    let job = Box::pin(wait(app, cluster, job)).await?;
+    tracing::debug!(job = job.id, state = job.state, "a job that was left over has ended");
+    Ok(())
 }
 
 async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {

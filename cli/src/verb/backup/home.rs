@@ -98,7 +98,7 @@ pub(super) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError
 }
 
 /// A backup that is made is made, whatever becomes of its numbers.
-fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
+pub(super) fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
     if let Err(error) = metrics::write(path, run) {
         app.screen.say(&format!("warning: no metrics: {}", error.chain()));
     }

@@ -165,7 +165,7 @@ fn text(shown: &RefoundedShown, data: &Path) -> String {
          \u{20} tresor cluster join-token create --role worker --uses N\n\
          \u{20} tresor worker start --join {} --token-file FILE, on every worker\n\
          Workers claim the vaults ({}) and find what is newer in them. When you have looked at it: tresor cluster confirm-clock",
-        shown.cluster,
+        human::plain(&shown.cluster),
         shown.ca_fingerprint,
         shown.token,
         data.display(),

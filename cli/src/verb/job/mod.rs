@@ -17,7 +17,7 @@ use crate::screen::Answer;
 #[cfg(test)]
 pub(crate) use shown::tests::running as running_job;
 pub(crate) use shown::{JobShown, table};
-pub(crate) use wait::wait_done;
+pub(crate) use wait::{has_ended, wait, wait_done};
 
 #[derive(Serialize)]
 struct Jobs {

@@ -2,12 +2,11 @@
 
 use serde::Serialize;
 use tresor_coordinator::node::driver::Upkeep;
-use tresor_worker::control::ControlError;
 
 use crate::app::App;
 use crate::args::NodeStartArgs;
-use crate::embedded::{self, Access, Found, Host, Place, Serving};
-use crate::error::{CliError, Doing as _};
+use crate::embedded::{self, Host, Place, Serving};
+use crate::error::CliError;
 use crate::screen::Answer;
 
 #[derive(Serialize)]
@@ -19,26 +18,24 @@ pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliErr
     let home = app.home("node start")?;
     let place = Place::of(home.root());
     let (_signals, cancel) = app.signals()?;
-    let lock = match embedded::find(&place, "node start").await? {
-        Found::Host(lock) => lock,
-        Found::Guest => {
-            let holder = place.socket().display().to_string();
-            return Err(ControlError::Busy { holder }).doing(|| String::from("a node serves this home already"));
-        }
+    let lock = tokio::select! {
+        lock = embedded::become_node(&place) => lock?,
+        () = cancel.cancelled() => return Err(CliError::Interrupted),
     };
     if embedded::found(&place).await? {
         app.screen.note(embedded::MADE);
     }
+    place.check()?;
     let serving = Serving {
         upkeep: Upkeep::All,
         works: true,
         http: args.http,
     };
     let mut host = Box::pin(Host::start(app, &place, lock, serving)).await?;
-    app.enter(Access::Host(host.doorway()));
+    app.enter(host.access());
     let cluster = app.need_cluster("node start")?;
     let adopted = tokio::select! {
-        adopted = embedded::adopt(app, &home, &cluster) => adopted.map(|_| ()),
+        adopted = embedded::adopt(app, &home, &cluster) => adopted,
         () = cancel.cancelled() => Ok(()),
     };
     // A vault whose store is away now is taken over at another start; the others are served meanwhile.

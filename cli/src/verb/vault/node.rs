@@ -2,7 +2,7 @@
 
 use tresor_proto::v1::{ListVaultsRequest, RemoveVaultRequest};
 
-use super::{cluster, create, remove, take_over};
+use super::{cluster, create, remove, take_over, verify};
 use crate::app::App;
 use crate::args::{VaultRemoveArgs, VaultVerb};
 use crate::cluster::Cluster;
@@ -18,13 +18,35 @@ use crate::screen::Answer;
 pub(super) async fn run(app: &App, node: &Cluster, verb: VaultVerb) -> Result<Answer, CliError> {
     let answer = match verb {
         VaultVerb::Create(args) => Box::pin(create::run(app, &args)).await?,
-        VaultVerb::TakeOver(args) => Box::pin(take_over::run(app, args.name.as_deref())).await?,
+        VaultVerb::TakeOver(args) => {
+            refuse_known(app, node, args.name.as_deref()).await?;
+            Box::pin(take_over::run(app, args.name.as_deref())).await?
+        }
+        // The worker has no word for one pack alone.
+        VaultVerb::Verify(args) if args.pack.is_some() => return Box::pin(verify::run(app, &args)).await,
         VaultVerb::Remove(args) => return Box::pin(remove_both(app, node, args)).await,
         verb => return Box::pin(cluster::run(app, node, verb)).await,
     };
     let home = app.home("vault create")?;
     Box::pin(adopt(app, &home, node)).await?;
     Ok(answer)
+}
+
+/// Refuses to claim for the home what the node holds: the node would be fenced out of its own vault.
+async fn refuse_known(app: &App, node: &Cluster, name: Option<&str>) -> Result<(), CliError> {
+    let home = app.home("vault take-over")?;
+    let name = app.vault_name(&home, name)?;
+    let listed = node.vaults(ListVaultsRequest::default(), None).await;
+    let known = listed
+        .doing(|| String::from("could not list the vaults of the node"))?
+        .rows;
+    if !known.iter().any(|vault| vault.name == name) {
+        return Ok(());
+    }
+    Err(CliError::usage_hint(
+        format!("vault {} is the node's of this home", human::plain(&name)),
+        "if another home has taken it over since: tresor item unprotect its items, tresor vault remove it (its data stays), then take it over",
+    ))
 }
 
 /// The node lets go of it first: what a home has forgotten, its node would miss at every job.

@@ -161,3 +161,45 @@ fn rows_without_the_rows_that_they_rest_on_are_left_out() {
     state.refound(bench.index, &refounding()).unwrap();
     assert!(state.points().is_empty());
 }
+
+#[test]
+fn hidden_points_can_be_shown_again_for_the_whole_time_from_the_new_beginning() {
+    let (mut bench, _) = Bench::with_points(2);
+    let point = point_id(1);
+    bench.hide(&[point], false);
+    let mut state = reread(&bench);
+    state.refound(bench.index, &refounding()).unwrap();
+    assert_eq!(state.points().get(&point).unwrap().hidden, Some(Time(LATER)));
+    assert_eq!(state.points().get(&point_id(2)).unwrap().hidden, None);
+}
+
+#[test]
+fn of_two_policies_with_one_name_the_newer_keeps_it() {
+    let (mut bench, _) = Bench::with_points(1);
+    let spec = crate::state::command::PolicySpec {
+        name: String::from("nightly"),
+        ..Default::default()
+    };
+    let (first, second) = (PolicyId([21; 16]), PolicyId([22; 16]));
+    bench.does(Command::CreatePolicy { policy: first, spec });
+    let mut state = reread(&bench);
+    // As a catalogue that was made later tells of it.
+    let mut row = state.policies().get(&first).unwrap().clone();
+    row.version += 1;
+    state.policies.insert(second, row);
+    state.refound(bench.index, &refounding()).unwrap();
+    let name = |id| state.policies().get(&id).unwrap().spec.name.clone();
+    assert_eq!(name(second), "nightly");
+    assert_eq!(name(first), "nightly-15151515");
+}
+
+#[test]
+fn a_cluster_that_began_again_trusts_its_clock_and_a_step_of_it_is_noticed() {
+    let (bench, _) = Bench::with_points(1);
+    let mut state = reread(&bench);
+    state.refound(bench.index, &refounding()).unwrap();
+    assert_eq!(state.marks().expiry_stopped, Some(FOUNDED_AGAIN));
+    assert!(!state.marks().clock_is_doubted());
+    state.stop_expiry(5_000_000).unwrap();
+    assert!(state.marks().clock_is_doubted());
+}
