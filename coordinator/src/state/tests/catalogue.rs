@@ -102,15 +102,17 @@ fn whatever_a_catalogue_is_to_say_makes_it_fall_behind_and_nothing_else_does() {
             },
         ),
         (false, Command::Enqueue(verify_of(None))),
+        // A cluster that begins again from it must not count a damaged point as whole.
         (
-            false,
+            true,
             Command::ReportFindings {
                 vault: VAULT,
                 harmed: vec![point_id(1)],
             },
         ),
+        // Nor keep points by a retention that holds no more.
         (
-            false,
+            true,
             Command::UpdatePolicy {
                 policy: POLICY,
                 version: 0,

@@ -177,7 +177,7 @@ fn hidden_points_can_be_shown_again_for_the_whole_time_from_the_new_beginning() 
 fn of_two_policies_with_one_name_the_newer_keeps_it() {
     let (mut bench, _) = Bench::with_points(1);
     let spec = crate::state::command::PolicySpec {
-        name: String::from("nightly"),
+        name: String::from("hourly"),
         ..Default::default()
     };
     let (first, second) = (PolicyId([21; 16]), PolicyId([22; 16]));
@@ -189,8 +189,8 @@ fn of_two_policies_with_one_name_the_newer_keeps_it() {
     state.policies.insert(second, row);
     state.refound(bench.index, &refounding()).unwrap();
     let name = |id| state.policies().get(&id).unwrap().spec.name.clone();
-    assert_eq!(name(second), "nightly");
-    assert_eq!(name(first), "nightly-15151515");
+    assert_eq!(name(second), "hourly");
+    assert_eq!(name(first), "hourly-15151515");
 }
 
 #[test]
