@@ -99,10 +99,11 @@ impl App {
     /// The node of this home, if the verb works with it.
     pub(crate) fn node_of_home(&self) -> Option<Cluster> {
         let patience = self.settings.cluster_patience.value;
-        Some(match self.node.get()? {
+        let node = match self.node.get()? {
             Access::Guest(path) => Cluster::at_socket(path, patience, &self.screen),
             Access::Host { doorway, .. } => Cluster::inside(doorway, patience, &self.screen),
-        })
+        };
+        Some(node.of_home())
     }
 
     /// Whether this process is the node of its home, for this verb alone: what it does not wait for is left undone.

@@ -46,11 +46,6 @@ impl Interceptor for Bearer {
 }
 
 impl Way {
-    /// Whether it leads to the node of a home on this machine.
-    pub(super) fn is_of_home(&self) -> bool {
-        matches!(self, Self::Socket(_) | Self::Inside(_))
-    }
-
     /// A channel that connects when it is first used, and again after it broke.
     pub(super) fn channel(&self) -> Channel {
         match self {

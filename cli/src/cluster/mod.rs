@@ -49,6 +49,7 @@ pub(crate) struct Cluster {
     channel: Mutex<Channel>,
     patience: Duration,
     screen: Screen,
+    is_of_home: bool,
 }
 
 impl Cluster {
@@ -60,12 +61,21 @@ impl Cluster {
             way,
             patience,
             screen: screen.clone(),
+            is_of_home: false,
         }
     }
 
-    /// Whether it is the node of a home on this machine.
+    /// The same, known to be the node of this home.
+    pub(crate) fn of_home(self) -> Self {
+        Self {
+            is_of_home: true,
+            ..self
+        }
+    }
+
+    /// Whether it is the node of this home.
     pub(crate) fn is_of_home(&self) -> bool {
-        self.way.is_of_home()
+        self.is_of_home
     }
 
     /// Its name, as far as this side knows it.
