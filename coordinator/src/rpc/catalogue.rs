@@ -160,7 +160,7 @@ impl Encoder {
 
     /// Looks at some more; whether that was all.
     ///
-    /// Cost: a look at [`STEP`] items and points, and the points of one item.
+    /// Cost: a look at `STEP` items and points, and the points of one item.
     pub fn step(&mut self, state: &State) -> bool {
         match self.phase {
             Phase::Look(after) => self.look(state, after),

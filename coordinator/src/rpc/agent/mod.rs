@@ -4,11 +4,11 @@
 //! refuses what is not its own or not the present one. Two things are kept beside the log, by the leader alone: when a worker was heard of, and how
 //! far its jobs are.
 //!
-//! - [`work`]: a process registers, waits for work, and renews what it has;
-//! - [`lease`]: what a worker is told with a lease;
-//! - [`reports`]: the end of an attempt, and what was found;
-//! - [`contents`]: what workers read of the log: points, and what a catalogue seals;
-//! - [`words`]: from messages to commands.
+//! - `work`: a process registers, waits for work, and renews what it has;
+//! - `lease`: what a worker is told with a lease;
+//! - `reports`: the end of an attempt, and what was found;
+//! - `contents`: what workers read of the log: points, and what a catalogue seals;
+//! - `words`: from messages to commands.
 
 mod contents;
 mod lease;
