@@ -124,6 +124,7 @@ impl Stage {
             reader: self.reader(),
             index: self.index.clone(),
             control: self.control.clone(),
+            shares: None,
         }
     }
 

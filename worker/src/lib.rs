@@ -16,6 +16,7 @@ pub mod progress;
 pub mod qemu;
 pub mod restore;
 pub mod sink;
+pub mod slots;
 pub mod source;
 
 pub use error::WorkerError;

@@ -75,6 +75,7 @@ impl Bench {
             reader,
             index,
             control: Arc::new(Yes::default()),
+            shares: None,
         };
         Self {
             engine,

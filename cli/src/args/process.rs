@@ -86,6 +86,22 @@ pub(crate) struct WorkerStartArgs {
     #[arg(long, value_name = "NAME", requires = "join")]
     pub(crate) name: Option<String>,
 
+    /// Where other workers reach this one, which listens on that port: HOST:PORT [default: this host's address and 7422, or a port that is free]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_slots")]
+    pub(crate) serve_address: Option<String>,
+
+    /// Answer for no share of the index: this worker runs jobs, and others answer
+    #[arg(long)]
+    pub(crate) no_slots: bool,
+
+    /// Run no jobs: this worker answers for its share of the index
+    #[arg(long, conflicts_with = "no_slots")]
+    pub(crate) no_jobs: bool,
+
+    /// Where this worker stands
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) region: String,
+
     /// A label; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,

@@ -288,6 +288,11 @@ impl Connector {
         self.inner.lock().turned.rotate_left(1);
     }
 
+    /// The addresses, the one to be tried first before the others.
+    pub fn addresses(&self) -> Vec<String> {
+        self.inner.lock().turned.clone()
+    }
+
     /// The address that answered last.
     pub fn connected_to(&self) -> Option<String> {
         self.inner.lock().connected.clone()

@@ -91,6 +91,15 @@ impl Tree {
         Ok(node.children[(index % NODE_CHILDREN as u64) as usize])
     }
 
+    /// The indexes, in the level below, of what is under a node. There is nothing below level 0.
+    pub fn children(&self, level: u8, index: u64) -> Range<u64> {
+        let Some(below) = level.checked_sub(1) else {
+            return 0..0;
+        };
+        let first = index.saturating_mul(NODE_CHILDREN as u64);
+        first..(first + NODE_CHILDREN as u64).min(self.width(below)).max(first)
+    }
+
     async fn read_node(&self, level: u8, index: u64) -> Result<Option<Arc<Node>>> {
         let Some(child) = Box::pin(self.child(level, index)).await? else {
             return Ok(None);

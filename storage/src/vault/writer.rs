@@ -134,6 +134,14 @@ impl PackWriter {
         self.open.as_mut().expect("just opened").place(kind, table, ids, coded)
     }
 
+    /// Puts the pack that is being filled, in the background, however little is in it: others wait for what it holds.
+    ///
+    /// # Errors
+    /// Those of packs put meanwhile.
+    pub async fn put_pack(&mut self) -> Result<()> {
+        self.close_pack().await
+    }
+
     async fn close_pack(&mut self) -> Result<()> {
         let Some(builder) = self.open.take() else { return Ok(()) };
         while self.putting.len() >= PACKS_IN_FLIGHT {

@@ -12,7 +12,7 @@ use super::port::CallError;
 
 /// How long and how often to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// Tries in all.
     tries: u32,
     /// Upper bound of the first wait; it doubles with every try.
@@ -23,13 +23,13 @@ pub(super) struct Patience {
 
 impl Patience {
     /// For what a job asks while it works: some three minutes, longer than a coordinator takes to restart. The first wait is that of an election.
-    pub(super) const WORKING: Self = Self {
+    pub(crate) const WORKING: Self = Self {
         tries: 10,
         first: Duration::from_millis(500),
         longest: Duration::from_secs(30),
     };
     /// For what must be heard. A cluster that comes back hears of every worker within half a minute.
-    pub(super) const ENDLESS: Self = Self {
+    pub(crate) const ENDLESS: Self = Self {
         tries: u32::MAX,
         ..Self::WORKING
     };
@@ -37,19 +37,19 @@ impl Patience {
 
 /// Waits that double up to a bound.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     patience: Patience,
     failures: u32,
 }
 
 impl Backoff {
     /// Nothing has failed yet.
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(crate) fn new(patience: Patience) -> Self {
         Self { patience, failures: 0 }
     }
 
     /// The wait after one more failure, drawn between a half of its bound and all of it: nobody comes back at once, and not all together.
-    pub(super) fn next(&mut self, random: u64) -> Duration {
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
         let Patience { first, longest, .. } = self.patience;
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         self.failures = self.failures.saturating_add(1);
@@ -61,26 +61,26 @@ impl Backoff {
     }
 
     /// It worked.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     u64::from_le_bytes(random_bytes())
 }
 
 /// How a repeated call ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer<T> {
+pub(crate) struct Answer<T> {
     /// The last answer.
-    pub(super) result: Result<T, CallError>,
+    pub(crate) result: Result<T, CallError>,
     /// An earlier try was not answered: it may have been heard all the same.
-    pub(super) was_unclear: bool,
+    pub(crate) was_unclear: bool,
 }
 
 /// Asks until there is an answer, the tries are used up, or `give_up`.
-pub(super) async fn repeat<T, F>(
+pub(crate) async fn repeat<T, F>(
     what: &'static str,
     patience: Patience,
     give_up: &CancellationToken,

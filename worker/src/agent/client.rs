@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tresor_proto::v1::agent_client::AgentClient;
@@ -14,8 +15,8 @@ use tresor_storage::ids::PointId;
 
 use super::failure::Failure;
 use super::port::{
-    AdoptedPoint, Beat, CallError, CatalogueContent, Completion, Coordinator, Facts, LeaseId, LeaseProgress, Life,
-    LoggedPoint, Offer, Registered,
+    AdoptedPoint, Beat, CallError, CatalogueContent, Completion, Coordinator, Facts, LeaseId, LeaseProgress, LeaseVault,
+    Life, LoggedPoint, Offer, Registered, WatchStream,
 };
 use super::wire;
 use crate::control::home::POINTS_MAX;
@@ -32,6 +33,9 @@ const STREAM_SILENCE: Duration = Duration::from_secs(30);
 const MESSAGE_MAX: usize = 8 << 20;
 /// After so many calls without an answer another coordinator is tried.
 const PATIENCE: u32 = 2;
+
+/// The kind of a refusal that says that slots of the index moved.
+const MOVED: &str = "moved";
 
 /// Where channels to coordinators come from.
 pub trait Channels: Send + Sync + 'static {
@@ -157,12 +161,15 @@ fn kind_of(word: &str) -> Kind {
 
 /// What a status means. A coordinator says it with its kind; without that it is from a proxy or from this side of a broken connection, where only
 /// codes that no broken connection has are final.
-pub(super) fn error_of(status: &Status) -> CallError {
+pub(crate) fn error_of(status: &Status) -> CallError {
     let why = || match status.message() {
         "" => status.code().to_string(),
         message => message.to_owned(),
     };
     if let Some(info) = ErrorInfo::of(status) {
+        if info.kind == MOVED {
+            return CallError::Moved { why: why() };
+        }
         return match kind_of(&info.kind) {
             Kind::Retry => CallError::Unanswered { why: why() },
             kind => CallError::Refused {
@@ -306,6 +313,34 @@ impl<C: Channels> Coordinator for Client<C> {
             })
             .await?;
         Ok(answer.adopted)
+    }
+
+    async fn watch(&self, life: Life) -> Result<WatchStream, CallError> {
+        let message = v1::WatchRequest {
+            life: life.0.to_vec().into(),
+        };
+        let stream = self
+            .call(CALL, |mut client| async move { client.watch(message).await })
+            .await?;
+        // It may be silent for days; that the connection lives is HTTP/2's to find out.
+        Ok(stream
+            .map(|update| match update {
+                Ok(update) => wire::watch_update(update),
+                Err(status) => Err(error_of(&status)),
+            })
+            .boxed())
+    }
+
+    async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError> {
+        let message = v1::IndexVaultsRequest {
+            life: life.0.to_vec().into(),
+        };
+        let answer = self
+            .call(CALL, |mut client| async move {
+                client.index_vaults(request(message, CALL)).await
+            })
+            .await?;
+        wire::index_vaults(answer)
     }
 }
 

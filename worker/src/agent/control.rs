@@ -19,6 +19,7 @@ use super::calls::{Patience, repeat};
 use super::port::{CallError, Completion, Coordinator, Lease, LeaseId, Outcome, PointMade};
 use super::progress::{Activity, Stage, Stop};
 use crate::control::catalog::list;
+use crate::slots::{IndexUse, Routed};
 use crate::control::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
 
 /// Decides by a lease.
@@ -32,6 +33,8 @@ pub(crate) struct LeaseControl {
     findings: u64,
     /// Points that were found harmed before the attempt began to read.
     harmed: Vec<PointId>,
+    /// The index that workers share, if they do.
+    routed: Option<Routed>,
     begun: Instant,
     activity: Arc<Activity>,
     stop: Stop,
@@ -48,6 +51,7 @@ pub(crate) struct LeaseControlParts {
     /// What the lease's session pins.
     pub(crate) pins: Vec<PointId>,
     pub(crate) harmed: Vec<PointId>,
+    pub(crate) routed: Option<Routed>,
     pub(crate) begun: Instant,
     pub(crate) activity: Arc<Activity>,
     pub(crate) stop: Stop,
@@ -64,6 +68,7 @@ impl LeaseControl {
             claim,
             pins,
             harmed,
+            routed,
             begun,
             activity,
             stop,
@@ -82,6 +87,7 @@ impl LeaseControl {
             pins,
             findings: lease.findings,
             harmed,
+            routed,
             begun,
             activity,
             stop,
@@ -125,6 +131,8 @@ impl LeaseControl {
                     Ok(false) => error,
                     Err(unclear) => return Err(unclear),
                 },
+                // An earlier try of the same report would be answered as done if it was taken, and slots never move back: it never will be.
+                error @ CallError::Moved { .. } => error,
                 // Says nothing of the earlier try, which may be taken even after this: the manifest stays.
                 error => {
                     return Err(ControlError::Unanswered { why: error.to_string() });
@@ -136,6 +144,7 @@ impl LeaseControl {
         self.check_claim().await.map_err(left)?;
         Err(match error {
             CallError::Refused { kind, why, hint } => ControlError::Refused { kind, why, hint },
+            CallError::Moved { why } => ControlError::Moved { why },
             CallError::Unanswered { why } | CallError::Unreadable { why } => ControlError::Unanswered { why },
         })
     }
@@ -190,6 +199,13 @@ impl Control for LeaseControl {
         }
         // The manifest is put: if a taker's listing missed it, this listing sees the taker.
         self.check_claim().await.map_err(left)?;
+        let index = match &self.routed {
+            None => IndexUse::default(),
+            // ◆ What moved is asked again before the log is asked at all.
+            Some(routed) => routed.index_use().ok_or_else(|| ControlError::Moved {
+                why: String::from("the newest map says so"),
+            })?,
+        };
         let completion = Completion {
             id: self.lease,
             session: commit.session,
@@ -202,6 +218,8 @@ impl Control for LeaseControl {
                 consistency: commit.consistency,
                 findings_seen: self.findings,
                 harmed: self.harmed.clone(),
+                slots: index.slots,
+                slot_map: index.version,
             }),
         };
         self.activity.enter(Stage::Reporting);

@@ -28,6 +28,9 @@ pub enum AgentError {
         /// The bound.
         max: u32,
     },
+    /// It cannot answer other workers.
+    #[error("could not answer other workers")]
+    Slots(#[source] crate::slots::ServeError),
 }
 
 impl AgentError {
@@ -35,7 +38,7 @@ impl AgentError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Folder { source, .. } => source.kind(),
-            Self::Permits { .. } => Kind::Invalid,
+            Self::Permits { .. } | Self::Slots(_) => Kind::Invalid,
         }
     }
 }
@@ -64,6 +67,9 @@ pub(crate) enum JobError {
         /// What to do; may be empty.
         hint: String,
     },
+    /// Who answers for the index is not known.
+    #[error(transparent)]
+    NoMap(#[from] crate::slots::NoMap),
     /// The coordinator did not answer what the job needs, or nothing that can be read.
     #[error("could not {doing}")]
     Call {

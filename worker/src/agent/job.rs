@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tresor_storage::Kind;
 use tresor_storage::ids::{ClusterId, PointId};
+use tresor_storage::index::ChunkIndex;
 use tresor_storage::vault::claim::ListedClaim;
 
 use super::calls::{Patience, repeat};
@@ -20,12 +21,14 @@ use super::vaults::{JobVault, Vaults};
 use super::work::{self, Done};
 use crate::WorkerError;
 use crate::backup::Effort;
+use crate::slots::{Routed, Slots};
 
 /// An attempt, with what it works with.
 pub(crate) struct Job {
     pub(crate) lease: Lease,
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) vaults: Arc<Vaults>,
+    pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) effort: Effort,
     /// This host, for claims.
     pub(crate) host: String,
@@ -70,6 +73,41 @@ impl Job {
         Box::pin(self.unless_stopped(self.vaults.open(&self.lease.vault))).await
     }
 
+    /// The index of the lease's vault for this session: that which workers share, if they do.
+    pub(crate) async fn routed(&self, vault: &JobVault, claim: ListedClaim) -> Result<Option<Routed>, JobError> {
+        match &self.slots {
+            None => Ok(None),
+            Some(slots) => {
+                self.unless_stopped(slots.routed(vault.vault.id, claim.cluster))
+                    .await
+            }
+        }
+    }
+
+    /// What knows besides hints where things lie: for readers, who do without if there is nothing.
+    pub(crate) async fn index_for_reading(&self, vault: &JobVault) -> Option<Arc<dyn ChunkIndex>> {
+        let claim = self.lease.vault.claim?;
+        match self.routed(vault, claim).await {
+            Ok(Some(routed)) => Some(Arc::new(routed)),
+            Ok(None) => {
+                let kept = Box::pin(self.vaults.index_if_kept(vault, claim)).await?;
+                Some(kept)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the index is not asked");
+                None
+            }
+        }
+    }
+
+    /// The index that is told what is lost.
+    pub(crate) async fn index_for_marks(&self, vault: &JobVault, claim: ListedClaim) -> Result<Arc<dyn ChunkIndex>, JobError> {
+        match self.routed(vault, claim).await? {
+            Some(routed) => Ok(Arc::new(routed)),
+            None => Ok(self.vaults.index(vault, claim).await?),
+        }
+    }
+
     /// Asks the coordinator what the job needs.
     pub(crate) async fn ask<T, F>(&self, doing: &'static str, call: impl Fn() -> F) -> Result<T, JobError>
     where
@@ -89,6 +127,7 @@ impl Job {
         claim: ListedClaim,
         pins: Vec<PointId>,
         harmed: Vec<PointId>,
+        routed: Option<Routed>,
     ) -> Arc<LeaseControl> {
         let parts = LeaseControlParts {
             coordinator: Arc::clone(&self.coordinator),
@@ -96,6 +135,7 @@ impl Job {
             claim,
             pins,
             harmed,
+            routed,
             begun: self.begun,
             activity: Arc::clone(&self.activity),
             stop: self.stop.clone(),

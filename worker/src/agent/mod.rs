@@ -9,7 +9,7 @@
 //! without knowing can store what it likes; none of it ever counts. [`join`] is how a process becomes a worker. Read [`port`] (what is asked of a coordinator), [`lease`] (when a lease is over, and
 //! what has to stop then), `runner`, `job`, `control`, `vaults`, then `work`.
 
-mod calls;
+pub(crate) mod calls;
 pub mod client;
 mod control;
 pub mod error;
@@ -20,7 +20,7 @@ pub mod lease;
 pub mod port;
 mod progress;
 mod runner;
-mod vaults;
+pub(crate) mod vaults;
 mod wire;
 mod work;
 

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_storage::Kind;
 use tresor_storage::catalog::Hidden;
 use tresor_storage::ids::{ItemId, PointId, SessionId, VaultId, hex, random_bytes};
+use tresor_storage::index::slot::SlotSet;
 use tresor_storage::keys::{Key, ObjectHash};
 use tresor_storage::manifest::Consistency;
 use tresor_storage::vault::claim::ListedClaim;
 
 use super::failure::Failure;
 use crate::control::Counts;
+use crate::slots::SlotMap;
 
 /// One life of a worker's process, by a number that it drew. A later life ends the leases of earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +74,29 @@ pub struct Facts {
     pub permits: u32,
     /// Prefixes of the store URLs that it reaches; none: all.
     pub stores: Vec<String>,
+    /// `host:port` at which other workers reach it; none: it answers for no slots of the index.
+    pub serves: Option<String>,
+    /// It runs no jobs.
+    pub no_jobs: bool,
+    /// Where it stands; may be empty.
+    pub region: String,
+    /// The life that used the databases of its slots last, if they are as that life left them.
+    pub kept_life: Option<Life>,
 }
+
+/// A change of what concerns all work of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WatchUpdate {
+    /// Who answers for which share of the index.
+    pub slots: Option<SlotMap>,
+    /// Grows when vaults were added, claimed or removed.
+    pub vaults: u64,
+    /// Workers that were taken out of the cluster.
+    pub removed: Vec<u64>,
+}
+
+/// Changes as they come; whoever sends them may end at any time, and is asked again.
+pub type WatchStream = BoxStream<'static, Result<WatchUpdate, CallError>>;
 
 /// What a worker is told when it registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,6 +332,10 @@ pub struct PointMade {
     pub findings_seen: u64,
     /// Points that were found harmed on the way, on which this one does not rest.
     pub harmed: Vec<PointId>,
+    /// Slots of the index whose answers it stands on.
+    pub slots: SlotSet,
+    /// The map under which they stand.
+    pub slot_map: u64,
 }
 
 /// What is wrong with a vault.
@@ -395,6 +424,12 @@ pub enum CallError {
         /// What to do, for people; may be empty.
         hint: String,
     },
+    /// Slots of the index were granted anew since they answered. Nothing was changed; after they were asked again the same may be reported again, under the same lease.
+    #[error("{why}")]
+    Moved {
+        /// Which.
+        why: String,
+    },
     /// The answer makes no sense to this program.
     #[error("the coordinator's answer makes no sense: {why}")]
     Unreadable {
@@ -407,7 +442,7 @@ impl CallError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unanswered { .. } => Kind::Retry,
+            Self::Unanswered { .. } | Self::Moved { .. } => Kind::Retry,
             Self::Refused { kind, .. } => *kind,
             Self::Unreadable { .. } => Kind::Unsupported,
         }
@@ -464,4 +499,16 @@ pub trait Coordinator: Send + Sync + 'static {
     /// # Errors
     /// Fenced, when the lease is over.
     async fn adopt_points(&self, lease: LeaseId, points: &[AdoptedPoint]) -> Result<u64, CallError>;
+
+    /// What concerns all work of the process, as it changes.
+    ///
+    /// # Errors
+    /// Fenced, when `life` is not the worker's last.
+    async fn watch(&self, life: Life) -> Result<WatchStream, CallError>;
+
+    /// All vaults that are claimed, with what opens them: for who answers for slots of the index.
+    ///
+    /// # Errors
+    /// Fenced, when `life` is not the worker's last.
+    async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError>;
 }

@@ -33,6 +33,7 @@ use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
+use crate::slots::{Slots, SlotsConfig};
 
 /// Most jobs at a time: each may hold some hundred megabytes.
 pub const PERMITS_MAX: u32 = 64;
@@ -64,6 +65,12 @@ pub struct AgentConfig {
     pub effort: Effort,
     /// How long running jobs may still go on when the agent is told to stop; zero: they are stopped at once. What they stored is used by the next attempt.
     pub finish_time: Duration,
+    /// It runs jobs; else it only answers for slots of the index.
+    pub jobs: bool,
+    /// Where it stands, for people and placement; may be empty.
+    pub region: String,
+    /// How it takes part in the index that workers share; none: it keeps one of its own.
+    pub slots: Option<SlotsConfig>,
 }
 
 impl AgentConfig {
@@ -78,16 +85,23 @@ impl AgentConfig {
             reaches: Vec::new(),
             effort: Effort::default(),
             finish_time: Duration::ZERO,
+            jobs: true,
+            region: String::new(),
+            slots: None,
         }
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self, slots: Option<&Slots>) -> Facts {
         Facts {
             host: self.host.clone(),
             version: self.version.clone(),
             labels: self.labels.clone(),
             permits: self.permits,
             stores: self.reaches.clone(),
+            serves: slots.and_then(|slots| slots.serves().map(str::to_owned)),
+            no_jobs: !self.jobs,
+            region: self.region.clone(),
+            kept_life: slots.and_then(Slots::kept_life),
         }
     }
 }
@@ -120,9 +134,22 @@ pub async fn run(
         Duration::ZERO,
     );
     let _lock = lock.map_err(unusable)?;
-    let vaults = Vaults::new(&config.folder, stores).map_err(unusable)?;
-    let agent = Agent::new(config, Arc::new(coordinator), Arc::new(vaults), Instant::now());
+    let vaults = Arc::new(Vaults::new(&config.folder, stores).map_err(unusable)?);
+    let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
+    let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
+    let slots = match &config.slots {
+        None => None,
+        Some(slots) => {
+            let (coordinator, vaults) = (Arc::clone(&coordinator), Arc::clone(&vaults));
+            let started = Slots::start(slots, &config.folder, coordinator, vaults, &mut beside, &stop).await;
+            Some(Arc::new(started.map_err(AgentError::Slots)?))
+        }
+    };
+    let agent = Agent::new(config, coordinator, vaults, slots, Instant::now());
     Box::pin(agent.run(shutdown)).await;
+    // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
+    stop.cancel();
+    while beside.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -175,6 +202,7 @@ struct Agent {
     config: AgentConfig,
     coordinator: Arc<dyn Coordinator>,
     vaults: Arc<Vaults>,
+    slots: Option<Arc<Slots>>,
     life: Life,
     terms: Option<Registered>,
     is_drained: bool,
@@ -202,12 +230,19 @@ impl Drop for Ended {
 }
 
 impl Agent {
-    fn new(config: AgentConfig, coordinator: Arc<dyn Coordinator>, vaults: Arc<Vaults>, now: Instant) -> Self {
+    fn new(
+        config: AgentConfig,
+        coordinator: Arc<dyn Coordinator>,
+        vaults: Arc<Vaults>,
+        slots: Option<Arc<Slots>>,
+        now: Instant,
+    ) -> Self {
         let backoff = Backoff::new(Patience::ENDLESS);
         Self {
             config,
             coordinator,
             vaults,
+            slots,
             life: Life::random(),
             terms: None,
             is_drained: false,
@@ -270,7 +305,7 @@ impl Agent {
         let Some(terms) = &self.terms else {
             if !self.is_registering && now >= self.due.register && self.leaving.is_none() {
                 self.is_registering = true;
-                let (coordinator, facts) = (Arc::clone(&self.coordinator), self.config.facts());
+                let (coordinator, facts) = (Arc::clone(&self.coordinator), self.config.facts(self.slots.as_deref()));
                 let call = async move { (life, Event::Registered(coordinator.register(life, &facts).await)) };
                 self.calls.push(call.boxed());
             }
@@ -309,6 +344,9 @@ impl Agent {
 
     /// Jobs that could begin now.
     fn free(&self) -> u32 {
+        if !self.config.jobs {
+            return 0;
+        }
         let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
         self.config.permits.saturating_sub(running)
     }
@@ -366,6 +404,9 @@ impl Agent {
                 self.due.beat = now;
                 self.due.poll = now;
                 self.terms = Some(terms);
+                if let Some(slots) = &self.slots {
+                    slots.begin(self.life);
+                }
             }
             Err(error) => {
                 let wait = self.registering.next(random());
@@ -381,6 +422,9 @@ impl Agent {
         tracing::warn!(why, life = %self.life, "this life of the worker is over, it registers again");
         for running in self.running.values() {
             running.stop.stop(StopCause::NotHeld);
+        }
+        if let Some(slots) = &self.slots {
+            slots.end();
         }
         self.life = Life::random();
         self.terms = None;
@@ -450,6 +494,7 @@ impl Agent {
         let job = Job {
             coordinator: Arc::clone(&self.coordinator),
             vaults: Arc::clone(&self.vaults),
+            slots: self.slots.clone(),
             effort: self.config.effort,
             host: self.config.host.clone(),
             begun: now,

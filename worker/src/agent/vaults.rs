@@ -3,8 +3,8 @@
 //! What guards the vault: its header has the BLAKE3 that the log names, its keys open with the secret of the lease, and who writes looks at the claims
 //! before anything else. Keys live in memory, in the jobs that were given them.
 //!
-//! What jobs of one vault share is its store (with its limits of what may be in flight) and its index: a chunk index of this worker's own, in
-//! `index/<vault id>` of its folder, under the cluster's claim. Several workers write to the vault under that claim, each with its own index. An index
+//! What jobs of one vault share is its store (with its limits of what may be in flight) and its index: that which workers answer for together
+//! ([`crate::slots`]), or, where nobody does, a chunk index of this worker's own, in `index/<vault id>` of its folder, under the cluster's claim. Several workers then write to the vault under that claim, each with its own index. An index
 //! that lacks what others stored costs duplicates, never data; and nobody's objects look wrong to another: the index believes itself as long as
 //! the packs that *it* took are there ([`crate::home::index`]), numbers and parts of names are each session's own, and whatever others put is found when
 //! an index is made anew. It closes when no job used it for a while.
@@ -77,8 +77,7 @@ pub(crate) struct JobVault {
 
 impl JobVault {
     /// Reads its chunks, by hints and what the index knows besides.
-    pub(crate) fn reader(&self, index: Option<&Arc<HomeIndex>>) -> Arc<VaultReader> {
-        let index = index.map(|index| Arc::clone(index) as Arc<dyn ChunkIndex>);
+    pub(crate) fn reader(&self, index: Option<Arc<dyn ChunkIndex>>) -> Arc<VaultReader> {
         Arc::new(VaultReader::new(Arc::clone(&self.vault), index))
     }
 }

@@ -13,11 +13,15 @@ use tresor_storage::vault::claim::ListedClaim;
 use super::failure::Failure;
 use super::port::{
     AdoptedPoint, BackupWork, Beat, CallError, CatalogueContent, Completion, Facts, Lease, LeaseId, LeaseProgress,
-    LeaseVault, Life, LoggedPoint, Offer, Outcome, PointMade, Registered, RestoreWork, VerifyWork, Work, WorkDisk,
+    LeaseVault, Life, LoggedPoint, Offer, Outcome, PointMade, Registered, RestoreWork, VerifyWork, WatchUpdate, Work,
+    WorkDisk,
 };
+use crate::slots::SlotMap;
 
 /// Shortest and longest of a lease's terms and of the time between beats: what is outside was not meant.
 const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// Vaults of a cluster.
+const VAULTS_MAX: usize = 1 << 16;
 /// Disks of an item.
 const DISKS_MAX: usize = 1024;
 
@@ -65,7 +69,28 @@ pub(super) fn register(life: Life, facts: &Facts) -> v1::RegisterRequest {
         labels: facts.labels.clone(),
         permits: facts.permits,
         stores: facts.stores.clone(),
+        serves: facts.serves.clone().unwrap_or_default(),
+        no_jobs: facts.no_jobs,
+        region: facts.region.clone(),
+        kept_life: facts.kept_life.map(|life| life.0.to_vec().into()).unwrap_or_default(),
     }
+}
+
+pub(super) fn watch_update(message: v1::WatchUpdate) -> Result<WatchUpdate, CallError> {
+    let slots = message.slots.map(SlotMap::read).transpose();
+    Ok(WatchUpdate {
+        slots: slots.map_err(|error| unreadable(error.to_string()))?,
+        vaults: message.vaults,
+        removed: message.removed.map(|removed| removed.workers).unwrap_or_default(),
+    })
+}
+
+pub(super) fn index_vaults(message: v1::IndexVaultsResponse) -> Result<Vec<LeaseVault>, CallError> {
+    if message.vaults.len() > VAULTS_MAX {
+        return Err(unreadable(format!("{} vaults", message.vaults.len())));
+    }
+    let vaults = message.vaults.into_iter().map(lease_vault).collect::<Result<_, _>>();
+    vaults.map_err(unreadable)
 }
 
 pub(super) fn registered(message: v1::RegisterResponse) -> Result<Registered, CallError> {
@@ -268,15 +293,18 @@ pub(super) fn complete(completion: &Completion) -> v1::CompleteRequest {
     }
 }
 
-/// No slots: every worker asks an index of its own, and what that answered is durable where it was put.
 fn point_made(made: &PointMade) -> v1::PointMade {
     v1::PointMade {
         point: made.point.0.to_vec().into(),
         time: made.time.clone(),
         manifest: made.manifest.to_vec().into(),
         consistency: made.consistency.name().to_owned(),
-        slots: Default::default(),
-        slot_map: 0,
+        // None: this worker asked an index of its own, and what that answered is durable where it was put.
+        slots: match made.slots.is_empty() {
+            true => Default::default(),
+            false => made.slots.to_bytes().to_vec().into(),
+        },
+        slot_map: made.slot_map,
         findings_seen: made.findings_seen,
         harmed: made.harmed.iter().map(|point| point.0.to_vec().into()).collect(),
     }

@@ -63,6 +63,17 @@ pub(super) enum Draft {
         ticket: u64,
         place: u32,
     },
+    /// Another session is storing it: what becomes of it is told later.
+    Deferred,
+}
+
+/// What became of a segment with deferred runs.
+#[derive(Debug)]
+pub(super) enum Resolved {
+    /// All of it was stored by others.
+    Stored(Child),
+    /// The runs that were deferred, in order.
+    Runs(Vec<Draft>),
 }
 
 /// What the packer is told, in order.
@@ -72,11 +83,20 @@ pub(super) enum ToPacker {
     /// The next segment of the disk.
     Hole,
     Stored(Child),
+    /// With a key when some of its runs are deferred.
     Leaf {
         id: ChunkId,
         print: Option<Fingerprint>,
         drafts: Vec<Draft>,
+        deferred: Option<u64>,
     },
+    /// What became of the deferred runs of a segment.
+    Resolved {
+        key: u64,
+        resolved: Resolved,
+    },
+    /// The pack that is being filled is put as it is: others wait for what is in it.
+    PutPack,
     /// A frame being compressed.
     Frame {
         ticket: u64,
@@ -88,6 +108,33 @@ pub(super) enum ToPacker {
     Forget(BTreeSet<u64>),
     /// The disk is complete.
     DiskEnd,
+}
+
+/// A segment some of whose chunks other sessions are storing.
+#[derive(Debug)]
+pub(super) struct DeferredLeaf {
+    pub(super) key: u64,
+    /// Its leaf's name.
+    pub(super) id: ChunkId,
+    pub(super) print: Option<Fingerprint>,
+    pub(super) runs: Vec<DeferredRun>,
+}
+
+/// One of these chunks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeferredRun {
+    /// Its first grain in the segment.
+    pub(super) first: u32,
+    pub(super) grains: u8,
+    pub(super) id: ChunkId,
+}
+
+/// What became of them.
+pub(super) enum ResolvedRuns {
+    /// Others stored all of the segment.
+    Stored(Child),
+    /// Located, or read again: in order.
+    Runs(Vec<Part>),
 }
 
 /// The packer is gone; its own error tells why.
@@ -117,6 +164,7 @@ pub(super) struct Frames {
     storing: HashMap<ChunkId, (u64, u32)>,
     retiring: VecDeque<Settled>,
     sequenced: u64,
+    deferrals: u64,
     pub(super) chunks_new: u64,
     pub(super) chunks_known: u64,
     pub(super) bytes_new: u64,
@@ -146,6 +194,7 @@ impl Frames {
             storing: HashMap::new(),
             retiring: VecDeque::new(),
             sequenced: 0,
+            deferrals: 0,
             chunks_new: 0,
             chunks_known: 0,
             bytes_new: 0,
@@ -170,9 +219,11 @@ impl Frames {
         self.send(ToPacker::DiskEnd).await
     }
 
-    /// Takes the next segment; `started` is how many segments have been started so far.
-    pub(super) async fn push(&mut self, done: SegmentDone, started: u64) -> Result<(), PackerGone> {
+    /// Takes the next segment; `started` is how many segments have been started so far. Returns what of it is deferred: the packer waits with this
+    /// segment, and with all after it, until [`Self::resolve`].
+    pub(super) async fn push(&mut self, done: SegmentDone, started: u64) -> Result<Option<DeferredLeaf>, PackerGone> {
         self.sequenced += 1;
+        let mut left = None;
         match done {
             SegmentDone::Hole => self.send(ToPacker::Hole).await?,
             SegmentDone::Inherited(child) => self.send(ToPacker::Stored(child)).await?,
@@ -183,18 +234,61 @@ impl Frames {
                 parts,
             } => {
                 let mut drafts = Vec::with_capacity(parts.len());
+                let mut runs = Vec::new();
+                let mut at = 0;
                 for part in parts {
+                    let first = at;
+                    at += part.grains();
+                    if let Part::Claimed { grains, id } = part
+                        && !self.storing.contains_key(&id)
+                    {
+                        runs.push(DeferredRun { first, grains, id });
+                        drafts.push(Draft::Deferred);
+                        continue;
+                    }
                     drafts.push(self.draft(part).await?);
                 }
                 let id = leaf_id;
+                let deferred = (!runs.is_empty()).then(|| {
+                    self.deferrals += 1;
+                    self.deferrals
+                });
+                left = deferred.map(|key| DeferredLeaf { key, id, print, runs });
                 let message = match stored_leaf {
                     Some(hint) => ToPacker::Stored(Child { id, hint, print }),
-                    None => ToPacker::Leaf { id, print, drafts },
+                    None => ToPacker::Leaf {
+                        id,
+                        print,
+                        drafts,
+                        deferred,
+                    },
                 };
                 self.send(message).await?;
             }
         }
-        self.retire(started).await
+        self.retire(started).await?;
+        Ok(left)
+    }
+
+    /// Says what became of a deferred segment: its runs in order, or the leaf that others stored.
+    pub(super) async fn resolve(&mut self, key: u64, runs: ResolvedRuns) -> Result<(), PackerGone> {
+        let resolved = match runs {
+            ResolvedRuns::Stored(child) => Resolved::Stored(child),
+            ResolvedRuns::Runs(parts) => {
+                let mut drafts = Vec::with_capacity(parts.len());
+                for part in parts {
+                    drafts.push(self.draft(part).await?);
+                }
+                Resolved::Runs(drafts)
+            }
+        };
+        self.send(ToPacker::Resolved { key, resolved }).await
+    }
+
+    /// Lets everything that came so far be put, so that other sessions find it.
+    pub(super) async fn put_pack(&mut self) -> Result<(), PackerGone> {
+        self.flush().await?;
+        self.send(ToPacker::PutPack).await
     }
 
     async fn draft(&mut self, part: Part) -> Result<Draft, PackerGone> {
@@ -204,7 +298,9 @@ impl Frames {
                 self.chunks_known += 1;
                 return Ok(Draft::Located { grains, id, at });
             }
-            Part::Missing { grains, id, data } => (grains, id, data),
+            Part::Missing { grains, id, data } => (grains, id, Some(data)),
+            // Of this session after all: it became a frame since this was asked.
+            Part::Claimed { grains, id } => (grains, id, None),
         };
         if let Some((ticket, place)) = self.storing.get(&id) {
             self.chunks_known += 1;
@@ -215,6 +311,7 @@ impl Frames {
                 place: *place,
             });
         }
+        let data = data.expect("what is claimed comes here only when it is being stored");
         if self.table.bytes() + data.len() > FRAME_PLAIN_TARGET {
             self.flush().await?;
         }

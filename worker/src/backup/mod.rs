@@ -4,19 +4,24 @@
 //! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order)
 //!   ▸ frames (what is new, in disk order) ▸ compress (all cores) ▸ packer (seal, pack, put, index, grow the recipe) ▸ commit
 //! ```
-//! Every arrow is a bounded queue. Read `plan`, `segment`, `frames`, `packer`, then `pipeline`.
+//! Every arrow is a bounded queue. Read `plan`, `segment`, `frames`, `packer`, then `pipeline`; `deferred` is what other sessions are storing at the same
+//! time, `reask` what is asked again because a share of the index got another owner meanwhile.
 
+mod deferred;
 mod frames;
 mod packer;
 mod pipeline;
 mod plan;
+mod reask;
 mod segment;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tresor_storage::ids::ItemId;
 use tresor_storage::index::ChunkIndex;
+use tresor_storage::index::slot::SlotSet;
 use tresor_storage::manifest::{Consistency, Manifest};
 use tresor_storage::vault::{Vault, VaultReader};
 
@@ -41,6 +46,21 @@ pub struct Engine {
     pub index: Arc<dyn ChunkIndex>,
     /// Who decides.
     pub control: Arc<dyn Control>,
+    /// The index, where it is in shares that other workers answer for: they may change hands while a backup runs.
+    pub shares: Option<Arc<dyn Shares>>,
+}
+
+/// An index in shares that change hands. What a share's former owner answered does not count for a commit.
+#[async_trait]
+pub trait Shares: Send + Sync + 'static {
+    /// Shares that changed hands since they answered something that this session stands on.
+    fn moved(&self) -> SlotSet;
+
+    /// Begins to ask again: what these answered so far does not count any more.
+    fn ask_again(&self, slots: &SlotSet);
+
+    /// Waits, a bounded time, until what was inserted is acknowledged or given up.
+    async fn settle(&self);
 }
 
 /// Which of a disk's ranges may differ from the parent point.

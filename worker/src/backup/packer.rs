@@ -12,7 +12,7 @@ use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
 use tresor_storage::seal::FrameKind;
 use tresor_storage::vault::{PackWriter, Vault, Written};
 
-use super::frames::{Draft, ToPacker};
+use super::frames::{Draft, Resolved, ToPacker};
 use crate::error::WorkerError;
 use crate::progress::Progress;
 
@@ -31,6 +31,7 @@ enum Waiting {
         id: ChunkId,
         print: Option<Fingerprint>,
         drafts: Vec<Draft>,
+        deferred: Option<u64>,
     },
     Forget(std::collections::BTreeSet<u64>),
     DiskEnd,
@@ -48,6 +49,8 @@ pub(super) struct Packer {
     /// Tickets are placed in order: all below this one are.
     next_ticket: u64,
     waiting: VecDeque<Waiting>,
+    /// What became of deferred runs, by the key of their leaf.
+    resolved: HashMap<u64, Resolved>,
     current: Option<(TreeBuilder, Option<Arc<Tree>>)>,
     roots: Vec<Root>,
 }
@@ -71,6 +74,7 @@ impl Packer {
             placed: HashMap::new(),
             next_ticket: 0,
             waiting: VecDeque::new(),
+            resolved: HashMap::new(),
             current: None,
             roots: Vec::new(),
         }
@@ -108,7 +112,26 @@ impl Packer {
                 ToPacker::Disk(disk) => Waiting::Disk(disk),
                 ToPacker::Hole => Waiting::Hole,
                 ToPacker::Stored(child) => Waiting::Stored(child),
-                ToPacker::Leaf { id, print, drafts } => Waiting::Leaf { id, print, drafts },
+                ToPacker::Leaf {
+                    id,
+                    print,
+                    drafts,
+                    deferred,
+                } => Waiting::Leaf {
+                    id,
+                    print,
+                    drafts,
+                    deferred,
+                },
+                ToPacker::Resolved { key, resolved } => {
+                    self.resolved.insert(key, resolved);
+                    self.drain().await?;
+                    continue;
+                }
+                ToPacker::PutPack => {
+                    self.writer.put_pack().await?;
+                    continue;
+                }
                 ToPacker::Forget(tickets) => Waiting::Forget(tickets),
                 ToPacker::DiskEnd => Waiting::DiskEnd,
             };
@@ -124,11 +147,19 @@ impl Packer {
     }
 
     fn is_ready(&self, waiting: &Waiting) -> bool {
+        let is_placed = |draft: &Draft| match draft {
+            Draft::Ticketed { ticket, .. } => *ticket < self.next_ticket,
+            _ => true,
+        };
         match waiting {
-            Waiting::Leaf { drafts, .. } => drafts.iter().all(|draft| match draft {
-                Draft::Ticketed { ticket, .. } => *ticket < self.next_ticket,
-                _ => true,
-            }),
+            Waiting::Leaf { drafts, deferred, .. } => {
+                let is_resolved = deferred.is_none_or(|key| match self.resolved.get(&key) {
+                    None => false,
+                    Some(Resolved::Stored(_)) => true,
+                    Some(Resolved::Runs(runs)) => runs.iter().all(is_placed),
+                });
+                is_resolved && drafts.iter().all(is_placed)
+            }
             _ => true,
         }
     }
@@ -150,8 +181,22 @@ impl Packer {
                     let (builder, parent) = self.current.as_mut().expect("a disk has begun");
                     builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
                 }
-                Waiting::Leaf { id, print, drafts } => {
-                    let leaf = self.leaf(drafts);
+                Waiting::Leaf {
+                    id,
+                    print,
+                    drafts,
+                    deferred,
+                } => {
+                    let runs = match deferred.and_then(|key| self.resolved.remove(&key)) {
+                        Some(Resolved::Stored(child)) => {
+                            let (builder, parent) = self.current.as_mut().expect("a disk has begun");
+                            builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
+                            continue;
+                        }
+                        Some(Resolved::Runs(runs)) => runs,
+                        None => Vec::new(),
+                    };
+                    let leaf = self.leaf(drafts, runs);
                     let (builder, parent) = self.current.as_mut().expect("a disk has begun");
                     builder
                         .push_new(id, print, leaf.encode(), &mut self.writer, parent.as_deref())
@@ -172,10 +217,17 @@ impl Packer {
         Ok(())
     }
 
-    fn leaf(&self, drafts: Vec<Draft>) -> Leaf {
+    /// The leaf of `drafts`, with `runs` in place of those that were deferred.
+    fn leaf(&self, drafts: Vec<Draft>, runs: Vec<Draft>) -> Leaf {
+        let mut runs = runs.into_iter();
         let entries = drafts
             .into_iter()
             .map(|draft| match draft {
+                Draft::Deferred => runs.next().expect("each deferred run was resolved"),
+                draft => draft,
+            })
+            .map(|draft| match draft {
+                Draft::Deferred => unreachable!("what is resolved is not deferred"),
                 Draft::Hole { grains } => Entry::Hole { grains },
                 Draft::Located { grains, id, at } => Entry::Chunk { grains, id, hint: at },
                 Draft::Ticketed {

@@ -14,12 +14,14 @@ use tresor_storage::manifest::{Manifest, ManifestDisk};
 use tresor_storage::recipe::{NodeSource, Tree};
 use tresor_storage::vault::{PackWriter, Uploads, VaultError};
 
+use super::deferred::{DeferralError, Deferrals};
 use super::frames::{Frames, PackerGone, QUEUE};
 use super::packer::{Packer, PackerDisk};
+use super::reask::{self, NewDisk, Reask};
 use super::plan::{Todo, plan_changed, plan_read, usable_changes};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
-use crate::control::{Commit, Counts, OpenSession, Session};
+use crate::control::{Commit, ControlError, Counts, OpenSession, Session};
 use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
@@ -30,6 +32,10 @@ const WINDOW: u64 = 256;
 
 /// How long a backup that ends without a point waits for packs on their way, so that the next one finds them.
 const LAST_PACKS: Duration = Duration::from_secs(5);
+
+/// How often a backup follows shares of the index to other owners before it gives up for this time: who grants them waits for a session that was refused
+/// twice.
+const MOVES_MAX: u32 = 8;
 
 /// Makes a backup. When this returns a point, the point is durable and counts; on any error there is garbage at most, which the next attempt
 /// reuses as far as its packs were put.
@@ -198,6 +204,21 @@ async fn make(
         }
     }
 
+    let new_disks: Vec<NewDisk> = contexts
+        .iter()
+        .zip(&roots)
+        .map(|(context, root)| NewDisk {
+            root: *root,
+            parent: context.parent.clone().filter(|_| context.is_undamaged()),
+        })
+        .collect();
+    let moves = Moves {
+        engine,
+        session,
+        disks: &new_disks,
+        compression_level: request.effort.compression_level,
+    };
+    moves.settle(&mut counts).await?;
     let disks = request.disks.iter().zip(roots).map(|(disk, root)| ManifestDisk {
         name: disk.name.clone(),
         root,
@@ -221,17 +242,54 @@ async fn make(
         bytes_new: counts.bytes_new,
         bytes_stored: counts.bytes_stored,
     };
-    commit(engine, &manifest, &mut counts, session).await?;
+    commit(&moves, &manifest, &mut counts).await?;
     Ok(BackupOutcome { manifest, counts })
 }
 
-/// Puts the manifest, then asks whether the point counts. Everything that the manifest names is durable by now: the packer's end waited for it.
-async fn commit(
-    engine: &Engine,
-    manifest: &Manifest,
-    counts: &mut BackupCounts,
+/// What it takes to follow shares of the index to other owners.
+struct Moves<'a> {
+    engine: &'a Engine,
     session: Session,
-) -> Result<(), WorkerError> {
+    disks: &'a [NewDisk],
+    compression_level: i32,
+}
+
+impl Moves<'_> {
+    /// Waits for what was inserted, and asks again what moved, until nothing did.
+    async fn settle(&self, counts: &mut BackupCounts) -> Result<(), WorkerError> {
+        let Some(shares) = &self.engine.shares else {
+            return Ok(());
+        };
+        for _ in 0..MOVES_MAX {
+            shares.settle().await;
+            let moved = shares.moved();
+            if moved.is_empty() {
+                break;
+            }
+            tracing::info!(slots = moved.len(), "shares of the index got other owners: what they answered is asked again");
+            shares.ask_again(&moved);
+            let with = Reask {
+                vault: &self.engine.vault,
+                reader: &self.engine.reader,
+                index: &self.engine.index,
+                session: self.session.for_index(),
+                writer: Writer {
+                    cluster: self.session.cluster,
+                    session: self.session.session,
+                    part: PartId::random(),
+                },
+                compression_level: self.compression_level,
+                moved,
+            };
+            counts.bytes_stored += reask::run(&with, self.disks).await?.bytes;
+        }
+        Ok(())
+    }
+}
+
+/// Puts the manifest, then asks whether the point counts. Everything that the manifest names is durable by now: the packer's end waited for it.
+async fn commit(moves: &Moves<'_>, manifest: &Manifest, counts: &mut BackupCounts) -> Result<(), WorkerError> {
+    let Moves { engine, session, .. } = moves;
     let backend = &engine.vault.backend;
     let name = manifest.object_name();
     let sealed = manifest.seal(&engine.vault.keyring)?;
@@ -261,7 +319,21 @@ async fn commit(
             bytes_logical: manifest.disks.iter().map(|disk| disk.root.size).sum(),
         },
     };
-    match engine.control.commit(commit).await {
+    let mut rounds = 0;
+    let committed = loop {
+        match engine.control.commit(commit.clone()).await {
+            Err(error @ ControlError::Moved { .. }) if rounds < MOVES_MAX => {
+                rounds += 1;
+                if let Err(failed) = moves.settle(counts).await {
+                    // The log has not taken the point, and is not asked any more.
+                    tracing::warn!(error = %failed, "what moved could not be asked again");
+                    break Err(error);
+                }
+            }
+            committed => break committed,
+        }
+    };
+    match committed {
         Ok(()) => Ok(()),
         Err(error) if error.is_refusal() => {
             // Refused for ever: the manifest must not stay where a reader without a log would believe it.
@@ -294,6 +366,15 @@ impl From<PackerGone> for ReadError {
     }
 }
 
+impl From<DeferralError> for ReadError {
+    fn from(error: DeferralError) -> Self {
+        match error {
+            DeferralError::Worker(error) => Self::Worker(Box::new(error)),
+            DeferralError::PackerGone => Self::PackerGone,
+        }
+    }
+}
+
 async fn read_disk(
     number: usize,
     context: &Arc<DiskContext>,
@@ -309,6 +390,7 @@ async fn read_disk(
     let parent_size = context.parent.as_ref().map_or(0, |tree| tree.root().size);
     let changes = usable_changes(&disk.changes, context.parent.is_some());
     frames.begin_disk(number).await?;
+    let mut deferrals = Deferrals::default();
     let mut first = 0;
     while first < segments {
         let window = first..(first + WINDOW).min(segments);
@@ -332,6 +414,7 @@ async fn read_disk(
         })?;
         // Two more than cores: while each core cuts one, one is read and one waits.
         let starting = std::sync::atomic::AtomicU64::new(*started);
+        let mut segment = first;
         let mut outcomes = stream::iter(todos)
             .map(|(segment, todo)| {
                 starting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -353,14 +436,22 @@ async fn read_disk(
                 // Inherited within the segment or with it: either way the parent had them.
                 counts.chunks_known += outcome.chunks_kept;
             }
-            frames
+            let deferred = frames
                 .push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed))
                 .await?;
+            if let Some(leaf) = deferred {
+                deferrals.add(segment, leaf);
+            }
+            segment += 1;
+            deferrals.settle_far(context, frames, segment).await?;
         }
         drop(outcomes);
         *started = starting.into_inner();
         first = window.end;
     }
+    deferrals.settle_all(context, frames).await?;
+    counts.lookups += deferrals.lookups;
+    counts.bytes_read += deferrals.bytes_read;
     Ok(frames.end_disk().await?)
 }
 

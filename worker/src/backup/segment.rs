@@ -37,6 +37,22 @@ pub(super) enum Part {
         id: ChunkId,
         data: Bytes,
     },
+    /// Another session is storing it. It is asked for again later, and read again if that session has not stored it by then.
+    Claimed {
+        grains: u8,
+        id: ChunkId,
+    },
+}
+
+impl Part {
+    fn grains(&self) -> u32 {
+        match self {
+            Self::Hole { grains } => u32::from(*grains),
+            Self::Located { grains, .. } | Self::Missing { grains, .. } | Self::Claimed { grains, .. } => {
+                u32::from(*grains)
+            }
+        }
+    }
 }
 
 /// What became of a segment.
@@ -206,7 +222,7 @@ impl DiskContext {
         Ok(outcome)
     }
 
-    fn source_error(&self, source: crate::source::SourceError) -> WorkerError {
+    pub(super) fn source_error(&self, source: crate::source::SourceError) -> WorkerError {
         WorkerError::Source {
             disk: self.disk.clone(),
             source,
@@ -402,24 +418,22 @@ impl DiskContext {
                 Vec::new().into_iter()
             }
         };
-        let mut known = || match answers.next() {
-            Some(Answer::Known(at)) if !self.damage.harms(at) => Some(at),
-            // Claims of other sessions are advice; storing a chunk twice is harmless and swept later.
-            _ => None,
+        let mut next = || answers.next().map_or(Answer::New, |answer| self.believed(answer));
+        let stored_leaf = match next() {
+            Answer::Known(at) => Some(at),
+            Answer::New | Answer::Claimed => None,
         };
-        let stored_leaf = known();
         let mut all_known = true;
         for part in &mut parts {
             if let Part::Missing { grains, id, .. } = part {
-                match known() {
-                    Some(at) => {
-                        *part = Part::Located {
-                            grains: *grains,
-                            id: *id,
-                            at,
-                        }
+                let (grains, id) = (*grains, *id);
+                match next() {
+                    Answer::Known(at) => *part = Part::Located { grains, id, at },
+                    Answer::Claimed => {
+                        all_known = false;
+                        *part = Part::Claimed { grains, id };
                     }
-                    None => all_known = false,
+                    Answer::New => all_known = false,
                 }
             }
         }
@@ -433,6 +447,19 @@ impl DiskContext {
         })
     }
 
+    /// Whether no damage is known: then a leaf that is stored leads to nothing that is harmed.
+    pub(super) fn is_undamaged(&self) -> bool {
+        self.damage.0.is_empty()
+    }
+
+    /// What an answer is worth: hints into known damage are none.
+    pub(super) fn believed(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Known(at) if self.damage.harms(at) => Answer::New,
+            answer => answer,
+        }
+    }
+
     /// Takes over the locations of chunks that the parent has at the same place.
     fn inherit(&self, leaf: &Leaf, parts: &mut [Part]) {
         let mut at = 0;
@@ -440,10 +467,7 @@ impl DiskContext {
         let mut parents_at = 0;
         for part in parts {
             let start = at;
-            at += match part {
-                Part::Hole { grains } => u32::from(*grains),
-                Part::Located { grains, .. } | Part::Missing { grains, .. } => u32::from(*grains),
-            };
+            at += part.grains();
             let Part::Missing { grains, id, .. } = part else {
                 continue;
             };
@@ -547,7 +571,9 @@ fn name_parts(vault: &Vault, parts: &[Part]) -> Option<ChunkId> {
     }
     let pieces = parts.iter().map(|part| match part {
         Part::Hole { grains } => (*grains, None),
-        Part::Located { grains, id, .. } | Part::Missing { grains, id, .. } => (u16::from(*grains), Some(*id)),
+        Part::Located { grains, id, .. } | Part::Missing { grains, id, .. } | Part::Claimed { grains, id } => {
+            (u16::from(*grains), Some(*id))
+        }
     });
     Some(leaf_id(&vault.ids, pieces))
 }

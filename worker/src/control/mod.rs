@@ -166,6 +166,12 @@ pub enum ControlError {
         /// What to do; may be empty.
         hint: String,
     },
+    /// Shares of the index got other owners since they answered: what they said is to be asked again, and the same may be committed after that.
+    #[error("shares of the index got other owners meanwhile: {why}")]
+    Moved {
+        /// Which.
+        why: String,
+    },
     /// Who decides did not answer: whether it was taken is not known.
     #[error("the cluster did not answer: {why}")]
     Unanswered {
@@ -198,7 +204,7 @@ impl ControlError {
             Self::Fenced { .. } | Self::Left { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
             Self::ReadOnly | Self::Closed { .. } | Self::NotLeased { .. } => Kind::Bug,
             Self::Refused { kind, .. } => *kind,
-            Self::Unanswered { .. } | Self::OldLog { .. } => Kind::Retry,
+            Self::Unanswered { .. } | Self::OldLog { .. } | Self::Moved { .. } => Kind::Retry,
             Self::Removed { .. } => Kind::Missing,
             Self::Home { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::Full,
@@ -212,7 +218,7 @@ impl ControlError {
 
     /// Whether a commit that ended so does not count and never will: what it acknowledged is to be deleted. Of any other error that is not known.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Fenced { .. } | Self::Refused { .. })
+        matches!(self, Self::Fenced { .. } | Self::Refused { .. } | Self::Moved { .. })
     }
 }
 

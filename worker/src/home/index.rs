@@ -31,7 +31,7 @@ use crate::blocking::blocking;
 
 /// Packs that an index records as its witnesses. Those whose puts overlap may be taken in another order than they were put, and a snapshot of
 /// the store may fall between them; more than these never overlap by as much.
-const WITNESSES: usize = 8;
+pub(crate) const WITNESSES: usize = 8;
 const _: () = assert!(WITNESSES >= 4 * PACKS_IN_FLIGHT);
 
 /// What became of the index when a vault was opened for writing.
@@ -179,6 +179,44 @@ pub(crate) async fn open_if_kept(path: &Path, stamp: Stamp, vault: &Arc<Vault>) 
     }))
 }
 
+/// Opens the index at `path` for a worker's slots, or makes it anew, empty, when it cannot be believed or was used last by another life than `life`: what
+/// is missing in it is then brought by the rebuild of its slots.
+pub(crate) async fn open_slots(
+    path: &Path,
+    stamp: Stamp,
+    vault: &Arc<Vault>,
+    life: Option<[u8; 16]>,
+) -> std::result::Result<HomeIndex, super::HomeError> {
+    let doing = || String::from("open the index of slots");
+    let doubtful = path.with_extension("doubtful");
+    let why = match doubt_of(&doubtful) {
+        Some(why) => why,
+        None => match keep(path, stamp, vault).await? {
+            Ok((index, witnesses)) => {
+                let used_by = index.life().await.doing(doing)?;
+                if used_by.is_some() && used_by == life {
+                    return Ok(HomeIndex {
+                        index,
+                        doubtful,
+                        witnesses: Mutex::new(witnesses),
+                    });
+                }
+                String::from("another life of this worker used it last: an older copy")
+            }
+            Err(why) => why,
+        },
+    };
+    tracing::info!(vault = %vault.id, why, "index of slots is made anew");
+    RocksIndex::destroy(path).await.doing(doing)?;
+    let index = RocksIndex::create(path, stamp).await.doing(doing)?;
+    files::remove(&doubtful)?;
+    Ok(HomeIndex {
+        index,
+        doubtful,
+        witnesses: Mutex::default(),
+    })
+}
+
 /// Why the index is doubted, if it is.
 fn doubt_of(marker: &Path) -> Option<String> {
     files::read(marker).unwrap_or_else(|_| Some(String::from("it was doubted")))
@@ -242,6 +280,44 @@ impl HomeIndex {
         &self.index
     }
 
+    /// Records packs whose entries are about to come in some other way than by inserts.
+    pub(crate) async fn witness(&self, packs: impl IntoIterator<Item = PackId>) -> Result<(), IndexError> {
+        let mut witnesses = self.witnesses.lock().await;
+        for pack in packs {
+            witnesses.add(names::pack(pack));
+        }
+        self.index.set_witness(&witnesses.text()).await
+    }
+
+    /// As [`ChunkIndex::insert`], of packs that are whole in these groups of slots as far as those are here; of none, with no groups.
+    pub(crate) async fn insert_packs(
+        &self,
+        session: IndexSession,
+        entries: &[(ChunkId, Location)],
+        groups: u64,
+    ) -> Result<(), IndexError> {
+        let packs: Vec<(PackId, u64)> = match groups {
+            0 => Vec::new(),
+            groups => packs(entries).into_iter().map(|pack| (pack, groups)).collect(),
+        };
+        let taken = match self.record(entries).await {
+            Ok(()) => self.index.insert_packs(session, entries, &packs).await,
+            Err(error) => Err(error),
+        };
+        self.doubt_unless(taken).await
+    }
+
+    /// Writes down that the index is to be made anew, where it did not take something.
+    async fn doubt_unless(&self, taken: Result<(), IndexError>) -> Result<(), IndexError> {
+        if let Err(error) = &taken {
+            let (marker, why) = (self.doubtful.clone(), format!("it did not take a pack: {error}"));
+            if let Err(error) = blocking(move || doubt(&marker, &why)).await {
+                tracing::warn!(%error, "could not write down that the index is to be made anew");
+            }
+        }
+        taken
+    }
+
     async fn record(&self, entries: &[(ChunkId, Location)]) -> Result<(), IndexError> {
         let mut witnesses = self.witnesses.lock().await;
         let mut new = false;
@@ -268,13 +344,7 @@ impl ChunkIndex for HomeIndex {
             Ok(()) => self.index.insert(session, entries).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = &taken {
-            let (marker, why) = (self.doubtful.clone(), format!("it did not take a pack: {error}"));
-            if let Err(error) = blocking(move || doubt(&marker, &why)).await {
-                tracing::warn!(%error, "could not write down that the index is to be made anew");
-            }
-        }
-        taken
+        self.doubt_unless(taken).await
     }
 
     async fn mark_lost(&self, entries: &[(ChunkId, Location)]) -> Result<(), IndexError> {

@@ -307,6 +307,7 @@ async fn open_writable(
         reader: open.reader.clone(),
         index: index.clone(),
         control: control.clone(),
+        shares: None,
     };
     Ok(WritableVault {
         open,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tresor_worker::agent::{self, AgentConfig, Membership};
 use tresor_worker::home::host_name;
+use tresor_worker::slots::{Listen, SlotsConfig, local_address};
 
 use super::{failed, read_token};
 use crate::app::App;
@@ -25,6 +26,28 @@ fn labels(pairs: &[String]) -> Result<BTreeMap<String, String>, CliError> {
         _ => Err(CliError::usage(format!("--label {text}: must be KEY=VALUE"))),
     };
     pairs.iter().map(pair).collect()
+}
+
+/// Where this worker answers others: as it is told, or as the coordinators see it.
+fn listen(address: Option<&str>, membership: &Membership) -> Result<Listen, CliError> {
+    if let Some(address) = address {
+        let wrong = || CliError::usage(format!("--serve-address {address}: must be HOST:PORT"));
+        let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        return Ok(Listen {
+            port: Some(port),
+            host: host.to_owned(),
+        });
+    }
+    let seen = membership.connector.addresses().iter().find_map(|address| local_address(address));
+    Ok(Listen {
+        port: None,
+        host: seen.map_or_else(host_name, |address| address.ip().to_string()),
+    })
 }
 
 pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliError> {
@@ -72,7 +95,17 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
         "worker {} of cluster {} works",
         name.id, membership.cluster_name
     ));
+    let listen = match args.no_slots {
+        true => None,
+        false => Some(listen(args.serve_address.as_deref(), &membership)?),
+    };
     let config = AgentConfig {
+        jobs: !args.no_jobs,
+        region: args.region,
+        slots: Some(SlotsConfig {
+            identity: membership.identity.clone(),
+            listen,
+        }),
         labels,
         permits: args.permits,
         reaches: args.reaches,

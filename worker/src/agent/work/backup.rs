@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tresor_storage::Kind;
 use tresor_storage::ids::PointId;
+use tresor_storage::index::ChunkIndex;
 use tresor_storage::manifest::{Consistency, Manifest};
 use tresor_storage::vault::naming::{check_disk_name, check_item_name};
 
@@ -14,7 +15,7 @@ use crate::agent::job::Job;
 use crate::agent::port::BackupWork;
 use crate::agent::progress::Stage;
 use crate::agent::vaults::JobVault;
-use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Steering, UNAIDED};
+use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Shares, Steering, UNAIDED};
 use crate::source::{self, SourceSpec};
 
 /// Backs up, up to the coordinator's answer.
@@ -26,14 +27,19 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     vault.vault.cutter()?;
     let (parent, harmed) = job.unless_stopped(parent(work, &vault)).await?;
     job.enter(Stage::Indexing);
-    let index = job.unless_stopped(job.vaults.index(&vault, claim)).await?;
+    let routed = job.routed(&vault, claim).await?;
+    let index: Arc<dyn ChunkIndex> = match &routed {
+        Some(routed) => Arc::new(routed.clone()),
+        None => job.unless_stopped(job.vaults.index(&vault, claim)).await?,
+    };
     let disks = job.unless_stopped(open_disks(specs)).await?;
     let pins = work.parent.iter().map(|(point, _)| *point).collect();
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
-        reader: vault.reader(Some(&index)),
+        reader: vault.reader(Some(Arc::clone(&index))),
         index,
-        control: job.control(&vault, claim, pins, harmed),
+        control: job.control(&vault, claim, pins, harmed, routed.clone()),
+        shares: routed.map(|routed| Arc::new(routed) as Arc<dyn Shares>),
     };
     let request = BackupRequest {
         item: work.item,

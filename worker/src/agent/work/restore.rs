@@ -43,12 +43,8 @@ pub(super) async fn run(job: &Job, work: &RestoreWork) -> Result<Done, JobError>
             .map_or_else(String::new, |placed| placed.disk.name.clone()),
         source,
     })?;
-    // Hints lead to everything in the common case; where packs were healed elsewhere the index knows, if this worker has one.
-    let index = match job.lease.vault.claim {
-        Some(claim) => Box::pin(job.vaults.index_if_kept(&vault, claim)).await,
-        None => None,
-    };
-    let reader = vault.reader(index.as_ref());
+    // Hints lead to everything in the common case; where packs were healed elsewhere the index knows.
+    let reader = vault.reader(Box::pin(job.index_for_reading(&vault)).await);
 
     job.enter(Stage::Writing);
     job.activity

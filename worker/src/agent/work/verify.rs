@@ -22,19 +22,16 @@ const LINE_MAX: usize = 500;
 /// Harmed points that are reported: what one entry of the log takes.
 const HARMED_MAX: usize = 10_000;
 
-/// Verifies, and tells this worker's index what is lost.
+/// Verifies, and tells the index what is lost.
 pub(super) async fn run(job: &Job, work: &VerifyWork) -> Result<Done, JobError> {
     let level: Level = work.level.parse().map_err(|error| JobError::Lease {
         why: format!("{error}"),
     })?;
     let vault = job.open_vault().await?;
     let options = options(job, work).await?;
-    let index = match job.lease.vault.claim {
-        Some(claim) => Box::pin(job.vaults.index_if_kept(&vault, claim)).await,
-        None => None,
-    };
+    let index = Box::pin(job.index_for_reading(&vault)).await;
     job.enter(Stage::Verifying);
-    let target = Target::opened(Arc::clone(&vault.vault), index.map(|index| index as _));
+    let target = Target::opened(Arc::clone(&vault.vault), index);
     let progress = job.activity.count_verify();
     let report = job
         .unless_stopped(Box::pin(verify::run(&target, level, &options, &progress)))
@@ -97,13 +94,13 @@ fn expect(scope: Scope, logged: &[LoggedPoint]) -> Options {
     }
 }
 
-/// Tells this worker's index what is lost, so that its next backup stores it again. What was found is reported in any case.
+/// Tells the index what is lost, so that the next backup stores it again. What was found is reported in any case.
 async fn mark(job: &Job, vault: &JobVault, report: &Report) {
     let Some(claim) = job.lease.vault.claim.filter(|_| !report.marks.is_empty()) else {
         return;
     };
     let marked = async {
-        let index = job.vaults.index(vault, claim).await?;
+        let index = job.index_for_marks(vault, claim).await?;
         report.marks.apply(index.as_ref()).await.map_err(Error::from)?;
         Ok::<_, JobError>(())
     };

@@ -1,0 +1,389 @@
+//! What this process answers for: the grants that it holds, and an index of their entries for each vault.
+//!
+//! What it guards:
+//! 1. An id is answered under the grant that the asker named, or not at all. Grants change only while no call is under way: each call holds the read
+//!    side of one lock from before it looks at the grants until its database call has ended, also when whoever asked has gone.
+//! 2. ◆ A session that was over when the newest map was read is refused: what it might still send is of no point that counts.
+//! 3. ◆ What a session inserts lies in its own packs. So of a pack whose session is over nothing is ever inserted.
+//! 4. What is acknowledged is synced: that is the database's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock as SyncRwLock};
+
+use async_trait::async_trait;
+use tokio::sync::RwLock;
+use tokio::time::Instant;
+use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, SessionId, VaultId};
+use tresor_storage::index::slot::{SLOTS, SlotSet, slot_of};
+use tresor_storage::index::{Answer, ChunkIndex as _, IndexError, IndexSession};
+
+use super::claims::Claims;
+use super::map::{Grant, SlotMap};
+use super::peer::{PeerError, SlotPeer};
+use super::wire::{Asked, Changed};
+use crate::home::index::HomeIndex;
+
+/// A vault whose chunks are answered for.
+pub(crate) struct OwnedVault {
+    index: HomeIndex,
+    cluster: ClusterId,
+    claims: Mutex<Claims>,
+}
+
+impl OwnedVault {
+    pub(crate) fn new(index: HomeIndex, cluster: ClusterId) -> Self {
+        Self {
+            index,
+            cluster,
+            claims: Mutex::default(),
+        }
+    }
+
+    /// Its entries.
+    pub(crate) fn index(&self) -> &HomeIndex {
+        &self.index
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, Claims> {
+        // Advice: whatever a panic left is as good.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is held, as the newest map says.
+struct Held {
+    version: u64,
+    grants: Vec<Option<Grant>>,
+    applied: u64,
+    open: BTreeSet<SessionId>,
+    sweep_epoch: u64,
+}
+
+impl Held {
+    fn admits(&self, session: SessionId) -> bool {
+        session.0 > self.applied || self.open.contains(&session)
+    }
+
+    /// Whether the slot of an id is held under the grant that was named.
+    fn holds(&self, asked: &Asked) -> bool {
+        self.grants[usize::from(slot_of(&asked.id))].is_some_and(|grant| grant.epoch == asked.epoch)
+    }
+}
+
+/// Answers for the slots of this process. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    held: Arc<RwLock<Held>>,
+    vaults: Arc<SyncRwLock<HashMap<VaultId, Arc<OwnedVault>>>>,
+    lists: Arc<super::lists::Lists>,
+}
+
+impl Owner {
+    /// Holds nothing yet.
+    pub(crate) fn new(lists: Arc<super::lists::Lists>) -> Self {
+        Self {
+            held: Arc::new(RwLock::new(Held {
+                version: 0,
+                grants: vec![None; usize::from(SLOTS)],
+                applied: 0,
+                open: BTreeSet::new(),
+                sweep_epoch: 0,
+            })),
+            vaults: Arc::default(),
+            lists,
+        }
+    }
+
+    /// Takes what a map gives this worker; returns when no call under an earlier one is under way any more.
+    pub(crate) async fn install(&self, map: &SlotMap, mine: &[(u16, Grant)]) {
+        let mut grants = vec![None; usize::from(SLOTS)];
+        for (slot, grant) in mine {
+            grants[usize::from(*slot)] = Some(*grant);
+        }
+        let mut held = self.held.write().await;
+        *held = Held {
+            version: map.version,
+            grants,
+            applied: map.applied.max(held.applied),
+            open: map.open.clone(),
+            sweep_epoch: map.sweep_epoch.max(held.sweep_epoch),
+        };
+    }
+
+    /// Holds these no more, and returns when no call about them is under way.
+    pub(crate) async fn release(&self, slots: &SlotSet) {
+        let mut held = self.held.write().await;
+        for slot in slots.iter() {
+            held.grants[usize::from(slot)] = None;
+        }
+    }
+
+    /// Holds nothing any more: the life that held it is over.
+    pub(crate) async fn release_all(&self) {
+        self.held.write().await.grants.fill(None);
+    }
+
+    pub(crate) fn open(&self, id: VaultId, vault: Arc<OwnedVault>) {
+        self.vaults_mut().insert(id, vault);
+    }
+
+    pub(crate) fn close(&self, id: VaultId) -> Option<Arc<OwnedVault>> {
+        self.vaults_mut().remove(&id)
+    }
+
+    pub(crate) fn vault(&self, id: VaultId) -> Option<Arc<OwnedVault>> {
+        let vaults = self.vaults.read().unwrap_or_else(PoisonError::into_inner);
+        vaults.get(&id).cloned()
+    }
+
+    fn vaults_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<VaultId, Arc<OwnedVault>>> {
+        self.vaults.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `call` with what is held, to its end, whatever becomes of who asked.
+    async fn run<T, F, R>(&self, vault: VaultId, call: F) -> Result<Option<T>, PeerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<OwnedVault>, tokio::sync::OwnedRwLockReadGuard<Held>) -> R + Send + 'static,
+        R: Future<Output = Result<T, PeerError>> + Send,
+    {
+        let this = self.clone();
+        let call = tokio::spawn(async move {
+            let held = Arc::clone(&this.held).read_owned().await;
+            match this.vault(vault) {
+                // It is not open yet, or not any more: nothing is held of it.
+                None => Ok(None),
+                Some(vault) => call(vault, held).await.map(Some),
+            }
+        });
+        match call.await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(PeerError::Unreachable {
+                    why: String::from("this process ends"),
+                }),
+            },
+        }
+    }
+}
+
+fn check_cluster(vault: &OwnedVault, cluster: ClusterId) -> Result<(), PeerError> {
+    if vault.cluster == cluster {
+        return Ok(());
+    }
+    // Numbers of another cluster mean nothing here.
+    Err(PeerError::Fenced {
+        why: format!("the vault is claimed by {}, not by {cluster}", vault.cluster),
+    })
+}
+
+fn check_session(vault: &OwnedVault, held: &Held, session: IndexSession) -> Result<IndexSession, PeerError> {
+    check_cluster(vault, session.cluster)?;
+    if !held.admits(session.session) {
+        return Err(PeerError::Fenced {
+            why: format!("session {} is over", session.session),
+        });
+    }
+    Ok(IndexSession {
+        // ◆ Touched in the newest sweep that this owner knows of, also for a session that began before.
+        start_epoch: session.start_epoch.max(held.sweep_epoch),
+        ..session
+    })
+}
+
+fn failed(error: IndexError) -> PeerError {
+    match error {
+        IndexError::Foreign { .. } => PeerError::Fenced { why: error.to_string() },
+        error => PeerError::Failed { why: error.to_string() },
+    }
+}
+
+/// Applies `change` to what is held of `entries`, and says of the rest that it is not.
+async fn change<F, R>(held: &Held, entries: &[(Asked, Location)], change: F) -> Result<Vec<Changed>, PeerError>
+where
+    F: FnOnce(Vec<(ChunkId, Location)>) -> R,
+    R: Future<Output = Result<(), IndexError>>,
+{
+    let taken: Vec<bool> = entries.iter().map(|(asked, _)| held.holds(asked)).collect();
+    let ours: Vec<(ChunkId, Location)> = entries
+        .iter()
+        .zip(&taken)
+        .filter(|(_, taken)| **taken)
+        .map(|((asked, at), _)| (asked.id, *at))
+        .collect();
+    if !ours.is_empty() {
+        change(ours).await.map_err(failed)?;
+    }
+    let of = |taken: bool| if taken { Changed::Taken } else { Changed::NotHeld };
+    Ok(taken.into_iter().map(of).collect())
+}
+
+#[async_trait]
+impl SlotPeer for Owner {
+    async fn lookup(
+        &self,
+        vault: VaultId,
+        session: IndexSession,
+        asked: Vec<Asked>,
+        claim: bool,
+    ) -> Result<Vec<Option<Answer>>, PeerError> {
+        let count = asked.len();
+        let answers = self.run(vault, move |vault, held| async move {
+            let session = check_session(&vault, &held, session)?;
+            let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
+            let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
+            let found = vault.index.lookup(session, &ids).await.map_err(failed)?;
+            let mut answers = vec![None; asked.len()];
+            let mut claims = vault.claims();
+            let now = Instant::now();
+            for (place, mut answer) in places.into_iter().zip(found) {
+                if claim && answer == Answer::New && claims.claim(asked[place].id, session.session, now) {
+                    answer = Answer::Claimed;
+                }
+                answers[place] = Some(answer);
+            }
+            Ok(answers)
+        });
+        Ok(answers.await?.unwrap_or_else(|| vec![None; count]))
+    }
+
+    async fn insert(
+        &self,
+        vault: VaultId,
+        session: IndexSession,
+        entries: Vec<(Asked, Location)>,
+        whole_at: u64,
+    ) -> Result<Vec<Changed>, PeerError> {
+        let count = entries.len();
+        let changed = self.run(vault, move |vault, held| async move {
+            let session = check_session(&vault, &held, session)?;
+            let is_own = |at: &Location| {
+                at.pack.writer.cluster == session.cluster && at.pack.writer.session == session.session
+            };
+            if let Some((_, at)) = entries.iter().find(|(_, at)| !is_own(at)) {
+                return Err(PeerError::Refused {
+                    why: format!("pack {} is not of session {}", at.pack, session.session),
+                });
+            }
+            let index = &vault.index;
+            // Who asked under another map may have sent pieces of slots that are held here elsewhere.
+            let groups = if whole_at != 0 && whole_at == held.version { u64::MAX } else { 0 };
+            let changed = change(&held, &entries, async |ours| index.insert_packs(session, &ours, groups).await).await?;
+            let mut claims = vault.claims();
+            for (asked, _) in &entries {
+                claims.settle(&asked.id);
+            }
+            Ok(changed)
+        });
+        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+    }
+
+    async fn locate(
+        &self,
+        vault: VaultId,
+        cluster: ClusterId,
+        asked: Vec<Asked>,
+    ) -> Result<Vec<Option<Answer>>, PeerError> {
+        let count = asked.len();
+        let answers = self.run(vault, move |vault, held| async move {
+            check_cluster(&vault, cluster)?;
+            let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
+            let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
+            let found = vault.index.locate(&ids).await.map_err(failed)?;
+            let mut answers = vec![None; asked.len()];
+            for (place, at) in places.into_iter().zip(found) {
+                answers[place] = Some(at.map_or(Answer::New, Answer::Known));
+            }
+            Ok(answers)
+        });
+        Ok(answers.await?.unwrap_or_else(|| vec![None; count]))
+    }
+
+    async fn replace(
+        &self,
+        vault: VaultId,
+        session: IndexSession,
+        moves: Vec<(Asked, Location, Location)>,
+    ) -> Result<Vec<Changed>, PeerError> {
+        let count = moves.len();
+        let changed = self.run(vault, move |vault, held| async move {
+            let session = check_session(&vault, &held, session)?;
+            let is_own = |to: &Location| {
+                to.pack.writer.cluster == session.cluster && to.pack.writer.session == session.session
+            };
+            if let Some((_, _, to)) = moves.iter().find(|(_, _, to)| !is_own(to)) {
+                return Err(PeerError::Refused {
+                    why: format!("pack {} is not of session {}", to.pack, session.session),
+                });
+            }
+            let places: Vec<usize> = (0..moves.len()).filter(|at| held.holds(&moves[*at].0)).collect();
+            let ours: Vec<(ChunkId, Location, Location)> = places
+                .iter()
+                .map(|at| (moves[*at].0.id, moves[*at].1, moves[*at].2))
+                .collect();
+            let replaced = vault.index.rocks().replace(session, &ours).await.map_err(failed)?;
+            let mut changed = vec![Changed::NotHeld; moves.len()];
+            for (place, replaced) in places.into_iter().zip(replaced) {
+                changed[place] = if replaced { Changed::Taken } else { Changed::Otherwise };
+            }
+            Ok(changed)
+        });
+        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+    }
+
+    async fn mark_lost(
+        &self,
+        vault: VaultId,
+        cluster: ClusterId,
+        entries: Vec<(Asked, Location)>,
+    ) -> Result<Vec<Changed>, PeerError> {
+        let count = entries.len();
+        let changed = self.run(vault, move |vault, held| async move {
+            check_cluster(&vault, cluster)?;
+            let index = &vault.index;
+            change(&held, &entries, async |ours| index.mark_lost(&ours).await).await
+        });
+        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+    }
+
+    async fn add_damage(
+        &self,
+        vault: VaultId,
+        cluster: ClusterId,
+        damage: Vec<(PackId, Option<u32>)>,
+    ) -> Result<(), PeerError> {
+        let done = self.run(vault, move |vault, _held| async move {
+            check_cluster(&vault, cluster)?;
+            for (pack, frame) in damage {
+                vault.index.add_damage(pack, frame).await.map_err(failed)?;
+            }
+            Ok(())
+        });
+        done.await?.ok_or_else(|| PeerError::Failed {
+            why: format!("vault {vault} is not open here"),
+        })
+    }
+
+    async fn damage(&self, vault: VaultId, cluster: ClusterId) -> Result<Vec<(PackId, Option<u32>)>, PeerError> {
+        let noted = self.run(vault, move |vault, _held| async move {
+            check_cluster(&vault, cluster)?;
+            vault.index.damage().await.map_err(failed)
+        });
+        Ok(noted.await?.unwrap_or_default())
+    }
+
+    async fn count(&self, vault: VaultId, cluster: ClusterId) -> Result<u64, PeerError> {
+        let counted = self.run(vault, move |vault, _held| async move {
+            check_cluster(&vault, cluster)?;
+            vault.index.count().await.map_err(failed)
+        });
+        Ok(counted.await?.unwrap_or(0))
+    }
+
+    async fn packs(&self, vault: VaultId, wave: u64) -> Result<bytes::Bytes, PeerError> {
+        self.lists.wait(vault, wave).await.ok_or_else(|| PeerError::Failed {
+            why: format!("no list of the packs of vault {vault} was made here"),
+        })
+    }
+}

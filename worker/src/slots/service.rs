@@ -1,0 +1,162 @@
+//! The calls of `slots.proto`, as other workers make them. Who they are the listener knows; here is checked what they say.
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use tonic::{Request, Response, Status};
+use tresor_proto::tls::{PeerInfo, Role};
+use tresor_proto::v1::slots_server::Slots;
+use tresor_proto::v1::{self, ErrorInfo};
+
+use super::owner::Owner;
+use super::peer::{PeerError, SlotPeer as _};
+use super::revoked::Revoked;
+use super::wire::{self, Malformed};
+
+/// Bytes of a list in one message.
+const PIECE: usize = 1 << 20;
+
+/// Answers other workers.
+#[derive(Clone)]
+pub(super) struct SlotService {
+    owner: Owner,
+    revoked: Revoked,
+}
+
+impl SlotService {
+    pub(super) fn new(owner: Owner, revoked: Revoked) -> Self {
+        Self { owner, revoked }
+    }
+
+    /// The message of a worker of the cluster; nobody else has a say here.
+    fn opened<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let peer = PeerInfo::of(&request).and_then(PeerInfo::name);
+        let is_worker = peer.is_some_and(|name| name.role == Role::Worker);
+        let stands = PeerInfo::of(&request).is_some_and(|peer| peer.check(&self.revoked, jiff::Timestamp::now().as_second()).is_ok());
+        if is_worker && stands {
+            return Ok(request.into_inner());
+        }
+        Err(refused("denied", "only workers of the cluster ask for slots"))
+    }
+}
+
+fn refused(kind: &str, why: impl Into<String>) -> Status {
+    ErrorInfo {
+        kind: kind.to_owned(),
+        ..Default::default()
+    }
+    .into_status(why)
+}
+
+fn malformed(error: Malformed) -> Status {
+    refused("invalid", error.to_string())
+}
+
+fn status(error: PeerError) -> Status {
+    let kind = match &error {
+        PeerError::Fenced { .. } => "fenced",
+        PeerError::Refused { .. } => "invalid",
+        PeerError::Failed { .. } | PeerError::Unreachable { .. } => "retry",
+    };
+    refused(kind, error.to_string())
+}
+
+#[tonic::async_trait]
+impl Slots for SlotService {
+    async fn lookup(&self, request: Request<v1::SlotLookupRequest>) -> Result<Response<v1::SlotLookupResponse>, Status> {
+        let message = self.opened(request)?;
+        let (vault, session) = wire::session_of(message.session).map_err(malformed)?;
+        let asked = wire::asked(message.ask).map_err(malformed)?;
+        let answers = self.owner.lookup(vault, session, asked, message.claim).await.map_err(status)?;
+        Ok(Response::new(wire::answers(&answers)))
+    }
+
+    async fn insert(&self, request: Request<v1::SlotInsertRequest>) -> Result<Response<v1::SlotChanged>, Status> {
+        let message = self.opened(request)?;
+        let (vault, session) = wire::session_of(message.session).map_err(malformed)?;
+        let asked = wire::asked(message.ask).map_err(malformed)?;
+        let locations = wire::locations_of(message.locations).map_err(malformed)?;
+        let entries = wire::located(asked, locations).map_err(malformed)?;
+        let changed = self.owner.insert(vault, session, entries, message.whole_at).await;
+        Ok(Response::new(wire::changed(&changed.map_err(status)?)))
+    }
+
+    async fn locate(&self, request: Request<v1::SlotLocateRequest>) -> Result<Response<v1::SlotLookupResponse>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let asked = wire::asked(message.ask).map_err(malformed)?;
+        let cluster = tresor_storage::ids::ClusterId(message.cluster);
+        let answers = self.owner.locate(vault, cluster, asked).await.map_err(status)?;
+        Ok(Response::new(wire::answers(&answers)))
+    }
+
+    async fn replace(&self, request: Request<v1::SlotReplaceRequest>) -> Result<Response<v1::SlotChanged>, Status> {
+        let message = self.opened(request)?;
+        let (vault, session) = wire::session_of(message.session).map_err(malformed)?;
+        let asked = wire::asked(message.ask).map_err(malformed)?;
+        let from = wire::locations_of(message.from).map_err(malformed)?;
+        let to = wire::locations_of(message.to).map_err(malformed)?;
+        if to.len() != asked.len() {
+            return Err(malformed(Malformed("a location for each id")));
+        }
+        let moves = wire::located(asked, from).map_err(malformed)?.into_iter().zip(to);
+        let moves = moves.map(|((asked, from), to)| (asked, from, to)).collect();
+        let changed = self.owner.replace(vault, session, moves).await.map_err(status)?;
+        Ok(Response::new(wire::changed(&changed)))
+    }
+
+    async fn mark_lost(&self, request: Request<v1::SlotMarkLostRequest>) -> Result<Response<v1::SlotChanged>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let asked = wire::asked(message.ask).map_err(malformed)?;
+        let locations = wire::locations_of(message.locations).map_err(malformed)?;
+        let entries = wire::located(asked, locations).map_err(malformed)?;
+        let cluster = tresor_storage::ids::ClusterId(message.cluster);
+        let changed = self.owner.mark_lost(vault, cluster, entries).await.map_err(status)?;
+        Ok(Response::new(wire::changed(&changed)))
+    }
+
+    async fn add_damage(
+        &self,
+        request: Request<v1::SlotAddDamageRequest>,
+    ) -> Result<Response<v1::SlotAddDamageResponse>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let damage = wire::damage_of(message.damage).map_err(malformed)?;
+        let cluster = tresor_storage::ids::ClusterId(message.cluster);
+        self.owner.add_damage(vault, cluster, damage).await.map_err(status)?;
+        Ok(Response::new(v1::SlotAddDamageResponse {}))
+    }
+
+    async fn damage(&self, request: Request<v1::SlotDamageRequest>) -> Result<Response<v1::SlotDamageResponse>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let cluster = tresor_storage::ids::ClusterId(message.cluster);
+        let damage = self.owner.damage(vault, cluster).await.map_err(status)?;
+        Ok(Response::new(v1::SlotDamageResponse {
+            damage: wire::damage(&damage),
+        }))
+    }
+
+    async fn count(&self, request: Request<v1::SlotCountRequest>) -> Result<Response<v1::SlotCountResponse>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let cluster = tresor_storage::ids::ClusterId(message.cluster);
+        let entries = self.owner.count(vault, cluster).await.map_err(status)?;
+        Ok(Response::new(v1::SlotCountResponse { entries }))
+    }
+
+    type PacksStream = BoxStream<'static, Result<v1::SlotPacksPiece, Status>>;
+
+    async fn packs(&self, request: Request<v1::SlotPacksRequest>) -> Result<Response<Self::PacksStream>, Status> {
+        let message = self.opened(request)?;
+        let vault = wire::vault_of(&message.vault).map_err(malformed)?;
+        let list = self.owner.packs(vault, message.wave).boxed().await.map_err(status)?;
+        let pieces = (0..list.len().div_ceil(PIECE)).map(move |piece| {
+            let end = list.len().min((piece + 1) * PIECE);
+            Ok(v1::SlotPacksPiece {
+                bytes: list.slice(piece * PIECE..end),
+            })
+        });
+        Ok(Response::new(stream::iter(pieces).boxed()))
+    }
+}
