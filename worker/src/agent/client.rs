@@ -15,8 +15,8 @@ use tresor_storage::ids::PointId;
 
 use super::failure::Failure;
 use super::port::{
-    AdoptedPoint, Beat, CallError, CatalogueContent, Completion, Coordinator, Facts, LeaseId, LeaseProgress, LeaseVault,
-    Life, LoggedPoint, Offer, Registered, WatchStream,
+    AdoptedPoint, Beat, CallError, CatalogueContent, Completion, Coordinator, Facts, LeaseId, LeaseProgress,
+    LeaseVault, Life, LoggedPoint, Offer, Registered, WatchStream,
 };
 use super::wire;
 use crate::control::home::POINTS_MAX;

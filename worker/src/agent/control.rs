@@ -19,8 +19,8 @@ use super::calls::{Patience, repeat};
 use super::port::{CallError, Completion, Coordinator, Lease, LeaseId, Outcome, PointMade};
 use super::progress::{Activity, Stage, Stop};
 use crate::control::catalog::list;
-use crate::slots::{IndexUse, Routed};
 use crate::control::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
+use crate::slots::{IndexUse, Routed};
 
 /// Decides by a lease.
 pub(crate) struct LeaseControl {

@@ -151,7 +151,7 @@ impl JobError {
             }
             Self::Newer { .. } => Kind::Unsupported,
             Self::LaterCatalogue { .. } => Kind::Fenced,
-            Self::IndexBusy => Kind::Retry,
+            Self::IndexBusy | Self::NoMap(_) => Kind::Retry,
             Self::Panicked { .. } => Kind::Bug,
         }
     }

@@ -77,10 +77,7 @@ impl Job {
     pub(crate) async fn routed(&self, vault: &JobVault, claim: ListedClaim) -> Result<Option<Routed>, JobError> {
         match &self.slots {
             None => Ok(None),
-            Some(slots) => {
-                self.unless_stopped(slots.routed(vault.vault.id, claim.cluster))
-                    .await
-            }
+            Some(slots) => self.unless_stopped(slots.routed(vault.vault.id, claim.cluster)).await,
         }
     }
 
@@ -101,7 +98,11 @@ impl Job {
     }
 
     /// The index that is told what is lost.
-    pub(crate) async fn index_for_marks(&self, vault: &JobVault, claim: ListedClaim) -> Result<Arc<dyn ChunkIndex>, JobError> {
+    pub(crate) async fn index_for_marks(
+        &self,
+        vault: &JobVault,
+        claim: ListedClaim,
+    ) -> Result<Arc<dyn ChunkIndex>, JobError> {
         match self.routed(vault, claim).await? {
             Some(routed) => Ok(Arc::new(routed)),
             None => Ok(self.vaults.index(vault, claim).await?),

@@ -69,7 +69,11 @@ impl Deferrals {
     }
 
     /// Settles the rest, at the end of the disk.
-    pub(super) async fn settle_all(&mut self, context: &Arc<DiskContext>, frames: &mut Frames) -> Result<(), DeferralError> {
+    pub(super) async fn settle_all(
+        &mut self,
+        context: &Arc<DiskContext>,
+        frames: &mut Frames,
+    ) -> Result<(), DeferralError> {
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -104,7 +108,10 @@ impl Deferrals {
 
     /// Asks for the leaf, then for its deferred chunks.
     async fn ask(&mut self, context: &DiskContext, leaf: &DeferredLeaf) -> Vec<Answer> {
-        let ids: Vec<ChunkId> = [leaf.id].into_iter().chain(leaf.runs.iter().map(|run| run.id)).collect();
+        let ids: Vec<ChunkId> = [leaf.id]
+            .into_iter()
+            .chain(leaf.runs.iter().map(|run| run.id))
+            .collect();
         self.lookups += ids.len() as u64;
         match context.index.lookup(context.session, &ids).await {
             Ok(answers) => answers.into_iter().map(|answer| context.believed(answer)).collect(),
@@ -145,7 +152,12 @@ impl Deferrals {
     }
 
     /// Reads a chunk once more, which must be what it was: its leaf is named already.
-    async fn read_again(&mut self, context: &Arc<DiskContext>, segment: u64, run: DeferredRun) -> Result<Part, DeferralError> {
+    async fn read_again(
+        &mut self,
+        context: &Arc<DiskContext>,
+        segment: u64,
+        run: DeferredRun,
+    ) -> Result<Part, DeferralError> {
         let DeferredRun { first, grains, id } = run;
         let offset = segment * SEGMENT + u64::from(first) * u64::from(GRAIN);
         let length = usize::from(grains) * GRAIN as usize;

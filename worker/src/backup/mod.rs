@@ -56,6 +56,9 @@ pub trait Shares: Send + Sync + 'static {
     /// Shares that changed hands since they answered something that this session stands on.
     fn moved(&self) -> SlotSet;
 
+    /// Waits, a bounded time, until it is known what moved: the log may know of it before this worker does.
+    async fn news(&self);
+
     /// Begins to ask again: what these answered so far does not count any more.
     fn ask_again(&self, slots: &SlotSet);
 

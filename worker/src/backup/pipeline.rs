@@ -17,8 +17,8 @@ use tresor_storage::vault::{PackWriter, Uploads, VaultError};
 use super::deferred::{DeferralError, Deferrals};
 use super::frames::{Frames, PackerGone, QUEUE};
 use super::packer::{Packer, PackerDisk};
-use super::reask::{self, NewDisk, Reask};
 use super::plan::{Todo, plan_changed, plan_read, usable_changes};
+use super::reask::{self, NewDisk, Reask};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
 use crate::control::{Commit, ControlError, Counts, OpenSession, Session};
@@ -266,7 +266,10 @@ impl Moves<'_> {
             if moved.is_empty() {
                 break;
             }
-            tracing::info!(slots = moved.len(), "shares of the index got other owners: what they answered is asked again");
+            tracing::info!(
+                slots = moved.len(),
+                "shares of the index got other owners: what they answered is asked again"
+            );
             shares.ask_again(&moved);
             let with = Reask {
                 vault: &self.engine.vault,
@@ -324,6 +327,9 @@ async fn commit(moves: &Moves<'_>, manifest: &Manifest, counts: &mut BackupCount
         match engine.control.commit(commit.clone()).await {
             Err(error @ ControlError::Moved { .. }) if rounds < MOVES_MAX => {
                 rounds += 1;
+                if let Some(shares) = &engine.shares {
+                    shares.news().await;
+                }
                 if let Err(failed) = moves.settle(counts).await {
                     // The log has not taken the point, and is not asked any more.
                     tracing::warn!(error = %failed, "what moved could not be asked again");

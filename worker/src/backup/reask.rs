@@ -40,7 +40,7 @@ pub(super) struct Reask<'a> {
 /// One piece that the point needs.
 #[derive(Debug, Clone, Copy)]
 struct Needed {
-    kind: FrameKind,
+    is_chunk: bool,
     id: ChunkId,
     at: Location,
 }
@@ -96,7 +96,7 @@ impl Walk<'_> {
             {
                 continue;
             }
-            self.need(FrameKind::Recipe, child.id, child.hint).await?;
+            self.need(false, child.id, child.hint).await?;
             if level > 0 {
                 let below = tree.children(level, index);
                 todo.extend(below.rev().map(|index| (level - 1, index)));
@@ -110,17 +110,17 @@ impl Walk<'_> {
     async fn leaf(&mut self, tree: &Tree, segment: u64, child: Child) -> Result<()> {
         for entry in tree.read_leaf(segment, child).await?.entries {
             if let Entry::Chunk { id, hint, .. } = entry {
-                self.need(FrameKind::Data, id, hint).await?;
+                self.need(true, id, hint).await?;
             }
         }
         Ok(())
     }
 
-    async fn need(&mut self, kind: FrameKind, id: ChunkId, at: Location) -> Result<()> {
+    async fn need(&mut self, is_chunk: bool, id: ChunkId, at: Location) -> Result<()> {
         if !self.with.moved.contains(slot_of(&id)) {
             return Ok(());
         }
-        self.needed.push(Needed { kind, id, at });
+        self.needed.push(Needed { is_chunk, id, at });
         if self.needed.len() >= INDEX_BATCH {
             self.ask().await?;
         }
@@ -159,13 +159,13 @@ impl Walk<'_> {
 
     /// Stores a piece that others stored: its pack may be one that nobody knows any more, and that goes.
     async fn store(&mut self, piece: Needed) -> Result<()> {
-        let Needed { kind, id, at } = piece;
-        match kind {
-            FrameKind::Recipe => {
+        let Needed { is_chunk, id, at } = piece;
+        match is_chunk {
+            false => {
                 let bytes = self.with.reader.node(id, at).await?;
                 self.packs.place_nodes(&[(id, bytes.to_vec())]).await?;
             }
-            FrameKind::Data => {
+            true => {
                 let data = self.with.reader.chunk(id, at).await?;
                 if self.frame.bytes() + data.len() > FRAME_PLAIN_TARGET {
                     self.flush().await?;

@@ -45,7 +45,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    fn grains(&self) -> u32 {
+    pub(super) fn grains(&self) -> u32 {
         match self {
             Self::Hole { grains } => u32::from(*grains),
             Self::Located { grains, .. } | Self::Missing { grains, .. } | Self::Claimed { grains, .. } => {

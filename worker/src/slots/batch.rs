@@ -73,7 +73,10 @@ where
         }
         let ask = Arc::clone(&ask);
         tokio::spawn(async move {
-            let asked = batch.iter().flat_map(|question| question.asked.iter().copied()).collect();
+            let asked = batch
+                .iter()
+                .flat_map(|question| question.asked.iter().copied())
+                .collect();
             let mut answers = ask(asked).await.into_iter();
             for Question { asked, answer } in batch {
                 // Who asked may have been stopped.
@@ -121,7 +124,10 @@ mod tests {
             let wait = Arc::clone(&wait);
             async move {
                 wait.notified().await;
-                asked.iter().map(|asked| (asked.id.0[0] % 2 == 0).then_some(Answer::New)).collect()
+                asked
+                    .iter()
+                    .map(|asked| (asked.id.0[0] % 2 == 0).then_some(Answer::New))
+                    .collect()
             }
         });
         (batcher, sizes, go)
@@ -158,7 +164,8 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_at_most_so_many_ids_and_names_at_most_so_many_grants() {
         let (batcher, sizes, go) = slow();
-        let many = |from: u32, count: u32, epoch: fn(u32) -> u64| (from..from + count).map(|n| asked(n, epoch(n))).collect();
+        let many =
+            |from: u32, count: u32, epoch: fn(u32) -> u64| (from..from + count).map(|n| asked(n, epoch(n))).collect();
         let questions: Vec<Vec<Asked>> = vec![
             many(0, 1, |_| 1),
             many(0, 1, |_| 1),

@@ -16,13 +16,16 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tresor_proto::ids::WorkerId;
 use tresor_storage::ids::VaultId;
 use tresor_storage::index::Stamp;
-use tresor_storage::index::rebuild::slots::{PackList, rebuild_slots};
+use tresor_storage::index::rebuild::PackList;
+use tresor_storage::index::rebuild::slots::rebuild_slots;
 use tresor_storage::index::slot::SlotSet;
 use tresor_storage::vault::Vault;
 
+use super::checkpoints::{self, Checkpoints};
 use super::kept::Kept;
 use super::lists::Lists;
 use super::map::{Grant, SlotMap};
@@ -37,7 +40,7 @@ use crate::home::index;
 
 /// How long to wait before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How often slots that are another's are dropped, and checkpoints are looked at.
+/// How often slots that are another's are dropped.
 const UPKEEP: Duration = Duration::from_secs(60);
 
 /// What the keeper works with.
@@ -106,6 +109,9 @@ struct Open {
     vault: Arc<Vault>,
     stamp: Stamp,
     rebuild: Option<Rebuild>,
+    /// Lent to the task that writes checkpoints while one does.
+    checkpoints: Arc<tokio::sync::Mutex<Checkpoints>>,
+    writing: Option<AbortOnDropHandle<()>>,
 }
 
 struct Rebuild {
@@ -140,8 +146,9 @@ impl Keeper {
     pub(crate) async fn run(mut self, mut views: Views, stop: CancellationToken) {
         let mut again: Option<Instant> = None;
         let mut upkeep = Instant::now() + UPKEEP;
+        let mut checkpoints = Instant::now() + checkpoints::EVERY;
         loop {
-            let wake = again.unwrap_or(upkeep).min(upkeep);
+            let wake = again.unwrap_or(upkeep).min(upkeep).min(checkpoints);
             tokio::select! {
                 () = views.changed() => {}
                 () = sleep_until(wake) => {}
@@ -150,15 +157,25 @@ impl Keeper {
             let view = views.latest();
             again = None;
             if let Err(error) = self.follow(&view).await {
-                tracing::warn!(error = crate::agent::failure::chain(&error), "slots of the index cannot be kept as granted yet");
+                tracing::warn!(
+                    error = crate::agent::failure::chain(&error),
+                    "slots of the index cannot be kept as granted yet"
+                );
                 again = Some(Instant::now() + AGAIN);
             }
             let now = Instant::now();
             if now >= upkeep {
                 upkeep = now + UPKEEP;
                 if let Err(error) = self.upkeep(&view).await {
-                    tracing::warn!(error = crate::agent::failure::chain(&error), "slots that are another's could not be dropped yet");
+                    tracing::warn!(
+                        error = crate::agent::failure::chain(&error),
+                        "slots that are another's could not be dropped yet"
+                    );
                 }
+            }
+            if now >= checkpoints {
+                checkpoints = now + checkpoints::EVERY;
+                self.write_checkpoints(&view);
             }
         }
         self.parts.owner.release_all().await;
@@ -264,7 +281,11 @@ impl Keeper {
         let used_by = self.life.or_else(|| self.parts.kept.life());
         let index = Box::pin(index::open_slots(&path, stamp, &vault, used_by.map(|life| life.0))).await?;
         if let Some(life) = self.life {
-            index.rocks().set_life(life.0).await.map_err(tresor_storage::Error::from)?;
+            index
+                .rocks()
+                .set_life(life.0)
+                .await
+                .map_err(tresor_storage::Error::from)?;
         }
         let owned = Arc::new(OwnedVault::new(index, claim.cluster));
         self.parts.owner.open(id, Arc::clone(&owned));
@@ -275,6 +296,8 @@ impl Keeper {
                 vault,
                 stamp,
                 rebuild: None,
+                checkpoints: Arc::new(tokio::sync::Mutex::new(Checkpoints::new(claim.cluster))),
+                writing: None,
             },
         );
         Ok(())
@@ -304,6 +327,10 @@ impl Keeper {
         self.parts.lists.forget(id);
         if let Some(rebuild) = open.rebuild {
             rebuild.end().await;
+        }
+        if let Some(writing) = open.writing {
+            writing.abort();
+            let _ = writing.await;
         }
         // Closing a database writes to the disk. A call that is under way has it until its end.
         blocking(move || drop(open.owned)).await;
@@ -354,6 +381,33 @@ impl Keeper {
                 cancel,
                 task,
             });
+        }
+    }
+
+    /// Begins to write the checkpoints that are due, beside everything else.
+    fn write_checkpoints(&mut self, view: &View) {
+        let Some(life) = view.life.filter(|life| self.life == Some(*life)) else {
+            return;
+        };
+        let mine: Vec<(u16, Grant)> = view.map.of(self.parts.me, life).collect();
+        let epoch = mine.iter().map(|(_, grant)| grant.epoch).max().unwrap_or(0);
+        let slots: SlotSet = mine.into_iter().map(|(slot, _)| slot).collect();
+        for (id, open) in &mut self.open {
+            if open.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+                continue;
+            }
+            let (id, vault, owned) = (*id, Arc::clone(&open.vault), Arc::clone(&open.owned));
+            let (checkpoints, slots) = (Arc::clone(&open.checkpoints), slots.clone());
+            open.writing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                let mut checkpoints = checkpoints.lock().await;
+                match Box::pin(checkpoints.write_due(&vault, &owned, &slots, epoch)).await {
+                    Ok(0) => {}
+                    Ok(written) => tracing::info!(vault = %id, written, "checkpoints of slots are put"),
+                    Err(error) => {
+                        tracing::warn!(vault = %id, error = error.chain(), "checkpoints of slots could not be put yet");
+                    }
+                }
+            })));
         }
     }
 
@@ -429,8 +483,8 @@ impl Work {
     async fn once(&self) -> Result<u64, tresor_storage::Error> {
         let list = self.list().await?;
         // Named before anything of them comes in, as with inserts.
-        let newest = list.newest(index::WITNESSES);
-        self.owned.index().witness(newest).await?;
+        let named = list.iter().map(|(pack, _)| pack).take(index::WITNESSES);
+        self.owned.index().witness(named).await?;
         let rocks = self.owned.index().rocks();
         // Nothing is dead before there is sweeping.
         let report = rebuild_slots(&self.vault, rocks, &self.slots, &list, &|_| false, &mut |_| {}).await?;
@@ -443,7 +497,7 @@ impl Work {
         for (since, slots) in by_since {
             rocks.complete_slots(&slots, since).await?;
         }
-        Ok(report.entries)
+        Ok(report.checkpoint_entries + report.read.entries)
     }
 
     /// The list of the vault's packs, made after the newest grant: by one owner of those that were granted something with it.
@@ -456,7 +510,9 @@ impl Work {
             match peer.packs(self.vault_id, wave).await {
                 Ok(bytes) => match PackList::decode(&bytes) {
                     Ok(list) => return Ok(list),
-                    Err(error) => tracing::warn!(worker = lister.name, %error, "a list of packs cannot be read: this worker lists them too"),
+                    Err(error) => {
+                        tracing::warn!(worker = lister.name, %error, "a list of packs cannot be read: this worker lists them too")
+                    }
                 },
                 Err(error) => {
                     tracing::info!(worker = lister.name, %error, "no list of packs from another worker: this one lists them");
@@ -464,7 +520,7 @@ impl Work {
             }
         }
         let making = self.lists.begin(self.vault_id, wave);
-        let list = PackList::make(&self.vault).await?;
+        let list = PackList::list(&self.vault).await?;
         making.made(list.encode().into());
         Ok(list)
     }

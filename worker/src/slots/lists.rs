@@ -10,6 +10,9 @@ use tresor_storage::ids::VaultId;
 /// How long who asks waits for a list that is being made. Ten million packs are listed in some minutes; who has waited so long lists by himself.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long who asks waits for a list to be begun.
+const BEGINS: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone)]
 enum List {
     Making,
@@ -20,12 +23,14 @@ enum List {
 #[derive(Debug)]
 pub(crate) struct Lists {
     lists: watch::Sender<BTreeMap<VaultId, (u64, List)>>,
+    begins: Duration,
 }
 
 impl Default for Lists {
     fn default() -> Self {
         Self {
             lists: watch::Sender::new(BTreeMap::new()),
+            begins: BEGINS,
         }
     }
 }
@@ -62,11 +67,11 @@ impl Lists {
     /// The list of a wave or a later one; none if nobody makes one.
     pub(crate) async fn wait(&self, vault: VaultId, wave: u64) -> Option<Bytes> {
         let mut lists = self.lists.subscribe();
-        let found = lists.wait_for(|lists| match lists.get(&vault) {
-            Some((of, List::Making)) => *of < wave,
-            _ => true,
-        });
-        let lists = tokio::time::timeout(PATIENCE, found).await.ok()?.ok()?;
+        // Who makes it hears of the grant at another moment than who asks.
+        let begun = lists.wait_for(|lists| lists.get(&vault).is_some_and(|(of, _)| *of >= wave));
+        tokio::time::timeout(self.begins, begun).await.ok()?.ok()?;
+        let made = lists.wait_for(|lists| !matches!(lists.get(&vault), Some((_, List::Making))));
+        let lists = tokio::time::timeout(PATIENCE, made).await.ok()?.ok()?;
         match lists.get(&vault) {
             Some((of, List::Made(bytes))) if *of >= wave => Some(bytes.clone()),
             _ => None,
@@ -107,7 +112,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_waits_for_the_list_that_is_being_made() {
-        let lists = std::sync::Arc::new(Lists::default());
+        let lists = std::sync::Arc::new(Lists {
+            begins: Duration::from_millis(10),
+            ..Lists::default()
+        });
         let making = lists.begin(VAULT, 5);
         let waiting = tokio::spawn({
             let lists = std::sync::Arc::clone(&lists);
@@ -123,7 +131,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_a_list_that_was_given_up() {
-        let lists = Lists::default();
+        let lists = Lists {
+            begins: Duration::from_millis(10),
+            ..Lists::default()
+        };
         assert!(lists.wait(VAULT, 1).await.is_none());
         drop(lists.begin(VAULT, 1));
         assert!(lists.wait(VAULT, 1).await.is_none());

@@ -217,7 +217,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_first_of_those_that_begin_afresh_lists() {
-        let kept = v1::SlotRun { since: 5, ..run(0, 1, 0, 9) };
+        let kept = v1::SlotRun {
+            since: 5,
+            ..run(0, 1, 0, 9)
+        };
         let map = SlotMap::read(message(
             vec![owner(1, "a:1"), owner(3, "c:1"), owner(2, "b:1")],
             vec![kept, run(1, 1, 1, 9), run(2, 1, 2, 9)],
@@ -237,11 +240,17 @@ pub(crate) mod tests {
             vec![run(5, 2, 0, 5), run(6, 1, 0, 5)],
             vec![run(0, 1, 1, 5)],
             vec![run(0, 1, 0, 0)],
-            vec![v1::SlotRun { since: 9, ..run(0, 1, 0, 5) }],
+            vec![v1::SlotRun {
+                since: 9,
+                ..run(0, 1, 0, 5)
+            }],
         ] {
             assert!(SlotMap::read(message(good(), runs.clone())).is_err(), "{runs:?}");
         }
-        let short = v1::SlotOwner { life: vec![1].into(), ..owner(1, "a:1") };
+        let short = v1::SlotOwner {
+            life: vec![1].into(),
+            ..owner(1, "a:1")
+        };
         assert!(SlotMap::read(message(vec![short], Vec::new())).is_err());
     }
 }

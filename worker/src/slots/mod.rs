@@ -10,6 +10,7 @@
 //! or wrong costs duplicates or another question, never data. Read `map`, `owner`, `keeper`, then `router`.
 
 mod batch;
+mod checkpoints;
 mod claims;
 mod keeper;
 mod kept;
@@ -201,4 +202,3 @@ impl Drop for Slots {
         self.replace(None);
     }
 }
-

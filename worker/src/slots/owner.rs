@@ -118,6 +118,12 @@ impl Owner {
         }
     }
 
+    /// The version of the map whose grants are held.
+    #[cfg(test)]
+    pub(crate) async fn version(&self) -> u64 {
+        self.held.read().await.version
+    }
+
     /// Holds nothing any more: the life that held it is over.
     pub(crate) async fn release_all(&self) {
         self.held.write().await.grants.fill(None);
@@ -258,9 +264,8 @@ impl SlotPeer for Owner {
         let count = entries.len();
         let changed = self.run(vault, move |vault, held| async move {
             let session = check_session(&vault, &held, session)?;
-            let is_own = |at: &Location| {
-                at.pack.writer.cluster == session.cluster && at.pack.writer.session == session.session
-            };
+            let is_own =
+                |at: &Location| at.pack.writer.cluster == session.cluster && at.pack.writer.session == session.session;
             if let Some((_, at)) = entries.iter().find(|(_, at)| !is_own(at)) {
                 return Err(PeerError::Refused {
                     why: format!("pack {} is not of session {}", at.pack, session.session),
@@ -268,8 +273,15 @@ impl SlotPeer for Owner {
             }
             let index = &vault.index;
             // Who asked under another map may have sent pieces of slots that are held here elsewhere.
-            let groups = if whole_at != 0 && whole_at == held.version { u64::MAX } else { 0 };
-            let changed = change(&held, &entries, async |ours| index.insert_packs(session, &ours, groups).await).await?;
+            let groups = if whole_at != 0 && whole_at == held.version {
+                u64::MAX
+            } else {
+                0
+            };
+            let changed = change(&held, &entries, async |ours| {
+                index.insert_packs(session, &ours, groups).await
+            })
+            .await?;
             let mut claims = vault.claims();
             for (asked, _) in &entries {
                 claims.settle(&asked.id);
@@ -309,9 +321,8 @@ impl SlotPeer for Owner {
         let count = moves.len();
         let changed = self.run(vault, move |vault, held| async move {
             let session = check_session(&vault, &held, session)?;
-            let is_own = |to: &Location| {
-                to.pack.writer.cluster == session.cluster && to.pack.writer.session == session.session
-            };
+            let is_own =
+                |to: &Location| to.pack.writer.cluster == session.cluster && to.pack.writer.session == session.session;
             if let Some((_, _, to)) = moves.iter().find(|(_, _, to)| !is_own(to)) {
                 return Err(PeerError::Refused {
                     why: format!("pack {} is not of session {}", to.pack, session.session),

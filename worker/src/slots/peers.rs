@@ -122,6 +122,7 @@ impl Peers {
 
     /// Forgets channels to workers that own nothing any more.
     pub(crate) fn keep(&self, owners: &[SlotOwner]) {
-        self.known().retain(|worker, _| owners.iter().any(|owner| owner.worker == *worker));
+        self.known()
+            .retain(|worker, _| owners.iter().any(|owner| owner.worker == *worker));
     }
 }

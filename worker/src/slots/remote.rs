@@ -65,12 +65,20 @@ fn error_of(status: &Status) -> PeerError {
     use crate::agent::port::CallError;
     let is_ours = ErrorInfo::of(status).is_some();
     match client::error_of(status) {
-        CallError::Refused { kind: Kind::Fenced, why, .. } => PeerError::Fenced { why },
-        CallError::Refused { kind: Kind::Invalid, why, .. } => PeerError::Refused { why },
+        CallError::Refused {
+            kind: Kind::Fenced,
+            why,
+            ..
+        } => PeerError::Fenced { why },
+        CallError::Refused {
+            kind: Kind::Invalid,
+            why,
+            ..
+        } => PeerError::Refused { why },
         CallError::Refused { why, .. } => PeerError::Failed { why },
         CallError::Unanswered { why } if is_ours => PeerError::Failed { why },
         CallError::Unanswered { why } => PeerError::Unreachable { why },
-        CallError::Unreadable { why } => PeerError::Failed { why },
+        CallError::Unreadable { why } | CallError::Moved { why } => PeerError::Failed { why },
     }
 }
 
@@ -222,7 +230,9 @@ impl SlotPeer for Remote {
         let mut list = BytesMut::new();
         loop {
             match tokio::time::timeout(PIECE, stream.message()).await {
-                Ok(Ok(Some(piece))) if list.len() + piece.bytes.len() <= LIST_MAX => list.extend_from_slice(&piece.bytes),
+                Ok(Ok(Some(piece))) if list.len() + piece.bytes.len() <= LIST_MAX => {
+                    list.extend_from_slice(&piece.bytes)
+                }
                 Ok(Ok(Some(_))) => return Err(malformed(Malformed("a list of packs without an end"))),
                 Ok(Ok(None)) => return Ok(list.freeze()),
                 Ok(Err(status)) => return Err(error_of(&status)),

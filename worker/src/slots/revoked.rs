@@ -7,11 +7,11 @@ use tresor_proto::tls::{PeerCertificate, Revocations, Role};
 
 /// Who is refused. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Revoked(Arc<RwLock<HashSet<u64>>>);
+pub(crate) struct Revoked(Arc<RwLock<HashSet<u64>>>);
 
 impl Revoked {
     /// Refuses these from now on. A removal is for good, so what was refused before stays.
-    pub fn add(&self, workers: impl IntoIterator<Item = u64>) {
+    pub(crate) fn add(&self, workers: impl IntoIterator<Item = u64>) {
         // A set is whole whatever panicked beside it.
         let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
         revoked.extend(workers);

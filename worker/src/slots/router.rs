@@ -35,6 +35,8 @@ const INSERT_PATIENCE: Duration = Duration::from_secs(3);
 const INSERT_PAUSE: Duration = Duration::from_millis(250);
 /// How long an insert is tried in all: longer than a dead owner's lease and the grant of its slots to somebody else.
 const INSERT_TIME: Duration = Duration::from_secs(120);
+/// How long to wait for a map that the log has and this worker has not: it comes within a second, unless no coordinator is there.
+const NEWS: Duration = Duration::from_secs(15);
 /// Inserts that go on beside the backup. More wait: each holds the entries of a pack, some 100 KB.
 const INSERTS_BESIDE: usize = 256;
 
@@ -65,13 +67,15 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct Routed {
     shared: Arc<Shared>,
-    batchers: Arc<Mutex<HashMap<(WorkerId, IndexSession), Batcher>>>,
+    batchers: Arc<Mutex<HashMap<WorkerId, (IndexSession, SlotOwner, Batcher)>>>,
     inserts: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 }
 
 impl std::fmt::Debug for Routed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Routed").field("vault", &self.shared.vault).finish_non_exhaustive()
+        f.debug_struct("Routed")
+            .field("vault", &self.shared.vault)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,14 +138,20 @@ impl Routed {
 
     fn batcher(&self, owner: &SlotOwner, session: IndexSession) -> Batcher {
         let mut batchers = self.batchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let batcher = batchers.entry((owner.worker, session)).or_insert_with(|| {
-            let (shared, owner) = (Arc::clone(&self.shared), owner.clone());
-            Batcher::new(move |asked| {
-                let (shared, owner) = (Arc::clone(&shared), owner.clone());
-                async move { shared.look_up(&owner, session, asked).await }
-            })
+        // A worker that was started again may be reached elsewhere.
+        if let Some((of, at, batcher)) = batchers.get(&owner.worker)
+            && *of == session
+            && at == owner
+        {
+            return batcher.clone();
+        }
+        let (shared, to) = (Arc::clone(&self.shared), owner.clone());
+        let batcher = Batcher::new(move |asked| {
+            let (shared, to) = (Arc::clone(&shared), to.clone());
+            async move { shared.look_up(&to, session, asked).await }
         });
-        batcher.clone()
+        batchers.insert(owner.worker, (session, owner.clone(), batcher.clone()));
+        batcher
     }
 
     async fn insert_at_owners(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>) {
@@ -202,7 +212,10 @@ impl Shared {
     }
 
     /// Groups what each owner is to be asked or told. Ids of nobody's slots are left out.
-    fn by_owner<T: Copy>(map: &SlotMap, of: impl Iterator<Item = (usize, ChunkId, T)>) -> Vec<(usize, Vec<(usize, Asked, T)>)> {
+    fn by_owner<T: Copy>(
+        map: &SlotMap,
+        of: impl Iterator<Item = (usize, ChunkId, T)>,
+    ) -> Vec<(usize, Vec<(usize, Asked, T)>)> {
         let mut groups: BTreeMap<usize, Vec<(usize, Asked, T)>> = BTreeMap::new();
         for (at, id, what) in of {
             if let Some(grant) = map.grant_of(&id) {
@@ -347,6 +360,16 @@ impl Shares for Routed {
         self.moved_slots()
     }
 
+    async fn news(&self) {
+        let wait = async {
+            let mut views = self.shared.views.clone();
+            while self.moved_slots().is_empty() {
+                views.newer_than(self.shared.views.map().version).await;
+            }
+        };
+        let _ = tokio::time::timeout(NEWS, wait).await;
+    }
+
     fn ask_again(&self, slots: &SlotSet) {
         let mut used = self.shared.used();
         for slot in slots.iter() {
@@ -414,7 +437,11 @@ impl ChunkIndex for Routed {
                 is_whole &= marked.is_ok_and(|all| !all.contains(&Changed::NotHeld));
             }
         }
-        if is_whole { Ok(()) } else { Err(unreachable("not all of them took what is lost")) }
+        if is_whole {
+            Ok(())
+        } else {
+            Err(unreachable("not all of them took what is lost"))
+        }
     }
 
     async fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, IndexError> {
@@ -425,7 +452,10 @@ impl ChunkIndex for Routed {
         for (owner, group) in Shared::by_owner(&map, all) {
             let owner = &map.owners[owner];
             let Some(peer) = shared.peers.of(owner) else { continue };
-            for part in parts(group.into_iter().map(|(_, asked, at)| (asked, at)).collect(), INDEX_BATCH) {
+            for part in parts(
+                group.into_iter().map(|(_, asked, at)| (asked, at)).collect(),
+                INDEX_BATCH,
+            ) {
                 let asked = part.iter().map(|(asked, _)| *asked).collect();
                 // Readers have hints, and footers besides: an owner that is away costs them time.
                 match peer.locate(shared.vault, shared.cluster, asked).await {

@@ -82,7 +82,10 @@ pub(super) async fn start(
     let port = listen.port.unwrap_or(PORT);
     let listener = match bind(port).await {
         Err(error) if listen.port.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
-            tracing::warn!(port, "another process listens there: other workers are answered on a port that is free");
+            tracing::warn!(
+                port,
+                "another process listens there: other workers are answered on a port that is free"
+            );
             bind(0).await
         }
         listener => listener,
@@ -97,7 +100,10 @@ pub(super) async fn start(
     let server = http2::server().add_service(service);
     let stopped = stop.clone().cancelled_owned();
     tasks.spawn(async move {
-        if let Err(error) = server.serve_with_incoming_shutdown(acceptor.incoming(listener), stopped).await {
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(acceptor.incoming(listener), stopped)
+            .await
+        {
             tracing::error!(%error, "other workers are not answered any more");
         }
     });

@@ -31,7 +31,8 @@ impl SlotService {
     fn opened<T>(&self, request: Request<T>) -> Result<T, Status> {
         let peer = PeerInfo::of(&request).and_then(PeerInfo::name);
         let is_worker = peer.is_some_and(|name| name.role == Role::Worker);
-        let stands = PeerInfo::of(&request).is_some_and(|peer| peer.check(&self.revoked, jiff::Timestamp::now().as_second()).is_ok());
+        let stands = PeerInfo::of(&request)
+            .is_some_and(|peer| peer.check(&self.revoked, jiff::Timestamp::now().as_second()).is_ok());
         if is_worker && stands {
             return Ok(request.into_inner());
         }
@@ -62,11 +63,18 @@ fn status(error: PeerError) -> Status {
 
 #[tonic::async_trait]
 impl Slots for SlotService {
-    async fn lookup(&self, request: Request<v1::SlotLookupRequest>) -> Result<Response<v1::SlotLookupResponse>, Status> {
+    async fn lookup(
+        &self,
+        request: Request<v1::SlotLookupRequest>,
+    ) -> Result<Response<v1::SlotLookupResponse>, Status> {
         let message = self.opened(request)?;
         let (vault, session) = wire::session_of(message.session).map_err(malformed)?;
         let asked = wire::asked(message.ask).map_err(malformed)?;
-        let answers = self.owner.lookup(vault, session, asked, message.claim).await.map_err(status)?;
+        let answers = self
+            .owner
+            .lookup(vault, session, asked, message.claim)
+            .await
+            .map_err(status)?;
         Ok(Response::new(wire::answers(&answers)))
     }
 
@@ -80,7 +88,10 @@ impl Slots for SlotService {
         Ok(Response::new(wire::changed(&changed.map_err(status)?)))
     }
 
-    async fn locate(&self, request: Request<v1::SlotLocateRequest>) -> Result<Response<v1::SlotLookupResponse>, Status> {
+    async fn locate(
+        &self,
+        request: Request<v1::SlotLocateRequest>,
+    ) -> Result<Response<v1::SlotLookupResponse>, Status> {
         let message = self.opened(request)?;
         let vault = wire::vault_of(&message.vault).map_err(malformed)?;
         let asked = wire::asked(message.ask).map_err(malformed)?;
@@ -127,7 +138,10 @@ impl Slots for SlotService {
         Ok(Response::new(v1::SlotAddDamageResponse {}))
     }
 
-    async fn damage(&self, request: Request<v1::SlotDamageRequest>) -> Result<Response<v1::SlotDamageResponse>, Status> {
+    async fn damage(
+        &self,
+        request: Request<v1::SlotDamageRequest>,
+    ) -> Result<Response<v1::SlotDamageResponse>, Status> {
         let message = self.opened(request)?;
         let vault = wire::vault_of(&message.vault).map_err(malformed)?;
         let cluster = tresor_storage::ids::ClusterId(message.cluster);

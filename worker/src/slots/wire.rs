@@ -80,7 +80,10 @@ pub(super) fn asked(message: Option<v1::SlotAsk>) -> Result<Vec<Asked>, Malforme
     ids.iter()
         .zip(&message.epoch_of)
         .map(|(id, at)| {
-            let epoch = message.epochs.get(usize::from(*at)).ok_or(Malformed("an epoch that is not named"))?;
+            let epoch = message
+                .epochs
+                .get(usize::from(*at))
+                .ok_or(Malformed("an epoch that is not named"))?;
             Ok(Asked {
                 id: ChunkId(*id),
                 epoch: *epoch,
@@ -357,9 +360,15 @@ mod tests {
         let good = answers(&[Some(Answer::Known(at)), None]);
         assert!(answers_of(good.clone(), 2).is_ok());
         assert!(answers_of(good.clone(), 1).is_err());
-        let without = v1::SlotLookupResponse { locations: None, ..good.clone() };
+        let without = v1::SlotLookupResponse {
+            locations: None,
+            ..good.clone()
+        };
         assert!(answers_of(without, 2).is_err());
-        let none_known = v1::SlotLookupResponse { kinds: vec![0, 3].into(), ..good };
+        let none_known = v1::SlotLookupResponse {
+            kinds: vec![0, 3].into(),
+            ..good
+        };
         assert!(answers_of(none_known, 2).is_err(), "a location too many");
         assert!(changed_of(&vec![2].into(), 1).is_err());
     }

@@ -13,7 +13,7 @@ use tresor_storage::ids::{ItemId, PointId, SessionId, VaultId};
 use tresor_storage::keys::Key;
 use tresor_worker::agent::port::{
     AdoptedPoint, Beat, CallError, CatalogueContent, Claimed, Completion, Coordinator, Facts, Findings, Lease, LeaseId,
-    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, Outcome, Registered, Work,
+    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, Outcome, Registered, WatchStream, Work,
 };
 use tresor_worker::agent::{Failure, FailureKind};
 use tresor_worker::control::Counts;
@@ -604,5 +604,16 @@ impl Coordinator for AsWorker {
             }
         }
         Self::answer(heard, Ok(entered))
+    }
+
+    /// This cluster's workers keep an index each.
+    async fn watch(&self, life: Life) -> Result<WatchStream, CallError> {
+        self.check_life(life)?;
+        Ok(Box::pin(futures::stream::pending()))
+    }
+
+    async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError> {
+        self.check_life(life)?;
+        Ok(Vec::new())
     }
 }
