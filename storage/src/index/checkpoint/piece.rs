@@ -18,7 +18,7 @@ use crate::index::slot::{GROUP, slot_of};
 use crate::limits::{CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECE_MAX, CHECKPOINT_PIECES_MAX};
 
 /// The version that is written, and the only one that is read.
-pub const CHECKPOINT_VERSION: u32 = 1;
+const CHECKPOINT_VERSION: u32 = 1;
 
 const WHAT: &str = "checkpoint of slots";
 const HEAD: u32 = 0;

@@ -29,8 +29,8 @@ use crate::index::slot::{SlotSet, slot_of};
 
 /// Entries of one sorted file: 34 MB, and 42 MB in memory while they come together. Smaller files would be too many to be all open.
 pub const FILE_ENTRIES: usize = 1 << 19;
-/// Fewer than these go the ordinary way: a file costs some syncs.
-const FILE_ENTRIES_MIN: usize = 4096;
+/// Fewer than these go the ordinary way: a file costs some syncs. (Tests take it with a few.)
+const FILE_ENTRIES_MIN: usize = if cfg!(test) { 8 } else { 4096 };
 /// A file of which more than one entry in so many is there already is not worth making.
 const THERE_MAX: usize = 4;
 /// What files being made are called, in the database's folder.
@@ -329,3 +329,6 @@ pub(super) fn clear(path: &Path) -> Result<(), IndexError> {
     };
     clear().map_err(|e| io_trouble("clear the folder", e))
 }
+
+#[cfg(test)]
+mod tests;

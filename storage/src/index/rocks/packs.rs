@@ -214,7 +214,11 @@ impl Shared {
 
     /// Joins the generations whose slots are all complete, when there are many. Inserts go on meanwhile.
     pub(super) fn join_generations(&self) -> Result<(), IndexError> {
-        let Some((into, from)) = self.begin_joining()? else {
+        self.join_generations_over(GENERATIONS_MAX)
+    }
+
+    fn join_generations_over(&self, most: usize) -> Result<(), IndexError> {
+        let Some((into, from)) = self.begin_joining(most)? else {
             return Ok(());
         };
         let joined = self.join(into, &from);
@@ -224,7 +228,7 @@ impl Shared {
         joined
     }
 
-    fn begin_joining(&self) -> Result<Option<(u32, BTreeMap<u32, u64>)>, IndexError> {
+    fn begin_joining(&self, most: usize) -> Result<Option<(u32, BTreeMap<u32, u64>)>, IndexError> {
         let _writing = self.lock();
         let mut table = self.table_mut();
         let is_complete = |slots: &SlotSet| slots.iter().all(|slot| table.slots[&slot].row.complete);
@@ -233,7 +237,7 @@ impl Shared {
             .filter(|(_, slots)| is_complete(slots))
             .map(|(generation, slots)| (generation, slots.groups()))
             .collect();
-        if from.len() <= GENERATIONS_MAX || table.joining.is_some() {
+        if from.len() <= most || table.joining.is_some() {
             return Ok(None);
         }
         let into = table.take_generation()?;
@@ -279,3 +283,5 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+mod tests;
