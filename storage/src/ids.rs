@@ -238,6 +238,34 @@ pub struct Location {
     pub place: u32,
 }
 
+/// A checkpoint of slots of one group, as its name tells.
+///
+/// Of two that have a slot, the one with the higher session, then the higher number, is newer: an owner of the slot that comes later has a later
+/// grant, and learns of grants in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CheckpointId {
+    /// The group.
+    pub group: u8,
+    /// Who wrote it; in place of a session, the newest grant among the owner's slots (a log index).
+    pub writer: Writer,
+    /// Counted by the writer, upwards.
+    pub number: u32,
+    /// The slots that it has whole, the group's lowest slot the lowest bit; never none.
+    pub slots: u64,
+}
+
+impl fmt::Display for CheckpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            writer,
+            number,
+            slots,
+        } = self;
+        write!(f, "{group:02x}/{writer}/{number:08x}-{slots:016x}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,6 +37,12 @@ pub const FOOTER_PLAIN_MAX: usize = 6 << 20;
 pub const SEGMENT_PACKS_MAX: usize = 256;
 /// Largest index segment.
 pub const INDEX_SEGMENT_MAX: usize = 16 << 20;
+/// Entries of one piece of a checkpoint of slots: with a writer each, 15.2 MB.
+pub const CHECKPOINT_ENTRIES_MAX: usize = 3 << 16;
+/// Pieces of a checkpoint, with its head: 12 thousand million entries in one group.
+pub const CHECKPOINT_PIECES_MAX: usize = 1 << 16;
+/// Largest piece of a checkpoint in plaintext.
+pub const CHECKPOINT_PIECE_MAX: usize = 16 << 20;
 /// Largest manifest, catalogue or key revision read.
 pub const SMALL_OBJECT_MAX: usize = 16 << 20;
 /// Largest recipe leaf or node, bytes.
@@ -82,6 +88,10 @@ const _: () = {
     // A pack that is one frame under its target still takes a frame, its footer and its trailer.
     assert!(PACK_TARGET + FRAME_CHUNKS_PLAIN_MAX + FOOTER_PLAIN_MAX + 4096 <= PACK_MAX);
     assert!(INDEX_SEGMENT_MAX <= FRAME_PLAIN_MAX);
+    // A piece whose entries are each of another writer.
+    assert!(16 + CHECKPOINT_ENTRIES_MAX * (53 + 24) <= CHECKPOINT_PIECE_MAX);
+    assert!(CHECKPOINT_PIECE_MAX <= FRAME_PLAIN_MAX);
+    assert!(CHECKPOINT_PIECE_MAX <= SMALL_OBJECT_MAX);
     // Offsets in a pack fit 32 bits.
     assert!(PACK_MAX < u32::MAX as usize);
     // A key revision holds every slot with every generation (K_meta and K_data), its text and what it contains.

@@ -6,8 +6,11 @@
 //! 3. A lost location answers [`Answer::New`] until another location is inserted; inserting the same one again (a repeated
 //!    message) does not bring it back.
 //! 4. Nothing is written when nothing changes, so a lookup without a newer epoch costs no write.
+//! 5. A replacement moves only what is good and still where it was said to be, and keeps its touch: it says where the bytes are, not that
+//!    anybody wants them.
+//! 6. What a rebuild finds never takes anything away from what sessions did meanwhile.
 
-use crate::ids::{Location, PackId, Writer};
+use crate::ids::{ChunkId, Location, PackId, Writer};
 
 use super::Answer;
 
@@ -119,6 +122,39 @@ pub fn decide_lost(existing: Option<Entry>, location: Location) -> Option<Entry>
         ..entry
     };
     (lost != entry).then_some(lost)
+}
+
+/// The entry after its bytes were written again elsewhere; `None` when it is not good or not at `from`.
+pub fn decide_replace(existing: Option<Entry>, from: Location, to: Location) -> Option<Entry> {
+    let entry = existing.filter(|entry| entry.is_good() && entry.location == from)?;
+    (from != to).then_some(Entry { location: to, ..entry })
+}
+
+/// One entry as a rebuild finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Found {
+    /// The id.
+    pub id: ChunkId,
+    /// Where it lies.
+    pub location: Location,
+    /// Whether a checkpoint says that what it points at is damaged or gone.
+    pub is_lost: bool,
+}
+
+/// The entry after a rebuild found one, whatever sessions did before or meanwhile. Compare with `existing` to know whether to write.
+///
+/// A good one is an insert that touches nothing. A lost one flags the entry at its own location, as a repeated insert of a
+/// damaged piece may have come first; it says nothing of other locations.
+pub fn decide_fill(existing: Option<Entry>, found: &Found) -> Entry {
+    match existing {
+        None => Entry {
+            location: found.location,
+            touch: 0,
+            flags: if found.is_lost { Flags::LOST } else { Flags::NONE },
+        },
+        Some(entry) if found.is_lost => decide_lost(existing, found.location).unwrap_or(entry),
+        Some(_) => decide_insert(existing, found.location, 0),
+    }
 }
 
 /// Where a reader finds it: condemned entries still lie where they lay.
@@ -368,6 +404,8 @@ mod tests {
         Insert(u32, u64),
         Lose(u32),
         Condemn,
+        Replace(u32, u32),
+        Fill(u32, bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -376,6 +414,8 @@ mod tests {
             (0..3u32, 0..6u64).prop_map(|(seq, touch)| Step::Insert(seq, touch)),
             (0..3u32).prop_map(Step::Lose),
             Just(Step::Condemn),
+            (0..3u32, 0..3u32).prop_map(|(from, to)| Step::Replace(from, to)),
+            (0..3u32, any::<bool>()).prop_map(|(seq, is_lost)| Step::Fill(seq, is_lost)),
         ]
     }
 
@@ -386,6 +426,7 @@ mod tests {
             let mut kept: Option<Entry> = None;
             for step in steps {
                 let before = kept;
+                let is_replace = matches!(step, Step::Replace(..));
                 match step {
                     Step::Lookup(touch) => {
                         let (found, write) = answer(kept, touch);
@@ -418,6 +459,29 @@ mod tests {
                         kept = kept.map(|entry| Entry { flags: entry.flags.with(Flags::CONDEMNED), ..entry });
                         story.condemned |= story.counts.is_some();
                     }
+                    Step::Replace(from, to) => {
+                        let moved = decide_replace(kept, at(from), at(to));
+                        let is_there = story.counts == Some(from) && !story.lost && !story.condemned;
+                        prop_assert_eq!(moved.is_some(), is_there && from != to);
+                        if let Some(moved) = moved {
+                            kept = Some(moved);
+                            story.counts = Some(to);
+                        }
+                    }
+                    Step::Fill(seq, is_lost) => {
+                        let found = Found { id: ChunkId([0; 32]), location: at(seq), is_lost };
+                        kept = Some(decide_fill(kept, &found));
+                        let same = story.counts == Some(seq);
+                        match story.counts {
+                            None => story = Story { counts: Some(seq), lost: is_lost, ..Story::default() },
+                            Some(_) if is_lost => story.lost |= same,
+                            Some(_) if same => story.condemned = false,
+                            Some(_) if story.lost || story.condemned => {
+                                story = Story { counts: Some(seq), touch: story.touch, ..Story::default() };
+                            }
+                            Some(_) => {}
+                        }
+                    }
                 }
                 prop_assert_eq!(kept.map(|entry| entry.location), story.counts.map(at));
                 prop_assert_eq!(kept.is_some_and(|entry| entry.flags.contains(Flags::LOST)), story.lost);
@@ -425,7 +489,10 @@ mod tests {
                 prop_assert_eq!(locate(kept), story.counts.filter(|_| !story.lost).map(at));
                 if let (Some(before), Some(after)) = (before, kept) {
                     prop_assert!(after.touch >= before.touch, "a touch epoch fell");
-                    prop_assert!(!before.is_good() || after.location == before.location, "a good location was replaced");
+                    prop_assert!(
+                        is_replace || !before.is_good() || after.location == before.location,
+                        "a good location was replaced"
+                    );
                 }
             }
         }

@@ -3,21 +3,24 @@
 //! It is a memory of what the stores hold, never the truth: losing it costs a rebuild or duplicates. The port
 //! is the one that index slots on many workers will speak, so sessions and touch epochs are in it from the start.
 //!
-//! Read the port below, then the rules (`entry`), then the maps (`memory`, `rocks`). `segment` is what lies in the store to make an
-//! index from, and `rebuild` makes it.
+//! Read the port below, then the rules (`entry`), then the maps (`memory`, `rocks`). `segment` and `checkpoint` are what lies in the store to make
+//! an index from, and `rebuild` makes it. `slot` is how ids are shared out among workers.
 
+pub mod checkpoint;
 pub mod conformance;
 pub mod entry;
 mod memory;
 pub mod rebuild;
 #[cfg(feature = "rocks")]
 pub mod rocks;
+mod runs;
 pub mod segment;
+pub mod slot;
 
-pub use entry::{Entry, Flags};
+pub use entry::{Entry, Flags, Found};
 pub use memory::MemoryIndex;
 #[cfg(feature = "rocks")]
-pub use rocks::{RocksIndex, Stamp};
+pub use rocks::{RocksIndex, SlotRow, Stamp};
 
 use async_trait::async_trait;
 

@@ -29,6 +29,9 @@ const MAGIC: [u8; 4] = *b"TFRM";
 /// Bytes of the header before the checksum.
 const BEFORE_CRC: usize = 24;
 
+/// Kinds of frames, numbered from 1.
+const KINDS: usize = 7;
+
 /// What a frame holds; each kind has a key of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameKind {
@@ -44,6 +47,8 @@ pub enum FrameKind {
     Segment,
     /// A catalogue.
     Catalog,
+    /// A piece of a checkpoint of index slots.
+    Checkpoint,
 }
 
 impl FrameKind {
@@ -55,6 +60,7 @@ impl FrameKind {
             Self::Manifest => 4,
             Self::Segment => 5,
             Self::Catalog => 6,
+            Self::Checkpoint => 7,
         }
     }
 
@@ -66,6 +72,7 @@ impl FrameKind {
             4 => Self::Manifest,
             5 => Self::Segment,
             6 => Self::Catalog,
+            7 => Self::Checkpoint,
             other => {
                 return Err(FormatError::Unsupported {
                     what: "frame kind",
@@ -83,6 +90,7 @@ impl FrameKind {
             Self::Manifest => "tresor v1 manifest",
             Self::Segment => "tresor v1 index segment",
             Self::Catalog => "tresor v1 catalogue",
+            Self::Checkpoint => "tresor v1 slot checkpoint",
         }
     }
 
@@ -91,7 +99,7 @@ impl FrameKind {
         match self {
             Self::Data | Self::Recipe => FRAME_CHUNKS_PLAIN_MAX,
             Self::Footer => FOOTER_PLAIN_MAX,
-            Self::Manifest | Self::Segment | Self::Catalog => FRAME_PLAIN_MAX,
+            Self::Manifest | Self::Segment | Self::Catalog | Self::Checkpoint => FRAME_PLAIN_MAX,
         }
     }
 }
@@ -202,7 +210,7 @@ impl FrameHeader {
 
 /// The keys of one object.
 pub struct ObjectSeal {
-    keys: [Option<LessSafeKey>; 6],
+    keys: [Option<LessSafeKey>; KINDS],
     /// The object's header and name.
     prefix: Vec<u8>,
 }
@@ -231,7 +239,7 @@ impl ObjectSeal {
             ))
         };
         use super::header::ObjectKind;
-        let mut keys = [const { None }; 6];
+        let mut keys = [const { None }; KINDS];
         let mut add = |kind: FrameKind, base: &Key| keys[usize::from(kind.code()) - 1] = key(kind, base);
         match header.kind {
             ObjectKind::Pack => {
@@ -244,6 +252,7 @@ impl ObjectSeal {
             ObjectKind::Manifest => add(FrameKind::Manifest, &generation.meta),
             ObjectKind::Segment => add(FrameKind::Segment, &generation.meta),
             ObjectKind::Catalog => add(FrameKind::Catalog, &generation.meta),
+            ObjectKind::Checkpoint => add(FrameKind::Checkpoint, &generation.meta),
         }
         let prefix = [&encoded, name.as_bytes()].concat();
         Ok(Self { keys, prefix })

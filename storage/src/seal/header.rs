@@ -28,6 +28,8 @@ pub enum ObjectKind {
     Segment,
     /// What manifests do not say.
     Catalog,
+    /// A piece of a checkpoint of index slots.
+    Checkpoint,
 }
 
 impl ObjectKind {
@@ -37,6 +39,7 @@ impl ObjectKind {
             Self::Manifest => 2,
             Self::Segment => 3,
             Self::Catalog => 4,
+            Self::Checkpoint => 5,
         }
     }
 
@@ -46,6 +49,7 @@ impl ObjectKind {
             2 => Self::Manifest,
             3 => Self::Segment,
             4 => Self::Catalog,
+            5 => Self::Checkpoint,
             other => {
                 return Err(FormatError::Unsupported {
                     what: "object kind",
@@ -65,7 +69,7 @@ pub struct ObjectHeader {
     pub vault: VaultId,
     /// Who wrote it.
     pub writer: Writer,
-    /// The pack's or segment's number; 0 for others.
+    /// The pack's, segment's or piece's number; 0 for others.
     pub seq: u32,
     /// The generation of keys that it is sealed under.
     pub generation: Generation,

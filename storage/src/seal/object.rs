@@ -1,4 +1,4 @@
-//! One-part objects: a header and one frame (manifests, index segments, catalogues).
+//! One-part objects: a header and one frame (manifests, index segments, catalogues, pieces of checkpoints).
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ fn frame_kind(kind: ObjectKind) -> FrameKind {
         ObjectKind::Manifest => FrameKind::Manifest,
         ObjectKind::Segment => FrameKind::Segment,
         ObjectKind::Catalog => FrameKind::Catalog,
+        ObjectKind::Checkpoint => FrameKind::Checkpoint,
         ObjectKind::Pack => unreachable!("packs have many frames and a builder of their own"),
     }
 }

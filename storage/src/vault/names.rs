@@ -1,6 +1,7 @@
 //! Names of a vault's objects, and reading them back from listings.
 
-use crate::ids::{ClusterId, ItemId, PackId, PointId, Writer, hex};
+use crate::ids::{CheckpointId, ClusterId, ItemId, PackId, PointId, Writer, hex, unhex};
+use crate::index::slot::GROUPS;
 
 /// The vault's header.
 pub const HEADER: &str = "vault.pb";
@@ -10,6 +11,8 @@ pub const KEYS: &str = "keys/";
 pub const PACKS: &str = "packs/";
 /// Folder of index segments.
 pub const INDEX: &str = "index/";
+/// Folder of checkpoints of index slots.
+pub const SLOTS: &str = "slots/";
 /// Folder of manifests.
 pub const POINTS: &str = "points/";
 /// Folder of catalogues.
@@ -48,6 +51,33 @@ fn parse_numbered(text: &str) -> Option<PackId> {
     let writer: Writer = writer.parse().ok()?;
     let seq = crate::ids::unhex::<4>(seq).map(u32::from_be_bytes)?;
     Some(PackId { writer, seq })
+}
+
+/// `slots/<group>/`: the checkpoints of one group.
+pub fn checkpoints(group: u8) -> String {
+    format!("{SLOTS}{group:02x}/")
+}
+
+/// `slots/<group>/<writer>/<number>-<slots>-<piece>`.
+pub fn checkpoint(id: CheckpointId, piece: u32) -> String {
+    format!("{SLOTS}{id}-{piece:08x}")
+}
+
+/// Reads the name of a checkpoint's piece.
+pub fn parse_checkpoint(name: &str) -> Option<(CheckpointId, u32)> {
+    let (group, rest) = name.strip_prefix(SLOTS)?.split_once('/')?;
+    let [group] = unhex::<1>(group)?;
+    let (writer, rest) = rest.split_once('/')?;
+    let (number, rest) = rest.split_once('-')?;
+    let (slots, piece) = rest.split_once('-')?;
+    let id = CheckpointId {
+        group,
+        writer: writer.parse().ok()?,
+        number: unhex(number).map(u32::from_be_bytes)?,
+        slots: unhex(slots).map(u64::from_be_bytes)?,
+    };
+    let piece = unhex(piece).map(u32::from_be_bytes)?;
+    (group < GROUPS && id.slots != 0).then_some((id, piece))
 }
 
 /// `points/<item>/<point>.pb`.
@@ -105,6 +135,8 @@ pub fn parse_catalog(name: &str) -> Option<(ClusterId, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ids::{PartId, SessionId};
 
@@ -123,6 +155,49 @@ mod tests {
         assert_eq!(parse_key_revision(&key_revision(3, writer)), Some((3, writer)));
         assert_eq!(parse_claim(&claim(3, ClusterId(5))), Some((3, ClusterId(5))));
         assert_eq!(parse_catalog(&catalog(ClusterId(5), 3)), Some((ClusterId(5), 3)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_checkpoint_reads_back_from_its_name(
+            (group, cluster, session, part) in (0..GROUPS, any::<u64>(), any::<u64>(), any::<u64>()),
+            number: u32, slots in 1..=u64::MAX, piece: u32,
+        ) {
+            let writer = Writer { cluster: ClusterId(cluster), session: SessionId(session), part: PartId(part) };
+            let id = CheckpointId { group, writer, number, slots };
+            let name = checkpoint(id, piece);
+            prop_assert!(name.starts_with(&checkpoints(group)));
+            prop_assert_eq!(parse_checkpoint(&name), Some((id, piece)));
+            prop_assert_eq!(parse_segment(&name).or(parse_pack(&name)), None);
+        }
+
+        #[test]
+        fn what_reads_as_a_checkpoint_is_its_name(name in "slots/[0-9a-f]{2}/[0-9a-f-]{40,52}/[0-9a-f]{8}-[0-9a-f]{16}-[0-9a-f]{7,9}") {
+            if let Some((id, piece)) = parse_checkpoint(&name) {
+                prop_assert_eq!(checkpoint(id, piece), name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_no_slots_or_of_no_group_is_none() {
+        let writer = Writer {
+            cluster: ClusterId(7),
+            session: SessionId(9),
+            part: PartId(11),
+        };
+        let id = CheckpointId {
+            group: 63,
+            writer,
+            number: 1,
+            slots: 5,
+        };
+        assert_eq!(
+            checkpoint(id, 2),
+            "slots/3f/0000000000000007-0000000000000009-000000000000000b/00000001-0000000000000005-00000002"
+        );
+        assert_eq!(parse_checkpoint(&checkpoint(CheckpointId { group: 64, ..id }, 2)), None);
+        assert_eq!(parse_checkpoint(&checkpoint(CheckpointId { slots: 0, ..id }, 2)), None);
     }
 
     #[test]

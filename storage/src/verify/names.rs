@@ -25,7 +25,7 @@ pub(super) struct Names {
     segments: BTreeMap<Writer, BTreeMap<u32, u64>>,
     /// Lengths of manifests.
     points: BTreeMap<ItemId, BTreeMap<PointId, u64>>,
-    /// Names and lengths of key revisions, claims, catalogues and the header.
+    /// Names and lengths of key revisions, claims, catalogues, checkpoints of slots and the header.
     small: BTreeMap<String, u64>,
     strange: Vec<String>,
     strange_more: u64,
@@ -48,6 +48,7 @@ impl Names {
             || names::parse_key_revision(&name).is_some()
             || names::parse_claim(&name).is_some()
             || names::parse_catalog(&name).is_some()
+            || names::parse_checkpoint(&name).is_some()
         {
             self.small.insert(name, length);
         } else if self.strange.len() < NOTES_MAX {

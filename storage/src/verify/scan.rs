@@ -277,7 +277,7 @@ impl<'a> Scan<'a> {
                         _ => small::check(self.target.id, &name, &bytes).map_err(Error::from),
                     }
                     .and_then(|()| Ok(small::check_manifest(self.manifests, &name, &bytes)?)),
-                    // Revisions, catalogues and points are deleted while others work; segments are not.
+                    // Revisions, catalogues, checkpoints and points are deleted while others work; segments are not.
                     Err(BackendError::NotFound { .. })
                         if names::parse_segment(&name).is_none() && name != names::HEADER =>
                     {

@@ -8,8 +8,9 @@ use prost::Message;
 use crate::catalog::{Catalog, CatalogId};
 use crate::error::{FormatError, Result};
 use crate::ids::{PackId, PointId, VaultId};
+use crate::index::checkpoint::Piece;
 use crate::index::segment::{self, SegmentEntry};
-use crate::limits::{INDEX_SEGMENT_MAX, SMALL_OBJECT_MAX};
+use crate::limits::{CHECKPOINT_PIECE_MAX, INDEX_SEGMENT_MAX, SMALL_OBJECT_MAX};
 use crate::manifest::{self, Manifest};
 use crate::pack::Footer;
 use crate::seal::{FRAME_OVERHEAD, FrameHeader, FrameKind, OBJECT_HEADER, ObjectHeader, ObjectKind, open_object};
@@ -20,7 +21,7 @@ use crate::vault::{Vault, names};
 
 /// Longest of the objects that are checked here.
 pub(super) const LENGTH_MAX: usize = {
-    assert!(INDEX_SEGMENT_MAX <= SMALL_OBJECT_MAX);
+    assert!(INDEX_SEGMENT_MAX <= SMALL_OBJECT_MAX && CHECKPOINT_PIECE_MAX <= SMALL_OBJECT_MAX);
     SMALL_OBJECT_MAX + OBJECT_HEADER + FRAME_OVERHEAD
 };
 
@@ -35,6 +36,12 @@ pub(super) fn check(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), Form
         check_one_part(vault, ObjectKind::Manifest, FrameKind::Manifest, None, bytes)
     } else if names::parse_catalog(name).is_some() {
         check_one_part(vault, ObjectKind::Catalog, FrameKind::Catalog, None, bytes)
+    } else if let Some((id, piece)) = names::parse_checkpoint(name) {
+        let id = PackId {
+            writer: id.writer,
+            seq: piece,
+        };
+        check_one_part(vault, ObjectKind::Checkpoint, FrameKind::Checkpoint, Some(id), bytes)
     } else {
         check_clear(vault, name, bytes)
     }
@@ -153,6 +160,9 @@ pub(super) fn open(vault: &Vault, name: &str, bytes: &[u8]) -> Result<()> {
         Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, name, bytes)?;
     } else if let Some((cluster, index)) = names::parse_catalog(name) {
         Catalog::open(&vault.keyring, vault.id, CatalogId { cluster, index }, bytes)?;
+    } else if names::parse_checkpoint(name).is_some() {
+        let (_, plain) = open_object(&vault.keyring, ObjectKind::Checkpoint, vault.id, name, bytes)?;
+        Piece::decode(&plain)?;
     } else {
         check_clear(vault.id, name, bytes)?;
     }

@@ -6,8 +6,13 @@
 //! mends: a store that does not answer, or an object of a version that this program does not know.
 //!
 //! Memory: some 20 B a pack for the list, two segments, eight footers or one pack at a time.
+//!
+//! This makes a whole index; `slots` makes shares of one, from checkpoints too.
 
+mod packs;
 mod scan;
+#[cfg(feature = "rocks")]
+pub mod slots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
+pub use self::packs::PackList;
 use self::scan::Scan;
 use super::segment::{self, SegmentEntry};
 use super::{ChunkIndex, IndexError, MemoryIndex};
@@ -191,7 +197,9 @@ pub async fn rebuild(
                 add(target, &mut report, footer.entries(id).collect()).await?;
             }
             Err(error) if stops(&error) => return Err(error),
-            Err(error) => take_frames(vault, target, &mut report, id, error).await?,
+            Err(error) => {
+                take_frames(vault, target, &mut report, id, error).await?;
+            }
         }
         progress(&report);
     }
@@ -234,6 +242,15 @@ struct Listed {
 impl Packs {
     fn get(&mut self, id: PackId) -> Option<&mut Listed> {
         self.0.get_mut(&id.writer)?.get_mut(&id.seq)
+    }
+
+    /// Takes out a pack if it is done.
+    #[cfg(feature = "rocks")]
+    fn take_done(&mut self, id: PackId) -> bool {
+        let Some(packs) = self.0.get_mut(&id.writer) else {
+            return false;
+        };
+        packs.get(&id.seq).is_some_and(|listed| listed.done) && packs.remove(&id.seq).is_some()
     }
 
     /// Those that are not done.
@@ -351,14 +368,14 @@ fn check_inside(footer: &Footer, length: u64) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Learns what it can of a pack whose footer cannot be read for `why`.
+/// Learns what it can of a pack whose footer cannot be read for `why`. Answers what is lost.
 async fn take_frames(
     vault: &Arc<Vault>,
     target: &dyn Target,
     report: &mut Report,
     id: PackId,
     why: Error,
-) -> Result<()> {
+) -> Result<Loss> {
     let name = names::pack(id);
     let scanned = match vault.backend.read(&name, PACK_MAX).await {
         Ok(pack) => scan(vault, id, pack).await,
@@ -382,14 +399,15 @@ async fn take_frames(
                 target.add_damage(id).await?;
             }
             report.find(name, first_damage.unwrap_or(why), loss);
+            Ok(loss)
         }
-        Err(error) if stops(&error) => return Err(error),
+        Err(error) if stops(&error) => Err(error),
         Err(error) => {
             target.add_damage(id).await?;
             report.find(name, error, Loss::Whole);
+            Ok(Loss::Whole)
         }
     }
-    Ok(())
 }
 
 /// Scans on a blocking thread: it opens and names tens of megabytes.

@@ -5,13 +5,20 @@
 //! 2. Reading an entry and writing what the rules make of it is one step: all writers hold one lock. A lookup that raises no
 //!    touch epoch takes no lock.
 //! 3. A database without a stamp is unfinished (a load that was cut off) and is refused like one of another vault.
-//! 4. Nothing is deleted but by [`RocksIndex::destroy`].
+//! 4. Nothing is deleted but by [`RocksIndex::destroy`] and, of slots, by [`RocksIndex::begin_slots`] and [`RocksIndex::drop_slots`].
+//!
+//! A home's index is one whole. A worker that answers for slots keeps theirs in it and nothing else: `slots` says which those are, `packs` what is in them
+//! whole, `fill` rebuilds them and `group` reads them out.
 //!
 //! Calls run on the blocking threads of tokio, one such call a question; a future that is dropped leaves its call to finish.
 
+mod fill;
+mod group;
 mod load;
 mod open;
 mod options;
+mod packs;
+mod slots;
 mod stamp;
 mod writers;
 
@@ -19,13 +26,14 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use async_trait::async_trait;
 use rocksdb::{IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 
 use self::open::{Opened, family, trouble};
 use self::options::{CHUNKS, DAMAGE, META};
+use self::slots::Table;
 use self::writers::{Numbering, Writers};
 use super::entry::{self, Entry, Row};
 use super::{Answer, ChunkIndex, IndexError, IndexSession};
@@ -33,9 +41,14 @@ use crate::error::Kind;
 use crate::ids::{ChunkId, Location, PackId};
 use crate::limits;
 
+pub use fill::{FILE_ENTRIES, Filling};
+pub(crate) use group::GroupPart;
 pub use load::Load;
+pub use slots::SlotRow;
 pub use stamp::{INDEX_VERSION, Stamp};
 
+/// The cache is fitted to the number of entries after so many rows.
+const FIT_EVERY: u64 = 1 << 20;
 /// Rows read, decided and written as one batch: 300 KB.
 const WRITE_BATCH: usize = 4096;
 const STAMP_KEY: &[u8] = b"stamp";
@@ -77,6 +90,8 @@ struct Shared {
     writers: Writers,
     /// Held while entries are read to be changed.
     write: Mutex<WriteState>,
+    /// Changed by the holder of `write` alone.
+    table: RwLock<Table>,
     ids_read: AtomicU64,
     rows_written: AtomicU64,
     batches_written: AtomicU64,
@@ -157,6 +172,7 @@ impl RocksIndex {
 
     fn start(opened: Opened, stamp: Stamp, logged: bool) -> Result<Self, IndexError> {
         let next_number = Writers::next_number(&opened.db)?;
+        let table = RwLock::new(Table::load(&opened.db)?);
         let shared = Shared {
             opened,
             stamp,
@@ -167,11 +183,13 @@ impl RocksIndex {
                 unsynced: false,
                 logged,
             }),
+            table,
             ids_read: AtomicU64::new(0),
             rows_written: AtomicU64::new(0),
             batches_written: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         };
+        shared.fit_cache();
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -218,6 +236,21 @@ impl RocksIndex {
         F: FnMut(ChunkId, Entry) -> ControlFlow<()> + Send + 'static,
     {
         self.run(move |shared| shared.for_each(&mut each)).await
+    }
+
+    /// Moves entries from the first location to the second, where they still are good at the first; durable when this returns. Keeps
+    /// their touch. `true` where an entry is at the second now, also when it was before: the request is repeated until it is answered.
+    ///
+    /// # Errors
+    /// When the index cannot take them.
+    pub async fn replace(
+        &self,
+        session: IndexSession,
+        moves: &[(ChunkId, Location, Location)],
+    ) -> Result<Vec<bool>, IndexError> {
+        self.shared.admit(session)?;
+        let moves = moves.to_vec();
+        self.run(move |shared| shared.replace(&moves)).await
     }
 
     /// What it did so far.
@@ -364,9 +397,23 @@ impl Shared {
         options.disable_wal(!state.logged);
         db.write_opt(batch, &options).map_err(|e| trouble("write entries", e))?;
         state.next_number = numbering.written();
-        self.rows_written.fetch_add(changed.len() as u64, Ordering::Relaxed);
+        let rows = changed.len() as u64;
+        let before = self.rows_written.fetch_add(rows, Ordering::Relaxed);
         self.batches_written.fetch_add(1, Ordering::Relaxed);
+        if before / FIT_EVERY != (before + rows) / FIT_EVERY {
+            self.fit_cache();
+        }
         Ok(())
+    }
+
+    /// Gives the cache the memory that so many entries are worth.
+    fn fit_cache(&self) {
+        let db = &self.opened.db;
+        let keys = db.property_int_value_cf(family(db, CHUNKS), "rocksdb.estimate-num-keys");
+        // Without an estimate it stays as it is.
+        if let Ok(Some(entries)) = keys {
+            self.opened.cache.clone().set_capacity(options::cache_bytes(entries));
+        }
     }
 
     /// Makes everything written under this lock, and before, durable.
@@ -422,33 +469,63 @@ impl Shared {
     }
 
     fn insert(&self, entries: &[(ChunkId, Location)], touch: u64) -> Result<(), IndexError> {
-        self.change_all(entries, |existing, location| {
-            let after = Some(entry::decide_insert(existing, location, touch));
+        // One lock over all batches and their sync: nobody may find an entry good, have nothing to write, and acknowledge it unsynced.
+        let mut state = self.lock();
+        self.insert_locked(&mut state, entries, touch)?;
+        self.sync(&mut state)
+    }
+
+    fn insert_locked(
+        &self,
+        state: &mut WriteState,
+        entries: &[(ChunkId, Location)],
+        touch: u64,
+    ) -> Result<(), IndexError> {
+        let ids: Vec<ChunkId> = entries.iter().map(|(id, _)| *id).collect();
+        self.change_all(state, &ids, |at, existing| {
+            let after = Some(entry::decide_insert(existing, entries[at].1, touch));
             after.filter(|_| after != existing)
         })
     }
 
     fn mark_lost(&self, entries: &[(ChunkId, Location)]) -> Result<(), IndexError> {
-        self.change_all(entries, entry::decide_lost)
+        let mut state = self.lock();
+        let ids: Vec<ChunkId> = entries.iter().map(|(id, _)| *id).collect();
+        self.change_all(&mut state, &ids, |at, existing| {
+            entry::decide_lost(existing, entries[at].1)
+        })?;
+        self.sync(&mut state)
     }
 
-    /// Changes any number of entries; durable when this returns.
+    fn replace(&self, moves: &[(ChunkId, Location, Location)]) -> Result<Vec<bool>, IndexError> {
+        let mut state = self.lock();
+        let ids: Vec<ChunkId> = moves.iter().map(|(id, ..)| *id).collect();
+        let mut moved = vec![false; moves.len()];
+        self.change_all(&mut state, &ids, |at, existing| {
+            let (_, from, to) = moves[at];
+            let after = entry::decide_replace(existing, from, to);
+            moved[at] = after.is_some() || existing.is_some_and(|entry| entry.is_good() && entry.location == to);
+            after
+        })?;
+        self.sync(&mut state)?;
+        Ok(moved)
+    }
+
+    /// Changes any number of entries, each by its place in `ids`; the caller syncs before it lets go of the lock.
     fn change_all(
         &self,
-        entries: &[(ChunkId, Location)],
-        decide: impl Fn(Option<Entry>, Location) -> Option<Entry>,
+        state: &mut WriteState,
+        ids: &[ChunkId],
+        mut decide: impl FnMut(usize, Option<Entry>) -> Option<Entry>,
     ) -> Result<(), IndexError> {
-        // One lock over all batches and their sync: nobody may find an entry good, have nothing to write, and acknowledge it unsynced.
-        let mut state = self.lock();
-        for batch in entries.chunks(WRITE_BATCH) {
-            let ids: Vec<ChunkId> = batch.iter().map(|(id, _)| *id).collect();
+        for (number, batch) in ids.chunks(WRITE_BATCH).enumerate() {
             let written = self.batches_written.load(Ordering::Relaxed);
-            let changed = self.change(&mut state, &ids, |at, existing| decide(existing, batch[at].1));
+            let changed = self.change(state, batch, |at, existing| decide(number * WRITE_BATCH + at, existing));
             // Also after an error: the batch may be in the log.
             state.unsynced |= changed.is_err() || self.batches_written.load(Ordering::Relaxed) != written;
             changed?;
         }
-        self.sync(&mut state)
+        Ok(())
     }
 
     fn for_each(&self, each: &mut dyn FnMut(ChunkId, Entry) -> ControlFlow<()>) -> Result<(), IndexError> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rocksdb::{Cache, ColumnFamily, DB, ErrorKind, Options};
 
-use super::options;
+use super::{fill, options};
 use crate::error::Kind;
 use crate::index::IndexError;
 
@@ -36,6 +36,7 @@ pub(super) fn open(path: &Path, mut options: Options) -> Result<Opened, IndexErr
             why: "its log is gone".into(),
         });
     }
+    fill::clear(path)?;
     let found = DB::list_cf(&options, path).map_err(refused)?;
     if let Some(name) = found.iter().find(|name| !options::FAMILIES.contains(&name.as_str())) {
         return Err(IndexError::Stale {
@@ -78,6 +79,7 @@ pub(super) fn destroy(path: &Path) -> Result<(), IndexError> {
     if !path.exists() {
         return Ok(());
     }
+    fill::clear(path)?;
     DB::destroy(&options::database(), path).map_err(|e| {
         let error = refused(e);
         // What cannot be removed is not made better by another rebuild.
@@ -158,7 +160,7 @@ fn refused(error: rocksdb::Error) -> IndexError {
     trouble("open it", error)
 }
 
-fn io_trouble(what: &'static str, error: io::Error) -> IndexError {
+pub(super) fn io_trouble(what: &'static str, error: io::Error) -> IndexError {
     let kind = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,

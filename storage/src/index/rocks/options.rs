@@ -14,28 +14,43 @@ pub(super) const CHUNKS: &str = "chunks";
 pub(super) const WRITERS: &str = "writers";
 /// Noted damage.
 pub(super) const DAMAGE: &str = "damage";
-/// Stamp and witness.
+/// The slots that are here.
+pub(super) const SLOTS: &str = "slots";
+/// Packs that are in whole, by generation of slots.
+pub(super) const PACKS: &str = "packs";
+/// Stamp, witness and life.
 pub(super) const META: &str = "meta";
 /// RocksDB insists on this one; it stays empty.
 const DEFAULT: &str = "default";
 /// All of them.
-pub(super) const FAMILIES: [&str; 5] = [DEFAULT, CHUNKS, WRITERS, DAMAGE, META];
+pub(super) const FAMILIES: [&str; 7] = [DEFAULT, CHUNKS, WRITERS, DAMAGE, SLOTS, PACKS, META];
 
-/// Blocks, filters and index blocks in memory.
+/// Blocks, filters and index blocks in memory, of a small index.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
+/// And of the largest: a thousand million entries.
+const CACHE_BYTES_MAX: usize = 1700 << 20;
+/// Eighths of a byte of cache an entry: with the memtables, 2 B at 100 million. Filters (7 bits) and index blocks (3 bits) are 1.3 B, and as long as
+/// they stay in memory a lookup of an unknown id reads nothing and one of a known id a single block.
+const CACHE_EIGHTHS: u64 = 13;
 /// Entries collect here before they are written as a sorted file; two of them.
 const MEMTABLE_BYTES: usize = 16 << 20;
 /// The small tables' memtables.
 const SMALL_MEMTABLE_BYTES: usize = 1 << 20;
 /// What is replayed on open at most.
 const WAL_BYTES: u64 = 64 << 20;
-/// 100 million entries are some 110 files of 64 MiB.
-const OPEN_FILES: i32 = 256;
+/// 100 million entries are some 200 files of 34 MB as they are filled, and 110 of 64 MiB when they were merged.
+const OPEN_FILES: i32 = 512;
 const FILE_BYTES: u64 = 64 << 20;
 /// One lookup reads one block, so small ones: about 60 entries.
 const BLOCK_BYTES: usize = 4 << 10;
 /// As good as a Bloom filter of so many bits a key (1 % false positives), at 7 bits a key.
 const FILTER_BITS: f64 = 10.0;
+
+/// Memory for the cache of an index of so many entries.
+pub(super) fn cache_bytes(entries: u64) -> usize {
+    let bytes = usize::try_from(entries.saturating_mul(CACHE_EIGHTHS) / 8).unwrap_or(usize::MAX);
+    bytes.clamp(CACHE_BYTES, CACHE_BYTES_MAX)
+}
 
 /// Options of the database as a whole.
 pub(super) fn database() -> Options {
@@ -67,7 +82,8 @@ pub(super) fn families(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
     FAMILIES.into_iter().map(family).collect()
 }
 
-fn chunks(cache: &Cache) -> Options {
+/// Options of the table of entries, and of files made for it.
+pub(super) fn chunks(cache: &Cache) -> Options {
     let mut table = blocks(cache);
     table.set_block_size(BLOCK_BYTES);
     table.set_metadata_block_size(BLOCK_BYTES);

@@ -3,7 +3,7 @@
 use crate::ids::{ClusterId, VaultId};
 
 /// Version of the tables and rows. Another one on disk is rebuilt, never converted: the index is a memory.
-pub const INDEX_VERSION: u32 = 1;
+pub const INDEX_VERSION: u32 = 2;
 
 /// The vault and the claim on it that an index was made under.
 ///
