@@ -211,6 +211,7 @@ impl Worker {
                     worker,
                     life: self.life_bytes(),
                     facts,
+                    kept_life: None,
                 };
                 self.ask(
                     Asked::Register,

@@ -162,7 +162,7 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
             let name = state.workers().get(worker).map_or("?", |worker| &worker.name);
             ("remove worker", format!("{name} ({worker})"))
         }
-        Command::GrantSlots { grants } => ("grant slots", grants.len().to_string()),
+        Command::GrantSlots { grants, .. } => ("grant slots", grants.len().to_string()),
         Command::ReportFindings { vault, .. } => ("report findings", vault_name(state, *vault)),
         Command::CreateApiToken(spec) => ("create token", format!("{} ({}), {}", spec.name, spec.role, spec.token)),
         Command::CreateJoinToken(spec) => ("create join token", format!("{} ({})", spec.token, spec.role)),

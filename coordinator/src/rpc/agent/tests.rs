@@ -227,6 +227,7 @@ async fn a_worker_that_registers_is_told_how_long_leases_last_and_what_it_said_i
         labels: [(String::from("site"), String::from("north"))].into(),
         permits: 4,
         stores: vec![String::from("s3://north/")],
+        ..v1::RegisterRequest::default()
     };
     let answer = story.service.clone();
     let answer = Agent::register(&answer, story.by(story.w1, request))

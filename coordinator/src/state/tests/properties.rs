@@ -373,7 +373,11 @@ impl Player {
                 let register = Command::Register {
                     worker,
                     life: self.dice.pick(&LIVES).unwrap(),
-                    facts: facts(3),
+                    facts: WorkerFacts {
+                        serves: if self.dice.one_in(6) { String::new() } else { facts(3).serves },
+                        ..facts(3)
+                    },
+                    kept_life: self.dice.pick(&LIVES),
                 };
                 (Actor::Worker(worker), register)
             }
@@ -401,7 +405,11 @@ impl Player {
                     .filter(|_| self.dice.one_in(2))
                     .map(|slot| (slot, worker))
                     .collect();
-                (Actor::Cluster, Command::GrantSlots { grants })
+                let seen = match self.dice.one_in(6) {
+                    true => self.dice.below(20),
+                    false => self.bench.state.marks().slot_map,
+                };
+                (Actor::Cluster, Command::GrantSlots { seen, grants })
             }
         }
     }
