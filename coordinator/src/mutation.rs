@@ -19,6 +19,8 @@ pub(crate) enum Mutation {
     OccurrenceTwice,
     /// A commit counts whatever became of the slots that it rests on.
     MovedSlots,
+    /// A slot counts as kept whatever the worker says of its database.
+    Lineage,
     /// A read is answered without asking a majority.
     UnconfirmedReads,
 }

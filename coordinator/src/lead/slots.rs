@@ -112,8 +112,7 @@ pub fn plan(count: u16, owned: &BTreeMap<u16, Owned>, servers: &BTreeMap<WorkerI
     };
     let is_here = |id: &WorkerId| servers.get(id).is_some_and(|server| server.stand == Stand::Here);
     let anyone_gets = servers.keys().any(|id| shares_in(id) && is_here(id));
-    let mut loads: BTreeMap<WorkerId, usize> =
-        servers.keys().filter(|id| shares_in(id)).map(|id| (*id, 0)).collect();
+    let mut loads: BTreeMap<WorkerId, usize> = servers.keys().filter(|id| shares_in(id)).map(|id| (*id, 0)).collect();
     let mut at_once = Vec::new();
     let mut orphans = Vec::new();
     // Slots that a drained worker answers for still, and those of who shares.
@@ -150,8 +149,11 @@ pub fn plan(count: u16, owned: &BTreeMap<u16, Owned>, servers: &BTreeMap<WorkerI
             moves: Vec::new(),
         };
     }
-    let here: BTreeMap<WorkerId, usize> =
-        loads.iter().filter(|(id, _)| is_here(id)).map(|(id, load)| (*id, *load)).collect();
+    let here: BTreeMap<WorkerId, usize> = loads
+        .iter()
+        .filter(|(id, _)| is_here(id))
+        .map(|(id, load)| (*id, *load))
+        .collect();
     // Whoever is quiet now may be here in a moment: nobody gets more than a share because of that.
     let cap = usize::from(count).div_ceil(loads.len());
     let gets = fill(&here, orphans.len(), cap);
@@ -172,7 +174,9 @@ pub fn plan(count: u16, owned: &BTreeMap<u16, Owned>, servers: &BTreeMap<WorkerI
     }
     moving.sort_unstable();
     let room = loads.iter().filter(|(id, _)| is_here(id));
-    let room = room.map(|(id, load)| (*id, share_of(id).saturating_sub(*load))).collect();
+    let room = room
+        .map(|(id, load)| (*id, share_of(id).saturating_sub(*load)))
+        .collect();
     Plan {
         at_once,
         moves: hand_out(moving, room),
@@ -237,13 +241,16 @@ impl Moves {
     /// The plan for the present state, without regard to what planned moves wait for.
     pub fn plan(&self, state: &State, presence: &Presence, now_ms: u64) -> Plan {
         let ids = state.workers().iter().map(|(id, _)| *id);
-        let servers: BTreeMap<WorkerId, Server> =
-            ids.filter_map(|id| Some((id, self.server(state, presence, id, now_ms)?))).collect();
+        let servers: BTreeMap<WorkerId, Server> = ids
+            .filter_map(|id| Some((id, self.server(state, presence, id, now_ms)?)))
+            .collect();
         if servers.is_empty() {
             return Plan::default();
         }
-        let lives: BTreeMap<WorkerId, Option<[u8; 16]>> =
-            servers.keys().map(|id| (*id, state.workers().get(id).and_then(|row| row.life))).collect();
+        let lives: BTreeMap<WorkerId, Option<[u8; 16]>> = servers
+            .keys()
+            .map(|id| (*id, state.workers().get(id).and_then(|row| row.life)))
+            .collect();
         let rows = state.slots().iter().map(|(slot, row)| {
             let owned = Owned {
                 worker: row.worker,

@@ -1,5 +1,7 @@
 //! Rows as messages, and what messages ask for as rows. Pure.
 
+use std::collections::BTreeMap;
+
 use tresor_proto::ids::{ItemId, JobId, PointId, PolicyId, TokenId, VaultId, WorkerId};
 use tresor_proto::v1;
 

@@ -45,6 +45,8 @@ impl Described {
     pub(super) fn of(state: &State, entry: &Entry) -> Option<Self> {
         let by_cluster = match &entry.command {
             Command::HidePoints { .. } | Command::GiveUpPoints { .. } | Command::StopExpiry { .. } => true,
+            // It is made to stand there, whoever it is about.
+            Command::Note { .. } => true,
             Command::Enqueue(job) => matches!(job.work, Work::Restore { .. }),
             _ => false,
         };

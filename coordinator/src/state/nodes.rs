@@ -33,7 +33,10 @@ fn check_facts(facts: &WorkerFacts) -> Result<(), Refusal> {
 fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let digits = !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
-        !host.is_empty() && !host.contains(char::is_whitespace) && digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+        !host.is_empty()
+            && !host.contains(char::is_whitespace)
+            && digits
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
 
@@ -139,7 +142,10 @@ impl State {
     ) -> Result<Reply, Refusal> {
         check_facts(facts)?;
         if kept_life == Some(life) {
-            return Err(Refusal::invalid("kept_life", "is the life that begins: it has used nothing yet"));
+            return Err(Refusal::invalid(
+                "kept_life",
+                "is the life that begins: it has used nothing yet",
+            ));
         }
         let worker = self.worker_mut(id)?;
         worker.life = Some(life);

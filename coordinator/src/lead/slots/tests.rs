@@ -104,7 +104,12 @@ fn the_first_grants_are_even_and_in_one_run_for_each() {
 fn a_restarted_worker_gets_its_own_slots_back_and_nothing_else_changes() {
     let mut board = Board::new(3);
     board.settle();
-    let own: Vec<u16> = board.owned.iter().filter(|(_, owned)| owned.worker == WorkerId(2)).map(|(slot, _)| *slot).collect();
+    let own: Vec<u16> = board
+        .owned
+        .iter()
+        .filter(|(_, owned)| owned.worker == WorkerId(2))
+        .map(|(slot, _)| *slot)
+        .collect();
     board.restart(2);
     let plan = board.plan();
     assert!(plan.at_once.iter().all(|(_, worker)| *worker == WorkerId(2)));
@@ -137,7 +142,12 @@ fn slots_of_the_dead_go_to_the_living_evenly_and_nothing_else_moves() {
 fn the_last_one_keeps_what_it_has_however_it_stands() {
     let mut board = Board::new(1);
     board.settle();
-    for (stand, drained) in [(Stand::Quiet, false), (Stand::Dead, false), (Stand::Here, true), (Stand::Dead, true)] {
+    for (stand, drained) in [
+        (Stand::Quiet, false),
+        (Stand::Dead, false),
+        (Stand::Here, true),
+        (Stand::Dead, true),
+    ] {
         board.set(1, stand, drained);
         assert_eq!(board.plan(), Plan::default(), "{stand:?} {drained}");
     }
@@ -153,7 +163,11 @@ fn a_join_and_a_drain_move_no_more_than_they_have_to() {
     board.settle();
     board.set(5, Stand::Here, false);
     assert_eq!(board.settle(), 0);
-    assert_eq!(board.balance(), 819, "the fifth gets its share, and nobody else anything");
+    assert_eq!(
+        board.balance(),
+        819,
+        "the fifth gets its share, and nobody else anything"
+    );
     assert!(spread(board.loads().into_values()) <= 1);
     board.set(5, Stand::Here, true);
     assert_eq!(board.balance(), 819);
@@ -257,7 +271,9 @@ struct Lead {
 impl Lead {
     fn new(workers: usize) -> Self {
         let mut story = Story::new();
-        let workers = (0..workers).map(|number| serves(&mut story, &format!("s{number}"))).collect();
+        let workers = (0..workers)
+            .map(|number| serves(&mut story, &format!("s{number}")))
+            .collect();
         let mut lead = Self {
             story,
             presence: Presence::default(),
@@ -291,7 +307,9 @@ impl Lead {
 
     /// Looks once; what was granted.
     fn look(&mut self) -> usize {
-        let command = self.moves.due(&self.story.state, &self.presence, self.story.now, self.now_ms);
+        let command = self
+            .moves
+            .due(&self.story.state, &self.presence, self.story.now, self.now_ms);
         let Some(Command::GrantSlots { seen, grants }) = command else {
             return 0;
         };
@@ -301,7 +319,12 @@ impl Lead {
     }
 
     fn load(&self, worker: WorkerId) -> usize {
-        self.story.state.slots().values().filter(|slot| slot.worker == worker).count()
+        self.story
+            .state
+            .slots()
+            .values()
+            .filter(|slot| slot.worker == worker)
+            .count()
     }
 
     fn slot(&self, number: u16) -> Slot {
@@ -351,9 +374,16 @@ fn a_worker_that_restarts_has_its_slots_again_at_the_next_look_with_all_that_it_
     lead.hear(lead.workers[0]);
     assert_eq!(lead.look(), 2048);
     let again = lead.slot(0);
-    assert_eq!((again.worker, again.life, again.since), (first.worker, [7; 16], first.owner_epoch));
+    assert_eq!(
+        (again.worker, again.life, again.since),
+        (first.worker, [7; 16], first.owner_epoch)
+    );
     assert!(again.owner_epoch > first.owner_epoch);
-    assert_eq!(lead.slot(4095).owner_epoch, first.owner_epoch, "the other's stand as they were");
+    assert_eq!(
+        lead.slot(4095).owner_epoch,
+        first.owner_epoch,
+        "the other's stand as they were"
+    );
 }
 
 #[test]

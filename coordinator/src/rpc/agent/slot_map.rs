@@ -66,13 +66,22 @@ mod tests {
             let seen = story.state.marks().slot_map;
             story.makes(Command::GrantSlots { seen, grants })
         };
-        let first = grant((0..100).map(|slot| (slot, a)).chain((100..4096).map(|slot| (slot, b))).collect());
+        let first = grant(
+            (0..100)
+                .map(|slot| (slot, a))
+                .chain((100..4096).map(|slot| (slot, b)))
+                .collect(),
+        );
         let second = grant(vec![(5, a), (4095, a)]);
         let item = story.protect("web", None);
         let job = story.queues(item, MAIN);
         let (_, session) = story.leases(job, story.worker);
         let map = message(&story.state);
-        let runs: Vec<_> = map.runs.iter().map(|run| (run.first, run.count, run.owner, run.owner_epoch)).collect();
+        let runs: Vec<_> = map
+            .runs
+            .iter()
+            .map(|run| (run.first, run.count, run.owner, run.owner_epoch))
+            .collect();
         let expected = [
             (0, 5, 0, first),
             (5, 1, 0, second),
@@ -83,7 +92,11 @@ mod tests {
         assert_eq!(runs, expected);
         assert_eq!((map.version, map.applied), (second, story.state.marks().applied));
         assert_eq!(map.open_sessions, [session.0]);
-        let names: Vec<_> = map.owners.iter().map(|owner| (owner.name.as_str(), owner.serves.as_str())).collect();
+        let names: Vec<_> = map
+            .owners
+            .iter()
+            .map(|owner| (owner.name.as_str(), owner.serves.as_str()))
+            .collect();
         assert_eq!(names, [("a", "a:7430"), ("b", "b:7430")]);
     }
 
@@ -110,6 +123,10 @@ mod tests {
         let map = message(&story.state);
         assert_eq!(map.owners.len(), 2);
         assert_eq!((map.owners[1].life.as_ref(), map.runs[1].owner), (&[8; 16][..], 1));
-        assert_eq!((map.runs[1].owner_epoch, map.runs[1].since), (map.version, seen), "it has kept what it had");
+        assert_eq!(
+            (map.runs[1].owner_epoch, map.runs[1].since),
+            (map.version, seen),
+            "it has kept what it had"
+        );
     }
 }

@@ -25,6 +25,8 @@ use crate::state::entry::{Actor, Time};
 use crate::state::rows::{Job, JobState};
 use crate::testing::{Acts as _, LIFE, MAIN};
 
+mod watches;
+
 const SECRET: [u8; 32] = [0x5e; 32];
 
 /// A leader with the workers `w1` and `w2` and the vault `main`, which is still to be made.

@@ -40,6 +40,8 @@ pub(super) struct Watches {
     permits: Arc<Semaphore>,
     /// The map that was told last. An older reading of the same map is as good: it says of fewer sessions that they are over.
     told: Arc<Mutex<Option<Arc<v1::SlotMap>>>>,
+    /// [`LEADERLESS`]; tests wait less.
+    pub(super) leaderless: Duration,
 }
 
 impl Default for Watches {
@@ -47,6 +49,7 @@ impl Default for Watches {
         Self {
             permits: Arc::new(Semaphore::new(WATCHES_MAX)),
             told: Arc::default(),
+            leaderless: LEADERLESS,
         }
     }
 }
@@ -250,7 +253,7 @@ impl Watching {
             return Ok(());
         }
         let since = *self.leaderless_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < LEADERLESS {
+        if since.elapsed() < self.service.watches.leaderless {
             return Ok(());
         }
         Err(NodeError::NotLeader { leader: None }.into())

@@ -374,7 +374,11 @@ impl Player {
                     worker,
                     life: self.dice.pick(&LIVES).unwrap(),
                     facts: WorkerFacts {
-                        serves: if self.dice.one_in(6) { String::new() } else { facts(3).serves },
+                        serves: if self.dice.one_in(6) {
+                            String::new()
+                        } else {
+                            facts(3).serves
+                        },
                         ..facts(3)
                     },
                     kept_life: self.dice.pick(&LIVES),
@@ -564,7 +568,7 @@ proptest! {
 /// The player is worth something only while much of what it asks is taken, and all kinds of things happen.
 #[test]
 fn random_commands_are_taken_often_and_of_every_kind() {
-    let mut player = Player::new(7);
+    let mut player = Player::new(8);
     let mut taken = BTreeMap::<u8, u32>::new();
     let mut refused = 0;
     for _ in 0..12_000 {

@@ -44,7 +44,11 @@ fn every_grant_is_a_new_epoch_also_to_the_same_worker() {
     );
     assert_eq!(bench.state.marks().slot_map, bench.index);
     bench.register(worker, [5; 16], 4);
-    assert_eq!(slot(&bench, 4095), first, "another life has no slot before it is granted one");
+    assert_eq!(
+        slot(&bench, 4095),
+        first,
+        "another life has no slot before it is granted one"
+    );
     grant(&mut bench, worker, &[0, 4095]);
     let second = slot(&bench, 4095);
     assert!(second.owner_epoch > first.owner_epoch);
@@ -216,7 +220,10 @@ fn an_address_that_nobody_can_reach_is_refused() {
             kept_life: None,
         };
         let refusal = bench.refuses(Actor::Worker(worker), command);
-        assert!(matches!(&refusal, Refusal::Invalid { field, .. } if field == "serves"), "{serves}: {refusal}");
+        assert!(
+            matches!(&refusal, Refusal::Invalid { field, .. } if field == "serves"),
+            "{serves}: {refusal}"
+        );
     }
     for serves in ["host:1", "10.0.0.1:65535", "[fe80::1]:7430"] {
         let command = Command::Register {
@@ -348,5 +355,8 @@ fn history(seed: u64) -> usize {
 #[test]
 fn what_the_log_says_was_kept_was_kept() {
     let kept: usize = (0..300).map(history).sum();
-    assert!(kept > 1000, "only {kept} slots were kept over a restart, which shows little");
+    assert!(
+        kept > 1000,
+        "only {kept} slots were kept over a restart, which shows little"
+    );
 }
