@@ -22,6 +22,9 @@ pub const BATCH_SLOTS: usize = 256;
 /// How long after a planned batch the next one goes, milliseconds: the new owners have rebuilt what they got, and a session that was refused has asked again.
 /// A new worker of two has its half after eight of them.
 pub const BATCH_MS: u64 = 60_000;
+/// How long after a grant the next one goes, milliseconds: every worker gets the whole map after each, 80 KiB of a thousand workers; when all of them restart
+/// together, three coordinators tell some 15 MiB in a second each, and a restarted worker waits two seconds more.
+pub const GRANT_MS: u64 = 2000;
 /// How long planned moves wait for sessions that were refused twice, milliseconds: a session whose ids are asked again ends within minutes. Then one
 /// batch goes, whoever waits: a cluster in which some session is always unlucky has to be able to drain a worker.
 pub const WAIT_MS: u64 = 10 * 60_000;
@@ -188,6 +191,8 @@ pub fn plan(count: u16, owned: &BTreeMap<u16, Owned>, servers: &BTreeMap<WorkerI
 pub struct Moves {
     /// Since when it looks, by its monotonic clock.
     since: Option<u64>,
+    /// When anything was granted last.
+    granted_at: Option<u64>,
     /// When a planned batch was proposed last.
     batch_at: Option<u64>,
     /// Since when a batch waits for sessions.
@@ -265,16 +270,24 @@ impl Moves {
     pub fn due(&mut self, state: &State, presence: &Presence, now: Time, now_ms: u64) -> Option<Command> {
         self.since.get_or_insert(now_ms);
         self.refused.retain(|session, _| state.sessions().contains(session));
+        if self.granted_at.is_some_and(|at| now_ms.saturating_sub(at) < GRANT_MS) {
+            return None;
+        }
+        let grants = self.grants(state, presence, now, now_ms)?;
+        self.granted_at = Some(now_ms);
+        Some(Command::GrantSlots {
+            seen: state.marks().slot_map,
+            grants,
+        })
+    }
+
+    fn grants(&mut self, state: &State, presence: &Presence, now: Time, now_ms: u64) -> Option<Vec<(u16, WorkerId)>> {
         if state.slots().is_empty() && is_settling(state, now) {
             return None;
         }
         let plan = self.plan(state, presence, now_ms);
-        let seen = state.marks().slot_map;
         if !plan.at_once.is_empty() {
-            return Some(Command::GrantSlots {
-                seen,
-                grants: plan.at_once,
-            });
+            return Some(plan.at_once);
         }
         if plan.moves.is_empty() {
             self.waits_since = None;
@@ -293,7 +306,7 @@ impl Moves {
         self.batch_at = Some(now_ms);
         let mut grants = plan.moves;
         grants.truncate(BATCH_SLOTS);
-        Some(Command::GrantSlots { seen, grants })
+        Some(grants)
     }
 }
 

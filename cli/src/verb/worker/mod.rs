@@ -278,12 +278,27 @@ mod tests {
             takers: Some(1),
             ..ready.clone()
         };
-        insta::assert_snapshot!(details(&WorkerShown::from(shown)), @"");
+        insta::assert_snapshot!(details(&WorkerShown::from(shown)), @"
+        worker           kvm-7
+        host             kvm-7.x.org
+        region           north
+        state            ready
+        heard of         0.9 s ago
+        version          0.1.0
+        labels           site=a
+        jobs             2 run, 2 more may
+        items in reach   1 200
+        stores           all
+        serves at        kvm-7.x.org:7430
+        slots            2048
+        could take them  1
+        ");
         let workers = [ready, silent, index].map(WorkerShown::from);
         insta::assert_snapshot!(table(&workers), @"
-        WORKER  HOST         STATE     JOBS  VERSION  LABELS
-        kvm-7   kvm-7.x.org  ready   2 of 4  0.1.0    site=a
-        kvm-8   kvm-7.x.org  silent  2 of 4  0.1.0    site=a  not heard of for 3 min 05 s, clock 1 min 35 s behind
+        WORKER   HOST         REGION  STATE     JOBS  SLOTS  HEARD           VERSION  STORES       LABELS
+        kvm-7    kvm-7.x.org  north   ready   2 of 4   2048  0.9 s ago       0.1.0    all          site=a
+        kvm-8    kvm-7.x.org  north   silent  2 of 4         3 min 05 s ago  0.1.0    s3://north/  site=a  clock 1 min 35 s behind
+        index-1  kvm-7.x.org          ready     none   2048  0.9 s ago       0.1.0    all
         ");
     }
 }

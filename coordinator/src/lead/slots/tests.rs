@@ -305,8 +305,14 @@ impl Lead {
         self.story.advance(i64::try_from(ms).unwrap());
     }
 
-    /// Looks once; what was granted.
+    /// Looks once, long after the last grant; what was granted.
     fn look(&mut self) -> usize {
+        self.moves.granted_at = None;
+        self.look_again()
+    }
+
+    /// Looks once; what was granted.
+    fn look_again(&mut self) -> usize {
         let command = self
             .moves
             .due(&self.story.state, &self.presence, self.story.now, self.now_ms);
@@ -352,6 +358,21 @@ fn a_new_cluster_waits_until_those_that_come_together_are_there() {
     lead.hear_all();
     assert_eq!(lead.look(), 4096);
     assert_eq!((lead.load(lead.workers[0]), lead.load(second)), (2048, 2048));
+}
+
+#[test]
+fn grants_come_no_faster_than_maps_can_be_told() {
+    let mut lead = Lead::new(2);
+    assert_eq!(lead.look(), 4096);
+    lead.restart(0, 7, Some(LIFE));
+    lead.hear_all();
+    assert_eq!(lead.look_again(), 0);
+    lead.pass(GRANT_MS - 1);
+    lead.restart(1, 8, Some(LIFE));
+    lead.hear_all();
+    assert_eq!(lead.look_again(), 0);
+    lead.pass(1);
+    assert_eq!(lead.look_again(), 4096, "both at once");
 }
 
 #[test]
