@@ -17,6 +17,10 @@ pub(crate) enum Mutation {
     AbortedCommits,
     /// An occurrence of a schedule becomes a job whenever somebody says so.
     OccurrenceTwice,
+    /// A commit counts whatever became of the slots that it rests on.
+    MovedSlots,
+    /// A slot counts as kept whatever the worker says of its database.
+    Lineage,
     /// A read is answered without asking a majority.
     UnconfirmedReads,
 }

@@ -99,14 +99,14 @@ pub(crate) trait Acts {
         let facts = WorkerFacts {
             host: name.to_owned(),
             version: String::from("0.1.0"),
-            labels: BTreeMap::new(),
             permits: 2,
-            stores: Vec::new(),
+            ..WorkerFacts::default()
         };
         self.does(Command::Register {
             worker,
             life: LIFE,
             facts,
+            kept_life: None,
         });
         worker
     }
@@ -222,6 +222,36 @@ pub(crate) trait Acts {
         self.ends_well(job, worker, outcome);
         point
     }
+}
+
+/// Adds a worker that answers for slots of the index at port 7430 of a host called as it is.
+pub(crate) fn serves(acts: &mut impl Acts, name: &str) -> WorkerId {
+    let worker = acts.adds_worker(name);
+    registers(acts, worker, name, LIFE, None);
+    worker
+}
+
+/// Begins a life of such a worker.
+pub(crate) fn registers(
+    acts: &mut impl Acts,
+    worker: WorkerId,
+    name: &str,
+    life: [u8; 16],
+    kept_life: Option<[u8; 16]>,
+) {
+    let facts = WorkerFacts {
+        host: name.to_owned(),
+        version: String::from("0.1.0"),
+        permits: 2,
+        serves: format!("{name}:7430"),
+        ..WorkerFacts::default()
+    };
+    acts.does(Command::Register {
+        worker,
+        life,
+        facts,
+        kept_life,
+    });
 }
 
 /// A state on its own, with the vault `main` and the worker `w1`.

@@ -9,6 +9,10 @@ use crate::v1::ErrorInfo;
 const DETAILS_MAX: usize = 64 << 10;
 
 impl ErrorInfo {
+    /// The kind of a commit that is refused because slots of the index were granted anew since it asked: it asks them again, and commits under the same
+    /// lease.
+    pub const MOVED: &'static str = "moved";
+
     /// The status that says so, with a message for people. The code follows from the kind.
     pub fn into_status(self, message: impl Into<String>) -> Status {
         let code = match self.kind.as_str() {
@@ -16,7 +20,7 @@ impl ErrorInfo {
             "invalid" => Code::InvalidArgument,
             "missing" => Code::NotFound,
             "corrupt" => Code::DataLoss,
-            "fenced" => Code::FailedPrecondition,
+            "fenced" | Self::MOVED => Code::FailedPrecondition,
             "full" => Code::ResourceExhausted,
             "denied" => Code::PermissionDenied,
             _ => Code::Internal,

@@ -43,7 +43,7 @@ pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
     VaultVerifyArgs,
 };
-pub(crate) use worker::{WorkerRemoveArgs, WorkerVerb};
+pub(crate) use worker::{WorkerDrainArgs, WorkerRemoveArgs, WorkerVerb};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

@@ -65,6 +65,8 @@ asks! {
     watch_job(WatchJobRequest) -> Streaming<v1::Job>;
     /// A page of workers.
     list_workers(ListWorkersRequest) -> v1::ListWorkersResponse;
+    /// One worker.
+    get_worker(GetWorkerRequest) -> v1::Worker;
     /// All coordinators.
     list_coordinators(ListCoordinatorsRequest) -> v1::ListCoordinatorsResponse;
     /// Hands over the lead. It has no key: who leads already leads.

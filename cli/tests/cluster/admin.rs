@@ -158,6 +158,7 @@ played! {
     cancel_job(CancelJobRequest) -> Job;
     retry_job(RetryJobRequest) -> Job;
     list_workers(ListWorkersRequest) -> ListWorkersResponse;
+    get_worker(GetWorkerRequest) -> Worker;
     drain_worker(DrainWorkerRequest) -> Worker;
     remove_worker(RemoveWorkerRequest) -> Empty;
     list_coordinators(ListCoordinatorsRequest) -> ListCoordinatorsResponse;

@@ -246,9 +246,29 @@ fn nodes_are_drained_removed_and_led() {
         .map(|(_, r)| r.drained)
         .collect();
     assert_eq!(drains, [true, false]);
+    // With jobs and slots it is waited for.
+    here.on::<DrainWorkerRequest, _>(Worker {
+        name: text("kvm-7"),
+        running: 1,
+        slots: 300,
+        ..Default::default()
+    });
+    here.on::<GetWorkerRequest, _>(Worker {
+        name: text("kvm-7"),
+        state: text("drained"),
+        items: Some(4),
+        ..Default::default()
+    });
+    let ran = here.run(&["worker", "drain", "kvm-7", "--wait"]);
+    assert!(
+        ran.code == 0 && ran.stderr.contains("300 slots") && ran.stdout.contains("has none"),
+        "{ran}"
+    );
+    assert_eq!(here.json(&["worker", "show", "kvm-7"])["items"], 4);
     assert_eq!(here.run(&["worker", "remove", "kvm-7"]).code, 2);
     here.json(&["worker", "remove", "kvm-7", "--yes"]);
-    assert_eq!(here.only::<RemoveWorkerRequest>().name, "kvm-7");
+    let removed = here.only::<RemoveWorkerRequest>();
+    assert_eq!((removed.name.as_str(), removed.force), ("kvm-7", false));
     assert_eq!(here.run(&["coordinator", "remove", "c3"]).code, 2);
     here.json(&["coordinator", "remove", "c3", "--yes"]);
     assert_eq!(here.only::<RemoveCoordinatorRequest>().name, "c3");

@@ -7,12 +7,14 @@
 //! - [`plans`]: policies ready to be asked;
 //! - [`pass`]: one look at everything: what becomes due, what expires, what upkeep vaults need;
 //! - [`placement`]: which job a worker gets, and why another does not get it;
-//! - [`retries`]: when a failed attempt is tried again.
+//! - [`retries`]: when a failed attempt is tried again;
+//! - [`slots`]: who answers for which share of the index.
 
 pub mod pass;
 pub mod placement;
 pub mod plans;
 pub mod retries;
+pub mod slots;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

@@ -6,13 +6,13 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use tresor_proto::ids::{JobId, PolicyId, WorkerId};
+use tresor_proto::ids::{JobId, PolicyId, VaultId, WorkerId};
 
 use super::plans::Plans;
 use crate::node::presence::Presence;
 use crate::schedule::retry_at;
 use crate::state::State;
-use crate::state::command::{FailureKind, Work};
+use crate::state::command::{FailureKind, ItemSpec, Work};
 use crate::state::entry::Time;
 use crate::state::queue::Place;
 use crate::state::rows::{Job, JobState, Worker};
@@ -31,6 +31,8 @@ pub enum Unfit {
     Drained,
     /// It runs as many as it may.
     Busy,
+    /// It answers for slots of the index only.
+    NoJobs,
     /// It does not reach the store.
     Store {
         /// The store.
@@ -56,6 +58,7 @@ impl fmt::Display for Unfit {
             Self::Silent => f.write_str("is not heard of"),
             Self::Drained => f.write_str("drains"),
             Self::Busy => f.write_str("runs as many jobs as it may"),
+            Self::NoJobs => f.write_str("runs no jobs"),
             Self::Store { url } => write!(f, "does not reach {url}"),
             Self::Host { wanted } => write!(f, "is not {wanted}, where the disks are"),
             Self::Label { wanted } => write!(f, "has no label {wanted}"),
@@ -121,36 +124,39 @@ fn window_is_open(state: &State, plans: &Plans, job: &Job, now: Time) -> bool {
         .is_none_or(|calendar| calendar.is_open(now.timestamp()))
 }
 
-/// Why this job is not for this worker, whatever others do; none: it may have it.
-fn unfit_for_work(state: &State, worker: &Worker, job: &Job) -> Option<Unfit> {
-    if let Some(vault) = state.vaults().get(&job.spec.vault)
-        && !worker.facts.stores.is_empty()
-        && !worker
-            .facts
-            .stores
-            .iter()
-            .any(|prefix| vault.spec.url.starts_with(prefix))
-    {
-        return Some(Unfit::Store {
-            url: vault.spec.url.clone(),
+fn unfit_for_store(state: &State, worker: &Worker, vault: VaultId) -> Option<Unfit> {
+    let url = &state.vaults().get(&vault)?.spec.url;
+    let stores = &worker.facts.stores;
+    let is_reached = stores.is_empty() || stores.iter().any(|prefix| url.starts_with(prefix));
+    (!is_reached).then(|| Unfit::Store { url: url.clone() })
+}
+
+fn unfit_for_disks(worker: &Worker, item: &ItemSpec) -> Option<Unfit> {
+    let wanted = item.host.as_str();
+    let here = wanted.is_empty() || wanted == worker.name || wanted == worker.facts.host;
+    if !here {
+        return Some(Unfit::Host {
+            wanted: wanted.to_owned(),
         });
     }
-    let on_host = |wanted: &str| {
-        let here = wanted.is_empty() || wanted == worker.name || wanted == worker.facts.host;
-        (!here).then(|| Unfit::Host {
-            wanted: wanted.to_owned(),
-        })
-    };
+    let lacks = |(key, value): &(&String, &String)| worker.facts.labels.get(*key) != Some(*value);
+    item.worker_labels.iter().find(lacks).map(|(key, value)| Unfit::Label {
+        wanted: format!("{key}={value}"),
+    })
+}
+
+/// Why a worker cannot back an item up, whatever it does now; none: it reaches its disks and its vault's store.
+pub fn unreached(state: &State, worker: &Worker, item: &ItemSpec) -> Option<Unfit> {
+    unfit_for_store(state, worker, item.vault).or_else(|| unfit_for_disks(worker, item))
+}
+
+/// Why this job is not for this worker, whatever others do; none: it may have it.
+fn unfit_for_work(state: &State, worker: &Worker, job: &Job) -> Option<Unfit> {
+    if let Some(unfit) = unfit_for_store(state, worker, job.spec.vault) {
+        return Some(unfit);
+    }
     match &job.spec.work {
-        Work::Backup { item, .. } => {
-            let item = &state.items().get(item)?.spec;
-            on_host(&item.host).or_else(|| {
-                let lacks = |(key, value): &(&String, &String)| worker.facts.labels.get(*key) != Some(*value);
-                item.worker_labels.iter().find(lacks).map(|(key, value)| Unfit::Label {
-                    wanted: format!("{key}={value}"),
-                })
-            })
-        }
+        Work::Backup { item, .. } => unfit_for_disks(worker, &state.items().get(item)?.spec),
         // Its name alone: files of a restore belong on the one machine that was named.
         Work::Restore { host, .. } if *host != worker.name => Some(Unfit::Host { wanted: host.clone() }),
         _ => None,
@@ -163,6 +169,9 @@ fn unfit_now(state: &State, presence: &Presence, id: WorkerId, worker: &Worker, 
     }
     if worker.drained {
         return Some(Unfit::Drained);
+    }
+    if !worker.facts.jobs {
+        return Some(Unfit::NoJobs);
     }
     if state.leases_of(id).count() as u64 >= u64::from(worker.facts.permits) {
         return Some(Unfit::Busy);

@@ -172,6 +172,7 @@ impl World {
             worker,
             life: LIFE,
             facts,
+            kept_life: None,
         });
         self.presence.hear(worker, LIFE, 0, 0);
         worker
@@ -420,6 +421,7 @@ fn another_life_of_a_worker_ends_what_its_earlier_one_had() {
             permits: 2,
             ..WorkerFacts::default()
         },
+        kept_life: None,
     });
     assert_eq!(expired_leases(&world.state, &mut presence, world.now, 1).len(), 1);
 }

@@ -18,6 +18,7 @@ use super::machine::StateMachine;
 use super::presence::Presence;
 use crate::lead::pass::{self, Cursor};
 use crate::lead::plans::Plans;
+use crate::lead::slots::Moves;
 #[cfg(test)]
 use crate::mutation::{Mutation, mutated};
 use crate::raft::{self, NotRead};
@@ -113,7 +114,7 @@ enum For {
 /// What a leader does by itself, beyond what it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Upkeep {
-    /// What is due begins, what is old expires, catalogues are put, leases end.
+    /// What is due begins, what is old expires, catalogues are put, leases end, slots of the index are granted.
     #[default]
     All,
     /// Leases end and catalogues are put, and nothing else: the coordinator stands for one command of a person, who asked for nothing more.
@@ -127,6 +128,7 @@ pub struct Driver<T: Tables> {
     upkeep: Upkeep,
     plans: Plans,
     cursor: Cursor,
+    moves: Moves,
     /// While it is in charge.
     clock: Option<Clock>,
     /// Other members' wall clocks minus ours, milliseconds.
@@ -152,6 +154,7 @@ impl<T: Tables> Driver<T> {
             upkeep: Upkeep::All,
             plans: Plans::default(),
             cursor: Cursor::default(),
+            moves: Moves::default(),
             clock: None,
             clocks: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -166,6 +169,12 @@ impl<T: Tables> Driver<T> {
     /// What it does by itself from now on.
     pub fn set_upkeep(&mut self, upkeep: Upkeep) {
         self.upkeep = upkeep;
+    }
+
+    /// Grants only so many slots of the index.
+    #[cfg(test)]
+    pub(crate) fn set_slots(&mut self, count: u16) {
+        self.moves.set_count(count);
     }
 
     /// What is known of workers; shared with who serves them.
@@ -308,17 +317,18 @@ impl<T: Tables> Driver<T> {
         let mut commands = Vec::new();
         if now.ms >= self.upkeep_at {
             self.upkeep_at = now.ms + UPKEEP_MS;
-            commands.extend(self.look(now, |state, plans, presence, _, at| {
+            commands.extend(self.look(now, |state, plans, presence, (_, moves), at| {
                 let mut commands = pass::expired_leases(state, presence, at, now.ms);
                 if upkeep == Upkeep::All {
                     commands.extend(pass::due_backups(state, plans, at));
+                    commands.extend(moves.due(state, presence, at, now.ms));
                 }
                 commands
             }));
         }
         if now.ms >= self.expiry_at {
             self.expiry_at = now.ms + EXPIRY_MS;
-            commands.extend(self.look(now, |state, plans, _, cursor, at| {
+            commands.extend(self.look(now, |state, plans, _, (cursor, _), at| {
                 let mut commands = match upkeep {
                     Upkeep::All => pass::expired_points(state, plans, cursor, at),
                     Upkeep::Own => Vec::new(),
@@ -342,7 +352,7 @@ impl<T: Tables> Driver<T> {
     fn look(
         &mut self,
         now: Now,
-        decide: impl FnOnce(&State, &Plans, &mut Presence, &mut Cursor, Time) -> Vec<Command>,
+        decide: impl FnOnce(&State, &Plans, &mut Presence, (&mut Cursor, &mut Moves), Time) -> Vec<Command>,
     ) -> Vec<Command> {
         let shared = self.core.machine().shared();
         let state = read(&shared);
@@ -355,7 +365,8 @@ impl<T: Tables> Driver<T> {
         // A look, no stamp: the clock goes on with what is proposed.
         let at = clock.clone().stamp(now.ms, now.wall, off, stopped).now;
         let mut presence = locked(&self.presence);
-        decide(&state, &self.plans, &mut presence, &mut self.cursor, at)
+        let kept = (&mut self.cursor, &mut self.moves);
+        decide(&state, &self.plans, &mut presence, kept, at)
     }
 
     /// Takes a message of another member, whose number its certificate proved.
@@ -413,6 +424,9 @@ impl<T: Tables> Driver<T> {
         }
         for applied in output.applied {
             if let Some(ticket) = applied.ticket {
+                if let Reply::Refused(Refusal::Moved { session, .. }) = &applied.reply {
+                    self.moves.refused(*session);
+                }
                 let answer = Applied {
                     index: applied.index,
                     reply: applied.reply,
@@ -474,6 +488,7 @@ impl<T: Tables> Driver<T> {
             self.clock = Some(Clock::new(last, now.ms));
             // What the leader before knew of workers is not known here; leases get a full term.
             *locked(&self.presence) = Presence::default();
+            self.moves.begin(now.ms);
             self.upkeep_at = now.ms;
             self.expiry_at = now.ms + EXPIRY_MS;
         }

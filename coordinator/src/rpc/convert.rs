@@ -1,5 +1,7 @@
 //! Rows as messages, and what messages ask for as rows. Pure.
 
+use std::collections::BTreeMap;
+
 use tresor_proto::ids::{ItemId, JobId, PointId, PolicyId, TokenId, VaultId, WorkerId};
 use tresor_proto::v1;
 
@@ -321,8 +323,35 @@ pub fn worker_state(state: &State, presence: &Presence, id: WorkerId, worker: &W
     }
 }
 
+/// How many slots of the index each worker has: counted once for many of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlotCounts(BTreeMap<WorkerId, u32>);
+
+impl SlotCounts {
+    /// Counts all.
+    pub fn new(state: &State) -> Self {
+        let mut counts = BTreeMap::new();
+        for slot in state.slots().values() {
+            *counts.entry(slot.worker).or_insert(0) += 1;
+        }
+        Self(counts)
+    }
+
+    /// Those of a worker.
+    pub fn of(&self, worker: WorkerId) -> u32 {
+        self.0.get(&worker).copied().unwrap_or(0)
+    }
+}
+
 /// A worker. One that this leader has not heard of at all is silent since the leader's process began, at least.
-pub fn worker(state: &State, presence: &Presence, id: WorkerId, worker: &Worker, now_ms: u64) -> v1::Worker {
+pub fn worker(
+    state: &State,
+    presence: &Presence,
+    slots: &SlotCounts,
+    id: WorkerId,
+    worker: &Worker,
+    now_ms: u64,
+) -> v1::Worker {
     let heard = presence.heard(id);
     v1::Worker {
         id: id.0,
@@ -336,6 +365,12 @@ pub fn worker(state: &State, presence: &Presence, id: WorkerId, worker: &Worker,
         state: worker_state(state, presence, id, worker, now_ms).to_owned(),
         silent_ms: heard.map_or(now_ms, |heard| now_ms.saturating_sub(heard.at)),
         clock_ms: heard.map_or(0, |heard| heard.clock_ms),
+        slots: slots.of(id),
+        serves: worker.facts.serves.clone(),
+        region: worker.facts.region.clone(),
+        no_jobs: !worker.facts.jobs,
+        items: None,
+        takers: None,
     }
 }
 

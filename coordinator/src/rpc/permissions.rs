@@ -94,6 +94,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Admin/CancelJob", With(P::ManageJobs)),
     ("/tresor.v1.Admin/RetryJob", With(P::ManageJobs)),
     ("/tresor.v1.Admin/ListWorkers", With(P::ReadState)),
+    ("/tresor.v1.Admin/GetWorker", With(P::ReadState)),
     ("/tresor.v1.Admin/DrainWorker", With(P::ManageCluster)),
     ("/tresor.v1.Admin/RemoveWorker", With(P::ManageCluster)),
     ("/tresor.v1.Admin/ListCoordinators", With(P::ReadState)),
@@ -115,6 +116,8 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Agent/Catalogue", With(P::Agent)),
     ("/tresor.v1.Agent/Points", With(P::Agent)),
     ("/tresor.v1.Agent/AdoptPoints", With(P::Agent)),
+    ("/tresor.v1.Agent/Watch", With(P::Agent)),
+    ("/tresor.v1.Agent/IndexVaults", With(P::Agent)),
     // The join token is in the request; the service looks at it.
     ("/tresor.v1.Join/Join", Anyone),
     ("/tresor.v1.Join/Renew", With(P::Renew)),
@@ -132,8 +135,14 @@ pub fn row(path: &str) -> Option<(&'static str, Access)> {
     PERMISSIONS.iter().find(|(row, _)| *row == path).copied()
 }
 
+/// What every coordinator answers from what it has applied: a thousand workers watch, and not all of them the leader.
+const FOR_ALL: &[&str] = &["/tresor.v1.Agent/Watch"];
+
 /// Whether the leader alone answers a method: it changes the state, or reads what only the leader knows.
 pub fn is_for_leader(path: &str) -> bool {
+    if FOR_ALL.contains(&path) {
+        return false;
+    }
     ["/tresor.v1.Admin/", "/tresor.v1.Agent/", "/tresor.v1.Join/"]
         .iter()
         .any(|service| path.starts_with(service))
@@ -191,6 +200,8 @@ mod tests {
     #[test]
     fn every_method_has_one_row_and_every_row_a_method() {
         let mut served = methods(tresor_proto::v1::DESCRIPTORS);
+        // What workers serve each other.
+        served.retain(|path| !path.starts_with("/tresor.v1.Slots/"));
         assert!(served.len() >= 57, "{}", served.len());
         served.extend(methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
         served.extend(methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));

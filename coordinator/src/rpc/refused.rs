@@ -118,6 +118,7 @@ impl Refused {
 
     fn field(&self) -> &str {
         match self {
+            Self::Node(NodeError::Refused(Refusal::Moved { .. })) => "slots",
             Self::Invalid { field, .. } | Self::Node(NodeError::Refused(Refusal::Invalid { field, .. })) => field,
             Self::OtherChange => "idempotency_key",
             _ => "",
@@ -138,6 +139,18 @@ impl Refused {
         }
     }
 
+    fn is_moved(&self) -> bool {
+        matches!(self, Self::Node(NodeError::Refused(Refusal::Moved { .. })))
+    }
+
+    /// The kind as it travels. What only a moved slot stands against has one of its own: the same lease goes on, and repeating alone does not help.
+    fn kind_text(&self) -> &'static str {
+        match self.is_moved() {
+            true => ErrorInfo::MOVED,
+            false => kind_text(self.kind()),
+        }
+    }
+
     /// The member that leads instead of this one, if it is known.
     pub fn leader(&self) -> Option<MemberId> {
         match self {
@@ -150,12 +163,16 @@ impl Refused {
     pub fn status(&self, leader: &str) -> Status {
         let kind = self.kind();
         let info = ErrorInfo {
-            kind: kind_text(kind).to_owned(),
+            kind: self.kind_text().to_owned(),
             field: self.field().to_owned(),
             hint: self.hint(),
             leader: leader.to_owned(),
         };
-        Status::with_details(code_of(kind), self.to_string(), info.encode_to_vec().into())
+        let code = match self.is_moved() {
+            true => Code::FailedPrecondition,
+            false => code_of(kind),
+        };
+        Status::with_details(code, self.to_string(), info.encode_to_vec().into())
     }
 
     /// The status, with the leader's address as the state knows it.

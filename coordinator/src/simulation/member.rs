@@ -1,8 +1,8 @@
 //! A coordinator in the simulation: the driver, its disk, and the services that workers and the client reach, as thin as the real ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tresor_proto::ids::{JobId, MemberId, WorkerId};
+use tresor_proto::ids::{JobId, MemberId, SessionId, WorkerId};
 
 use super::network::{Event, Network, Place};
 use crate::lead::placement;
@@ -17,12 +17,14 @@ use crate::raft::{Config, SnapshotId};
 use crate::seeded::Random;
 use crate::state::command::{Command, Failure, FailureKind};
 use crate::state::entry::{Actor, IdempotencyKey, Time};
-use crate::state::rows::Job;
+use crate::state::rows::{Job, Slot};
 use crate::store::faulty::{Faults, Faulty};
 use crate::store::memory::{Loss, Memory, MemoryView};
 use crate::store::{Membership, Outgoing, Piece, SnapshotEnd, Stamp, Store};
 
 pub(super) const CLUSTER: [u8; 16] = [7; 16];
+/// Slots of the index: few, so that every one of them moves.
+pub(super) const SLOTS: u16 = 12;
 /// The wall clock when a run begins: a Monday.
 pub(super) const START: i64 = 1_773_014_400_000;
 
@@ -44,6 +46,8 @@ pub(super) enum Call {
         worker: WorkerId,
         life: [u8; 16],
     },
+    /// The map of the slots as this member has it.
+    Map,
     Beat {
         worker: WorkerId,
         life: [u8; 16],
@@ -65,8 +69,18 @@ pub(super) enum Reply {
     Seen(Seen),
     Lease { id: JobId, job: Box<Job> },
     NoLease,
+    Map(Box<SlotView>),
     Beat(BeatAnswer),
     Error(NodeError),
+}
+
+/// A map of the slots, and the sessions that were open when it was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SlotView {
+    pub(super) version: u64,
+    pub(super) applied: u64,
+    pub(super) open: BTreeSet<SessionId>,
+    pub(super) slots: BTreeMap<u16, Slot>,
 }
 
 /// What a read saw.
@@ -188,8 +202,9 @@ impl Member {
         };
         let store = Store::open(Faulty::new(self.disk.clone(), self.faults.clone()), stamp);
         let store = store.map_err(|error| format!("member {} does not open: {error}", self.id))?;
-        let driver =
+        let mut driver =
             Driver::open(config, store).map_err(|error| format!("member {} does not start: {error}", self.id))?;
+        driver.set_slots(SLOTS);
         self.driver = Some(driver);
         self.waiting.clear();
         self.plans = Plans::default();
@@ -348,6 +363,16 @@ impl Member {
                     }
                     None => return reply(self.id, from, number, &Reply::NoLease, around),
                 }
+            }
+            Call::Map => {
+                let state = shared.read().unwrap();
+                let view = SlotView {
+                    version: state.marks().slot_map,
+                    applied: state.marks().applied,
+                    open: state.sessions().iter().map(|(id, _)| *id).collect(),
+                    slots: state.slots().iter().map(|(number, slot)| (*number, *slot)).collect(),
+                };
+                return reply(self.id, from, number, &Reply::Map(Box::new(view)), around);
             }
             Call::Beat { worker, life, said } => {
                 if !in_charge {

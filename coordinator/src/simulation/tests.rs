@@ -20,16 +20,23 @@ fn share(number: u64) {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(SEEDS);
-    let (mut completions, mut elections, mut runs) = (0, 0, 0usize);
+    let (mut completions, mut elections, mut moves, mut refused, mut runs) = (0, 0, 0, 0, 0usize);
     for_seeds(seeds * number / SHARES..seeds * (number + 1) / SHARES, |seed| {
         let report = run(seed);
         completions += report.completions;
         elections += usize::try_from(report.elections).unwrap();
+        moves += report.moves;
+        refused += report.refused_for_slots;
         runs += 1;
     });
     // Runs in which nothing happens would show nothing.
     assert!(completions >= 5 * runs, "{completions} completions in {runs} runs");
     assert!(elections >= runs, "{elections} elections in {runs} runs");
+    assert!(moves >= runs, "{moves} slots moved in {runs} runs");
+    assert!(
+        5 * refused >= runs,
+        "{refused} commits refused for moved slots in {runs} runs"
+    );
 }
 
 #[test]
@@ -106,6 +113,16 @@ fn a_commit_of_an_aborted_session_is_found() {
 #[test]
 fn an_occurrence_that_becomes_two_jobs_is_found() {
     assert!(found(Mutation::OccurrenceTwice).is_some());
+}
+
+#[test]
+fn a_commit_that_rests_on_a_moved_slot_is_found() {
+    assert!(found(Mutation::MovedSlots).is_some());
+}
+
+#[test]
+fn a_slot_that_is_said_to_be_kept_and_was_not_is_found() {
+    assert!(found(Mutation::Lineage).is_some());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tresor_proto::ids::{Epoch, JobId, MemberId, PointId, SessionId, WorkerId};
 
 use super::check::Ledger;
-use super::member::{Around, Call, MemberEvent, Reply};
+use super::member::{Around, Call, MemberEvent, Reply, SLOTS, SlotView};
 use super::network::{Event, Place};
 use crate::node::error::NodeError;
 use crate::node::presence::{BEAT_MS, JobProgress, LEASE_MS, SaidLease};
@@ -28,6 +28,10 @@ pub(super) enum WorkerEvent {
         life: u64,
     },
     Beat {
+        life: u64,
+    },
+    /// Looks at the map of the slots.
+    Watch {
         life: u64,
     },
     /// A job's work is done.
@@ -58,7 +62,16 @@ enum Asked {
     Register,
     Next,
     Beat,
-    Report { job: JobId, epoch: Epoch },
+    Watch,
+    /// The map, for the answers that a job's point rests on.
+    Map {
+        job: JobId,
+        epoch: Epoch,
+    },
+    Report {
+        job: JobId,
+        epoch: Epoch,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +83,38 @@ struct Running {
     until: u64,
     /// What is to be reported, once the work is done.
     report: Option<Call>,
+    /// Slots whose answers it rests on, under which grants, and the map that they stand on.
+    rests_on: BTreeMap<u16, u64>,
+    slot_map: u64,
+}
+
+impl Running {
+    /// A bit for each slot that it rests on.
+    fn bitmap(&self) -> Vec<u8> {
+        let mut bits = vec![0; usize::from(SLOTS).div_ceil(8)];
+        for slot in self.rests_on.keys() {
+            bits[usize::from(slot / 8)] |= 1 << (slot % 8);
+        }
+        bits
+    }
+
+    /// Reports what was made, from now on.
+    fn complete(&mut self, worker: WorkerId, job: JobId, outcome: Outcome) {
+        // The same report has the same key; with other answers it is another one.
+        let mut key = [0x55; 16];
+        key[..8].copy_from_slice(&self.epoch.0.to_le_bytes());
+        key[8..].copy_from_slice(&self.slot_map.to_le_bytes());
+        self.report = Some(Call::Change {
+            actor: Actor::Worker(worker),
+            key: Some(key),
+            command: Command::Complete(Completion {
+                job,
+                epoch: self.epoch,
+                session: self.session,
+                outcome,
+            }),
+        });
+    }
 }
 
 pub(super) struct Worker {
@@ -83,6 +128,8 @@ pub(super) struct Worker {
     /// Who was asked last, and with luck leads.
     leader: MemberId,
     pub(super) down_until: u64,
+    /// The life that used the databases of its slots last.
+    kept: Option<u64>,
 }
 
 impl Worker {
@@ -97,23 +144,37 @@ impl Worker {
             next: 0,
             leader: MemberId(1),
             down_until: 0,
+            kept: None,
         }
     }
 
     fn life_bytes(&self) -> [u8; 16] {
+        self.bytes_of(self.life)
+    }
+
+    fn bytes_of(&self, life: u64) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&(self.number as u64).to_le_bytes());
-        bytes[8..].copy_from_slice(&self.life.to_le_bytes());
+        bytes[8..].copy_from_slice(&life.to_le_bytes());
         bytes
     }
 
     /// Its process ends, and starts again later: nothing of before is known.
-    pub(super) fn crash(&mut self, around: &mut Around<'_>) {
+    pub(super) fn crash(&mut self, ledger: &mut Ledger, around: &mut Around<'_>) {
+        let is_lost = around.random.one_in(4);
+        if let Some(id) = self.id {
+            ledger.owner_died(id, is_lost);
+        }
+        if is_lost {
+            self.kept = None;
+        }
         self.life += 1;
         self.registered = false;
         self.running.clear();
         self.asked.clear();
-        self.down_until = around.now + 1000 + around.random.below(20_000);
+        // Often it is back before its lease has ended, and sometimes long after.
+        let longer = if around.random.one_in(4) { 40_000 } else { 0 };
+        self.down_until = around.now + 1000 + around.random.below(20_000) + longer;
         around.network.at(
             self.down_until,
             Event::Worker(self.number, WorkerEvent::Begin { life: self.life }),
@@ -167,17 +228,21 @@ impl Worker {
             WorkerEvent::Begin { life } if life == self.life => self.begin(members, around),
             WorkerEvent::Poll { life } if life == self.life && self.registered => self.poll(members, around),
             WorkerEvent::Beat { life } if life == self.life => self.beat(members, around),
+            WorkerEvent::Watch { life } if life == self.life => {
+                self.again(1000, WorkerEvent::Watch { life }, around);
+                self.ask(Asked::Watch, Call::Map, members, around);
+            }
             WorkerEvent::Worked { life, job, epoch } if life == self.life => self.worked(job, epoch, ledger, around),
             WorkerEvent::Report { life, job, epoch } if life == self.life => self.report(job, epoch, members, around),
             WorkerEvent::Reply { number, reply } => {
                 if let Some(asked) = self.asked.remove(&number) {
-                    self.answered(asked, Some(reply), ledger, around);
+                    self.answered(asked, Some(reply), members, ledger, around);
                 }
             }
             WorkerEvent::Late { number } => {
                 if let Some(asked) = self.asked.remove(&number) {
                     self.leader = members[around.random.place(members.len())];
-                    self.answered(asked, None, ledger, around);
+                    self.answered(asked, None, members, ledger, around);
                 }
             }
             _ => {}
@@ -205,12 +270,14 @@ impl Worker {
                 let facts = WorkerFacts {
                     host: format!("w{}", self.number),
                     permits: 2,
+                    serves: format!("w{}:1", self.number),
                     ..WorkerFacts::default()
                 };
                 let command = Command::Register {
                     worker,
                     life: self.life_bytes(),
                     facts,
+                    kept_life: self.kept.map(|life| self.bytes_of(life)),
                 };
                 self.ask(
                     Asked::Register,
@@ -286,13 +353,14 @@ impl Worker {
             Work::Backup { .. } => {
                 let point = PointId(std::array::from_fn(|_| u8::try_from(around.random.below(256)).unwrap()));
                 ledger.stored(point, id, epoch);
+                ledger.rests_on(point, &running.rests_on);
                 Outcome::Backup(CommittedPoint {
                     point,
                     time: Time(super::member::START + i64::try_from(around.now).unwrap()),
                     manifest: [1; 32],
                     consistency: Consistency::Crash,
-                    slots: Vec::new(),
-                    slot_map: 0,
+                    slots: running.bitmap(),
+                    slot_map: running.slot_map,
                     findings_seen: 0,
                     counts: Counts::default(),
                 })
@@ -306,19 +374,7 @@ impl Worker {
                 counts: Counts::default(),
             },
         };
-        let mut key = [0x55; 16];
-        key[..8].copy_from_slice(&epoch.0.to_le_bytes());
-        let session = running.session;
-        running.report = Some(Call::Change {
-            actor: Actor::Worker(worker),
-            key: Some(key),
-            command: Command::Complete(Completion {
-                job: id,
-                epoch,
-                session,
-                outcome,
-            }),
-        });
+        running.complete(worker, id, outcome);
         self.again(
             0,
             WorkerEvent::Report {
@@ -341,7 +397,59 @@ impl Worker {
         }
     }
 
-    fn answered(&mut self, asked: Asked, reply: Option<Reply>, ledger: &mut Ledger, around: &mut Around<'_>) {
+    /// Asks some slots, or those again that a commit was refused for: whoever has them by the map answers, and takes an insert.
+    fn asks_slots(&mut self, id: JobId, epoch: Epoch, view: &SlotView, ledger: &mut Ledger, around: &mut Around<'_>) {
+        let Some(worker) = self.id else { return };
+        let Some(running) = self.running.get_mut(&id).filter(|running| running.epoch == epoch) else {
+            return;
+        };
+        if !matches!(running.job.spec.work, Work::Backup { .. }) || view.version < running.slot_map {
+            return;
+        }
+        let first = running.rests_on.is_empty();
+        let asked: Vec<u16> = match first {
+            true => (0..3)
+                .map(|_| u16::try_from(around.random.below(SLOTS.into())).unwrap())
+                .collect(),
+            false => running.rests_on.keys().copied().collect(),
+        };
+        for slot in asked {
+            let owner = view.slots.get(&slot);
+            let stands = owner.is_some_and(|owner| running.rests_on.get(&slot) == Some(&owner.owner_epoch));
+            if stands {
+                continue;
+            }
+            match owner.filter(|owner| ledger.inserts(owner, slot, running.session)) {
+                Some(owner) => running.rests_on.insert(slot, owner.owner_epoch),
+                None => running.rests_on.remove(&slot),
+            };
+        }
+        running.slot_map = view.version;
+        // A commit that was refused is tried again with what was answered now.
+        if let Some(Call::Change {
+            command: Command::Complete(completion),
+            ..
+        }) = &running.report
+            && let Outcome::Backup(point) = &completion.outcome
+        {
+            let point = CommittedPoint {
+                slots: running.bitmap(),
+                slot_map: running.slot_map,
+                ..point.clone()
+            };
+            ledger.rests_on(point.point, &running.rests_on);
+            running.complete(worker, id, Outcome::Backup(point));
+        }
+    }
+
+    fn answered(
+        &mut self,
+        asked: Asked,
+        reply: Option<Reply>,
+        members: &[MemberId],
+        ledger: &mut Ledger,
+        around: &mut Around<'_>,
+    ) {
         if let Some(Reply::Error(NodeError::NotLeader { leader: Some(leader) })) = &reply {
             self.leader = *leader;
         }
@@ -366,6 +474,7 @@ impl Worker {
                 self.registered = true;
                 self.again(1, WorkerEvent::Poll { life: self.life }, around);
                 self.again(BEAT_MS / 4, WorkerEvent::Beat { life: self.life }, around);
+                self.again(1, WorkerEvent::Watch { life: self.life }, around);
             }
             (Asked::Add | Asked::Register, _) => self.again(300, WorkerEvent::Begin { life: self.life }, around),
             (Asked::Next, Some(Reply::Lease { id, job })) => {
@@ -381,8 +490,12 @@ impl Worker {
                         session: attempt.session,
                         until: around.now + LEASE_MS,
                         report: None,
+                        rests_on: BTreeMap::new(),
+                        slot_map: 0,
                     };
                     self.running.insert(id, running);
+                    let epoch = attempt.epoch;
+                    self.ask(Asked::Map { job: id, epoch }, Call::Map, members, around);
                     self.again(
                         took,
                         WorkerEvent::Worked {
@@ -425,8 +538,16 @@ impl Worker {
                     }
                 }
             }
-            (Asked::Beat, _) => {}
-            (Asked::Report { job, epoch }, reply) => self.reported(job, epoch, reply, ledger, around),
+            (Asked::Watch, Some(Reply::Map(view))) => {
+                if let Some(worker) = self.id
+                    && ledger.owns(worker, self.life_bytes(), &view)
+                {
+                    self.kept = Some(self.life);
+                }
+            }
+            (Asked::Map { job, epoch }, Some(Reply::Map(view))) => self.asks_slots(job, epoch, &view, ledger, around),
+            (Asked::Beat | Asked::Watch | Asked::Map { .. }, _) => {}
+            (Asked::Report { job, epoch }, reply) => self.reported(job, epoch, reply, members, ledger, around),
         }
     }
 
@@ -435,6 +556,7 @@ impl Worker {
         job: JobId,
         epoch: Epoch,
         reply: Option<Reply>,
+        members: &[MemberId],
         ledger: &mut Ledger,
         around: &mut Around<'_>,
     ) {
@@ -449,6 +571,15 @@ impl Worker {
             _ => None,
         };
         match reply {
+            Some(Reply::Changed {
+                reply: reply::Reply::Refused(reply::Refusal::Moved { .. }),
+            }) => {
+                // The lease goes on: the slots are asked again, and the point is committed with what they answer.
+                ledger.was_moved();
+                self.ask(Asked::Map { job, epoch }, Call::Map, members, around);
+                let life = self.life;
+                self.again(700, WorkerEvent::Report { life, job, epoch }, around);
+            }
             Some(Reply::Changed { reply, .. }) => {
                 self.running.remove(&job);
                 if let Some(Completion {

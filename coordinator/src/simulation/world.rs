@@ -28,6 +28,10 @@ pub(super) struct Report {
     pub(super) completions: usize,
     pub(super) applied: u64,
     pub(super) elections: u64,
+    /// Slots that went from one worker to another.
+    pub(super) moves: usize,
+    /// Commits that were refused for a moved slot.
+    pub(super) refused_for_slots: usize,
     pub(super) ended_at: u64,
     /// Of everything that happened, in order.
     pub(super) trace: [u8; 32],
@@ -169,6 +173,9 @@ impl World {
                     .as_ref()
                     .is_some_and(|driver| driver.core().standing().in_charge);
                 member.take(event, &mut around)?;
+                if let Some(driver) = &member.driver {
+                    self.ledger.observe(id, &driver.state().read().unwrap());
+                }
                 let leads = member
                     .driver
                     .as_ref()
@@ -193,7 +200,7 @@ impl World {
         match kind {
             0..3 => self.members.get_mut(&id).unwrap().crash(&mut around),
             3 => self.members.get_mut(&id).unwrap().paused_until = later,
-            4 | 5 => self.workers[worker].crash(&mut around),
+            4 | 5 => self.workers[worker].crash(&mut self.ledger, &mut around),
             6 => {
                 // One member, or the client's and a worker's side of the network with it.
                 for other in &ids {
@@ -263,7 +270,7 @@ impl World {
                     let state = driver.state();
                     let state = state.read().unwrap();
                     why.push(format!(
-                        "member {}: applied {}, now {}, {:?}, {:?}",
+                        "member {}: applied {}, now {}, {:?}, {:?}, slots answered for: {}",
                         member.id,
                         driver.applied(),
                         state.now(),
@@ -272,6 +279,7 @@ impl World {
                             .open_jobs()
                             .filter_map(|id| state.jobs().get(&id).map(|job| (id, job.state, job.attempts_made)))
                             .collect::<Vec<_>>(),
+                        self.ledger.all_answer(&state),
                     ));
                 }
             }
@@ -300,7 +308,7 @@ impl World {
                 Some(JobState::Queued { not_before }) => not_before > now,
                 _ => false,
             };
-            if !state.open_jobs().all(waits_for_later) {
+            if !state.open_jobs().all(waits_for_later) || !self.ledger.all_answer(&state) {
                 return false;
             }
         }
@@ -319,6 +327,8 @@ impl World {
             completions: self.ledger.completions(),
             applied,
             elections: self.elections,
+            moves: self.ledger.moves(),
+            refused_for_slots: self.ledger.refused_for_slots,
             ended_at: self.now,
             trace: *self.trace.finalize().as_bytes(),
         })

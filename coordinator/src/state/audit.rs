@@ -45,6 +45,8 @@ impl Described {
     pub(super) fn of(state: &State, entry: &Entry) -> Option<Self> {
         let by_cluster = match &entry.command {
             Command::HidePoints { .. } | Command::GiveUpPoints { .. } | Command::StopExpiry { .. } => true,
+            // It is made to stand there, whoever it is about.
+            Command::Note { .. } => true,
             Command::Enqueue(job) => matches!(job.work, Work::Restore { .. }),
             _ => false,
         };
@@ -162,7 +164,7 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
             let name = state.workers().get(worker).map_or("?", |worker| &worker.name);
             ("remove worker", format!("{name} ({worker})"))
         }
-        Command::GrantSlots { grants } => ("grant slots", grants.len().to_string()),
+        Command::GrantSlots { grants, .. } => ("grant slots", grants.len().to_string()),
         Command::ReportFindings { vault, .. } => ("report findings", vault_name(state, *vault)),
         Command::CreateApiToken(spec) => ("create token", format!("{} ({}), {}", spec.name, spec.role, spec.token)),
         Command::CreateJoinToken(spec) => ("create join token", format!("{} ({})", spec.token, spec.role)),

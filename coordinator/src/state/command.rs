@@ -180,6 +180,8 @@ pub enum Command {
         life: [u8; 16],
         /// What it can do.
         facts: WorkerFacts,
+        /// The life that used the databases of its slots last, when they are as that one left them; none: there are none, or they are in doubt.
+        kept_life: Option<[u8; 16]>,
     },
     /// A worker gets no new leases, or gets them again.
     Drain {
@@ -195,6 +197,8 @@ pub enum Command {
     },
     /// Gives slots of the index to workers; each grant has a new owner epoch.
     GrantSlots {
+        /// The newest grant that was looked at: another one now refuses, so that nothing is granted twice for one reason.
+        seen: u64,
         /// Slots and their owners.
         grants: Vec<(u16, WorkerId)>,
     },
@@ -609,7 +613,7 @@ pub struct WorkerSpec {
 }
 
 /// What a worker's process can do.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerFacts {
     /// Its host.
     pub host: String,
@@ -621,6 +625,28 @@ pub struct WorkerFacts {
     pub permits: u32,
     /// Prefixes of the store URLs that it reaches; empty: all.
     pub stores: Vec<String>,
+    /// `host:port` at which other workers reach it; empty: it answers for no slots of the index.
+    pub serves: String,
+    /// Whether it runs jobs.
+    pub jobs: bool,
+    /// Where it stands; may be empty.
+    pub region: String,
+}
+
+impl Default for WorkerFacts {
+    /// Nothing is known but that it runs jobs.
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            version: String::new(),
+            labels: BTreeMap::new(),
+            permits: 0,
+            stores: Vec::new(),
+            serves: String::new(),
+            jobs: true,
+            region: String::new(),
+        }
+    }
 }
 
 /// A token of a person or a program.

@@ -9,6 +9,7 @@
 //! 6. A point is in the table or given up, not both.
 //! 7. Epochs, sessions and jobs have numbers no greater than the index of the last entry.
 //! 8. What is computed from the rows is as if computed anew. No table exceeds its bound.
+//! 9. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
 
 use std::collections::BTreeSet;
 
@@ -27,8 +28,10 @@ const CHECKED_ALWAYS: usize = 200;
 impl State {
     #[cfg(debug_assertions)]
     pub(super) fn assert_invariants(&self, index: u64) {
-        let rows = self.rows_count();
-        let due = rows <= CHECKED_ALWAYS || index.is_multiple_of((rows * 8) as u64);
+        // Slots change rarely and all of them at once: they are looked at when they do.
+        let rows = self.rows_count() - self.slots.len();
+        let granted = self.clock.slot_map == index;
+        let due = rows <= CHECKED_ALWAYS || granted || index.is_multiple_of((rows * 8) as u64);
         if due && let Err(broken) = self.check_invariants(index) {
             panic!("after entry {index}: {broken}");
         }
@@ -121,6 +124,7 @@ impl State {
                 return Err(format!("item {id} has policy {:?}, which is gone", item.spec.policy));
             }
         }
+        self.check_slot_rows()?;
         let bounds = [
             ("points", self.points.len(), POINTS_MAX as usize),
             ("points that are given up", self.given_up.len(), GIVEN_UP_MAX),

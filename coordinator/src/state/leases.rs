@@ -37,6 +37,9 @@ impl State {
         if row.drained {
             return Err(Refusal::held(format!("worker {} drains", row.name)));
         }
+        if !row.facts.jobs {
+            return Err(Refusal::held(format!("worker {} runs no jobs", row.name)));
+        }
         if self.leases_of(worker).count() as u64 >= u64::from(row.facts.permits) {
             return Err(Refusal::held(format!(
                 "worker {} runs as many jobs as it may",
@@ -269,7 +272,7 @@ impl State {
         let started = attempt.started;
         let (counts, point) = match (&completion.outcome, &work) {
             (Outcome::Backup(point), Work::Backup { item, keep_until }) => {
-                self.check_commit(index, vault, point)?;
+                self.check_commit(index, vault, completion.session, point)?;
                 let now = self.clock.now;
                 let row = Point {
                     item: *item,
@@ -356,7 +359,13 @@ impl State {
         Ok(Reply::Done)
     }
 
-    fn check_commit(&self, index: u64, vault: VaultId, point: &CommittedPoint) -> Result<(), Refusal> {
+    fn check_commit(
+        &self,
+        index: u64,
+        vault: VaultId,
+        session: SessionId,
+        point: &CommittedPoint,
+    ) -> Result<(), Refusal> {
         if self.points.contains(&point.point) || self.given_up.contains(&point.point) {
             return Err(Refusal::exists("point", point.point));
         }
@@ -370,7 +379,7 @@ impl State {
         if point.slot_map >= index || point.findings_seen >= index {
             return Err(Refusal::invalid("slot_map", "is of a later log than this"));
         }
-        self.check_slots(&point.slots, point.slot_map)?;
+        self.check_slots(session, &point.slots, point.slot_map)?;
         let Some(vault) = self.vaults.get(&vault) else {
             return Err(Refusal::missing("vault", vault));
         };
@@ -401,6 +410,7 @@ impl State {
         if let Some(vault) = self.vaults.get_mut(&id) {
             vault.state = VaultState::Ready(claim);
         }
+        self.clock.vaults = self.clock.applied;
         self.catalogue_falls_behind(id);
         Ok(())
     }

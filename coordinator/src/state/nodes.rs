@@ -21,7 +21,23 @@ fn check_facts(facts: &WorkerFacts) -> Result<(), Refusal> {
     for store in &facts.stores {
         check_long_line("stores", store, LONG_LINE_MAX)?;
     }
+    check_line("region", &facts.region)?;
+    check_line("serves", &facts.serves)?;
+    if !facts.serves.is_empty() && !is_address(&facts.serves) {
+        return Err(Refusal::invalid("serves", "must be host:port"));
+    }
     Ok(())
+}
+
+/// Whether a text is `host:port`; the host is not looked up.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let digits = !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+        !host.is_empty()
+            && !host.contains(char::is_whitespace)
+            && digits
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 impl State {
@@ -103,6 +119,7 @@ impl State {
             facts: WorkerFacts::default(),
             drained: false,
             removed: false,
+            kept_life: None,
         };
         self.workers.insert(id, row);
         Ok(Reply::Made(index))
@@ -115,11 +132,28 @@ impl State {
         }
     }
 
-    pub(super) fn register(&mut self, id: WorkerId, life: [u8; 16], facts: &WorkerFacts) -> Result<Reply, Refusal> {
+    pub(super) fn register(
+        &mut self,
+        index: u64,
+        id: WorkerId,
+        life: [u8; 16],
+        facts: &WorkerFacts,
+        kept_life: Option<[u8; 16]>,
+    ) -> Result<Reply, Refusal> {
         check_facts(facts)?;
+        if kept_life == Some(life) {
+            return Err(Refusal::invalid(
+                "kept_life",
+                "is the life that begins: it has used nothing yet",
+            ));
+        }
         let worker = self.worker_mut(id)?;
         worker.life = Some(life);
         worker.facts = facts.clone();
+        worker.kept_life = kept_life;
+        if facts.serves.is_empty() {
+            self.free_slots(index, id);
+        }
         Ok(Reply::Done)
     }
 
@@ -128,12 +162,14 @@ impl State {
         Ok(Reply::Done)
     }
 
-    pub(super) fn remove_worker(&mut self, id: WorkerId) -> Result<Reply, Refusal> {
+    pub(super) fn remove_worker(&mut self, index: u64, id: WorkerId) -> Result<Reply, Refusal> {
         let worker = self.worker_mut(id)?;
         worker.removed = true;
         worker.life = None;
+        worker.kept_life = None;
         let name = worker.name.clone();
         self.views.worker_names.remove(&name);
+        self.free_slots(index, id);
         Ok(Reply::Done)
     }
 }

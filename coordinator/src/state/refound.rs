@@ -90,6 +90,7 @@ impl State {
         self.refuse_tokens_of_lost(refounding)?;
         let member = self.begin_cluster(index, refounding);
         let vaults = self.claim_vaults_anew(index);
+        self.clock.vaults = index;
         let what = Described::new("found cluster again", &refounding.from);
         self.remember(what, &Actor::Founder, &Reply::Done);
         self.marks.insert((), self.clock.clone());

@@ -95,6 +95,15 @@ pub enum Refusal {
         /// The bound.
         max: u64,
     },
+    /// A slot whose answers a commit rests on was granted anew, or is nobody's any more. Nothing has ended by this: the session asks again whoever has the
+    /// slot now, and commits under the same lease.
+    #[error("slot {slot} of the index was moved: its ids are to be asked again")]
+    Moved {
+        /// The first such slot.
+        slot: u16,
+        /// The session that commits.
+        session: SessionId,
+    },
 }
 
 impl Refusal {
@@ -103,6 +112,7 @@ impl Refusal {
         match self {
             Self::Missing { .. } => FailureKind::Missing,
             Self::Exists { .. } | Self::Held { .. } | Self::Fenced { .. } => FailureKind::Fenced,
+            Self::Moved { .. } => FailureKind::Retry,
             Self::Invalid { .. } => FailureKind::Invalid,
             Self::Denied { .. } => FailureKind::Denied,
             Self::Full { .. } => FailureKind::Full,
@@ -120,6 +130,7 @@ impl Refusal {
             Self::Invalid { field, .. } => format!("invalid {field}"),
             Self::Denied { .. } => String::from("denied"),
             Self::Full { what, .. } => format!("full {what}"),
+            Self::Moved { slot, .. } => format!("moved slot {slot}"),
         }
     }
 

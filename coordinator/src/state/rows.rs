@@ -45,6 +45,8 @@ pub struct Marks {
     pub audit_head: [u8; 32],
     /// The number of the next remembered answer.
     pub answers_next: u64,
+    /// The newest entry after which other vaults are claimed, or are there, than before.
+    pub vaults: u64,
 }
 
 impl Marks {
@@ -293,6 +295,8 @@ pub struct Worker {
     pub drained: bool,
     /// Gone for good: its certificate is refused.
     pub removed: bool,
+    /// The life that used the databases of its slots last, as its present life found them.
+    pub kept_life: Option<[u8; 16]>,
 }
 
 /// An open session. One that has ended has no row: whatever it still sends is refused for ever, since its number is not used again.
@@ -323,6 +327,8 @@ pub struct Slot {
     pub owner_epoch: u64,
     /// The sweep at the grant: touches below it are not known.
     pub floor_epoch: u64,
+    /// The first grant since which this worker has had the slot without a break, with a database that was whole at every restart.
+    pub since: u64,
 }
 
 /// What a token is for.

@@ -40,6 +40,7 @@ impl State {
             });
         }
         self.check_room_for_job()?;
+        self.clock.vaults = index;
         let now = self.clock.now;
         self.views.vault_names.insert(spec.name.clone(), spec.vault);
         self.vaults.insert(
@@ -98,6 +99,7 @@ impl State {
             if let Some(vault) = self.vaults.get_mut(&id) {
                 vault.state = VaultState::Removing;
             }
+            self.clock.vaults = self.clock.applied;
         }
         let dropped = self.drop_rows_of(id, BATCH_MAX);
         if self.first_item_in(id).is_some() {
@@ -106,6 +108,7 @@ impl State {
         if let Some(vault) = self.vaults.remove(&id) {
             self.views.vault_names.remove(&vault.spec.name);
         }
+        self.clock.vaults = self.clock.applied;
         Ok(Reply::Done)
     }
 

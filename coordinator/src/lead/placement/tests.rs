@@ -92,7 +92,9 @@ fn story() -> (Story, Presence, Plans, Vec<WorkerId>) {
                     .map(String::from)
                     .into_iter()
                     .collect(),
+                ..WorkerFacts::default()
             },
+            kept_life: None,
         });
         workers.push(worker);
     }

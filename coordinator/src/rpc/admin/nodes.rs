@@ -3,9 +3,12 @@
 use tresor_proto::ids::WorkerId;
 use tresor_proto::v1;
 
+use crate::lead::placement;
 use crate::node::handle::{Membership, Standing};
+use crate::node::presence::Presence;
 use crate::rpc::caller::Caller;
 use crate::rpc::context::{Services, made_before};
+use crate::rpc::convert::SlotCounts;
 use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
 use crate::rpc::refused::Refused;
@@ -23,6 +26,7 @@ impl Services {
         let page = Page::<String>::read("workers", &(), message.page_size, &message.page_token)?;
         let (presence, now_ms) = (self.presence(), self.clock.monotonic_ms());
         self.look(|state| {
+            let slots = SlotCounts::new(state);
             let after = page.after.as_deref();
             let rows = state
                 .workers_by_name()
@@ -30,7 +34,7 @@ impl Services {
                 .map(|(name, id)| (name.to_owned(), id));
             let (workers, next_page_token) = page.fill(rows, |_, id| {
                 let row = state.workers().get(&id)?;
-                Some(convert::worker(state, &presence, id, row, now_ms))
+                Some(convert::worker(state, &presence, &slots, id, row, now_ms))
             });
             Ok(v1::ListWorkersResponse {
                 workers,
@@ -57,22 +61,42 @@ impl Services {
             .await?;
         let id = worker_of(made.about)?;
         let (presence, now_ms) = (self.presence(), self.clock.monotonic_ms());
-        self.handle.read(|state| {
-            let row = state.workers().get(&id).ok_or_else(|| Refused::missing("worker", id))?;
-            Ok(convert::worker(state, &presence, id, row, now_ms))
-        })
+        self.handle.read(|state| one_worker(state, &presence, id, now_ms))
     }
 
-    /// Removes a worker for good.
+    /// A worker, and what takes a look at all items and workers: how many items it can back up, and who could take its slots.
+    pub(crate) async fn get_worker(&self, _: &Caller, message: v1::GetWorkerRequest) -> Result<v1::Worker, Refused> {
+        let (presence, now_ms) = (self.presence(), self.clock.monotonic_ms());
+        self.look_long(move |_, state| {
+            let id = resolve::worker(state, &message.name)?;
+            let mut worker = one_worker(state, &presence, id, now_ms)?;
+            let row = state.workers().get(&id).ok_or_else(|| Refused::missing("worker", id))?;
+            let items = state.items().values().filter(|item| item.protected);
+            let reached = items.filter(|item| row.facts.jobs && placement::unreached(state, row, &item.spec).is_none());
+            worker.items = Some(reached.count() as u64);
+            Ok(worker)
+        })
+        .await?
+    }
+
+    /// Removes a worker for good. One that is alive and has slots of the index is drained first, so that they move while it still answers.
     pub(crate) async fn remove_worker(
         &self,
         caller: &Caller,
         message: v1::RemoveWorkerRequest,
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
+        let (presence, now_ms) = (self.presence(), self.clock.monotonic_ms());
         let made = self
             .change(caller, Kind::RemoveWorker, key, |state| {
                 let worker = resolve::worker(state, &message.name)?;
+                let slots = SlotCounts::new(state).of(worker);
+                if !message.force && slots > 0 && presence.is_present(state, worker, now_ms) {
+                    return Err(Refused::Held {
+                        why: format!("worker {} is alive and has {slots} slots of the index", message.name),
+                        hint: format!("tresor worker drain {} --wait, then again; or --force", message.name),
+                    });
+                }
                 Ok(Command::RemoveWorker { worker })
             })
             .await?;
@@ -198,6 +222,20 @@ impl Services {
             .await?;
         Ok(v1::Empty {})
     }
+}
+
+/// A worker, with who could take its slots.
+fn one_worker(state: &State, presence: &Presence, id: WorkerId, now_ms: u64) -> Result<v1::Worker, Refused> {
+    let row = state.workers().get(&id).ok_or_else(|| Refused::missing("worker", id))?;
+    let takers = state.workers().iter().filter(|(other, row)| {
+        let serves = !row.removed && !row.drained && !row.facts.serves.is_empty();
+        **other != id && serves && presence.is_present(state, **other, now_ms)
+    });
+    let takers = u32::try_from(takers.count()).unwrap_or(u32::MAX);
+    Ok(v1::Worker {
+        takers: Some(takers),
+        ..convert::worker(state, presence, &SlotCounts::new(state), id, row, now_ms)
+    })
 }
 
 fn worker_of(about: Subject) -> Result<WorkerId, Refused> {

@@ -77,10 +77,11 @@ pub fn report(seen: Seen<'_>) -> v1::StatusReport {
     let items = items(seen);
     let running = running(seen);
     let queued = (state.open_jobs_count() - state.leases().count()) as u64;
+    let slots = convert::SlotCounts::new(state);
     let workers = state.workers_by_name().take(NAMED_MAX);
     let workers = workers.filter_map(|(_, id)| {
         let row = state.workers().get(&id)?;
-        Some(convert::worker(state, presence, id, row, seen.now_ms))
+        Some(convert::worker(state, presence, &slots, id, row, seen.now_ms))
     });
     let vaults = state.vaults_by_name().take(NAMED_MAX);
     let vaults = vaults.filter_map(|(_, id)| Some(convert::vault(state, id, state.vaults().get(&id)?)));

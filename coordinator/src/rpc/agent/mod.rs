@@ -8,11 +8,15 @@
 //! - `lease`: what a worker is told with a lease;
 //! - `reports`: the end of an attempt, and what was found;
 //! - `contents`: what workers read of the log: points, and what a catalogue seals;
+//! - `watch`: what concerns all work of a process: the map of the index's slots and its vaults;
+//! - `slot_map`: that map as a message;
 //! - `words`: from messages to commands.
 
 mod contents;
 mod lease;
 mod reports;
+mod slot_map;
+mod watch;
 mod words;
 mod work;
 
@@ -78,6 +82,7 @@ pub struct AgentService {
     placement: Arc<dyn Placement>,
     /// One choice at a time, until the log has it: or a thousand workers that wake at once would all be given the same job.
     turn: Arc<tokio::sync::Mutex<()>>,
+    watches: watch::Watches,
     stopping: CancellationToken,
 }
 
@@ -129,6 +134,7 @@ impl AgentService {
             key,
             placement,
             turn: Arc::default(),
+            watches: watch::Watches::default(),
             stopping,
         }
     }
@@ -239,5 +245,20 @@ impl Agent for AgentService {
         let (worker, message) = worker_of(request)?;
         let adopted = self.adopt(worker, message).await;
         self.answer(adopted.map(|adopted| v1::AdoptPointsResponse { adopted }))
+    }
+
+    type WatchStream = contents::Pieces<v1::WatchUpdate>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (worker, message) = worker_of(request)?;
+        self.answer(self.watch_all(worker, message).await)
+    }
+
+    async fn index_vaults(
+        &self,
+        request: Request<v1::IndexVaultsRequest>,
+    ) -> Result<Response<v1::IndexVaultsResponse>, Status> {
+        let (worker, message) = worker_of(request)?;
+        self.answer(self.vaults_of(worker, message).await)
     }
 }

@@ -25,6 +25,8 @@ use crate::state::entry::{Actor, Time};
 use crate::state::rows::{Job, JobState};
 use crate::testing::{Acts as _, LIFE, MAIN};
 
+mod watches;
+
 const SECRET: [u8; 32] = [0x5e; 32];
 
 /// A leader with the workers `w1` and `w2` and the vault `main`, which is still to be made.
@@ -227,6 +229,7 @@ async fn a_worker_that_registers_is_told_how_long_leases_last_and_what_it_said_i
         labels: [(String::from("site"), String::from("north"))].into(),
         permits: 4,
         stores: vec![String::from("s3://north/")],
+        ..v1::RegisterRequest::default()
     };
     let answer = story.service.clone();
     let answer = Agent::register(&answer, story.by(story.w1, request))

@@ -52,6 +52,14 @@ pub(super) fn life(bytes: &[u8]) -> Result<[u8; 16], Refused> {
     Ok(life)
 }
 
+/// The life that used the databases of a worker's slots last, if there was one.
+pub(super) fn kept_life(bytes: &[u8]) -> Result<Option<[u8; 16]>, Refused> {
+    match bytes {
+        [] => Ok(None),
+        bytes => fixed("kept_life", bytes).map(Some),
+    }
+}
+
 /// A lease by its job and epoch.
 pub(super) fn lease_id(id: Option<&v1::LeaseId>) -> Result<(JobId, Epoch), Refused> {
     id.map(|id| (JobId(id.job), Epoch(id.epoch)))
@@ -93,6 +101,9 @@ pub(super) fn facts(request: v1::RegisterRequest) -> Result<WorkerFacts, Refused
         labels: labels.collect::<Result<BTreeMap<_, _>, Refused>>()?,
         permits: request.permits,
         stores: stores.collect::<Result<_, _>>()?,
+        serves: text("serves", request.serves, TEXT_BYTES_MAX)?,
+        jobs: !request.no_jobs,
+        region: text("region", request.region, TEXT_BYTES_MAX)?,
     })
 }
 

@@ -30,8 +30,14 @@ impl AgentService {
         request: v1::RegisterRequest,
     ) -> Result<v1::RegisterResponse, Refused> {
         let life = words::life(&request.life)?;
+        let kept_life = words::kept_life(&request.kept_life)?;
         let facts = words::facts(request)?;
-        let command = Command::Register { worker, life, facts };
+        let command = Command::Register {
+            worker,
+            life,
+            facts,
+            kept_life,
+        };
         self.services
             .handle
             .change(Actor::Worker(worker), None, command)
@@ -149,7 +155,7 @@ impl AgentService {
     }
 
     /// The platform's key of a vault. The copy in the message is dropped with it, and not wiped: the wire's buffers are not ours.
-    fn unwrap(&self, vault: VaultId, wrapped: &[u8]) -> Result<bytes::Bytes, Refused> {
+    pub(super) fn unwrap(&self, vault: VaultId, wrapped: &[u8]) -> Result<bytes::Bytes, Refused> {
         let trouble = |why: String| Refused::Secrets {
             doing: format!("open the key of vault {vault}"),
             why,

@@ -12,10 +12,10 @@ fn slots(numbers: &[u16]) -> Vec<u8> {
     bits
 }
 
-fn grant(worker: WorkerId, numbers: &[u16]) -> Command {
-    Command::GrantSlots {
-        grants: numbers.iter().map(|number| (*number, worker)).collect(),
-    }
+fn grant(bench: &mut Bench, worker: WorkerId, numbers: &[u16]) {
+    let seen = bench.state.marks().slot_map;
+    let grants = numbers.iter().map(|number| (*number, worker)).collect();
+    bench.by(Actor::Cluster, Command::GrantSlots { seen, grants });
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_point_that_is_there_or_given_up_is_not_made_again() {
 fn a_commit_that_rests_on_a_moved_slot_is_refused_until_its_ids_are_asked_again() {
     let (mut bench, worker) = Bench::ready();
     let second = bench.worker("w2", 1);
-    bench.by(Actor::Cluster, grant(worker, &[0, 7, 8, 4095]));
+    grant(&mut bench, worker, &[0, 7, 8, 4095]);
     let leased = bench.start_backup(ITEM, worker);
     let stood_on = bench.state.marks().slot_map;
     let resting_on = |bench: &Bench, numbers: &[u16], slot_map| CommittedPoint {
@@ -81,11 +81,12 @@ fn a_commit_that_rests_on_a_moved_slot_is_refused_until_its_ids_are_asked_again(
         slot_map,
         ..committed(&bench.state, point_id(1))
     };
-    bench.by(Actor::Cluster, grant(second, &[4095]));
+    grant(&mut bench, second, &[4095]);
     let point = resting_on(&bench, &[0, 4095], stood_on);
     let refusal = bench.commit(leased, point).unwrap_err();
-    assert!(matches!(refusal, Refusal::Fenced { .. }), "{refusal}");
-    assert!(refusal.to_string().contains("slot 4095"), "{refusal}");
+    let (slot, session) = (4095, leased.session);
+    assert_eq!(refusal, Refusal::Moved { slot, session });
+    assert_eq!(bench.job_state(leased.job), JobState::Leased, "the attempt goes on");
     // The other slots stand as they were.
     let point = resting_on(&bench, &[0, 7, 8], stood_on);
     let mut aside = bench.state.clone();
@@ -106,17 +107,17 @@ fn a_commit_that_rests_on_a_moved_slot_is_refused_until_its_ids_are_asked_again(
 #[test]
 fn a_slot_granted_anew_to_the_same_worker_has_moved() {
     let (mut bench, worker) = Bench::ready();
-    bench.by(Actor::Cluster, grant(worker, &[5]));
+    grant(&mut bench, worker, &[5]);
     let leased = bench.start_backup(ITEM, worker);
     let point = CommittedPoint {
         slots: slots(&[5]),
         ..committed(&bench.state, point_id(1))
     };
     bench.register(worker, [5; 16], 4);
-    bench.by(Actor::Cluster, grant(worker, &[5]));
+    grant(&mut bench, worker, &[5]);
     assert!(matches!(
         bench.commit(leased, point).unwrap_err(),
-        Refusal::Fenced { .. }
+        Refusal::Moved { slot: 5, .. }
     ));
 }
 
@@ -130,7 +131,7 @@ fn a_commit_cannot_rest_on_a_slot_without_an_owner_or_beyond_the_last() {
     };
     assert!(matches!(
         bench.commit(leased, nobodys).unwrap_err(),
-        Refusal::Fenced { .. }
+        Refusal::Moved { slot: 5, .. }
     ));
     let beyond = CommittedPoint {
         slots: vec![0; 513],
@@ -145,7 +146,7 @@ fn a_commit_cannot_rest_on_a_slot_without_an_owner_or_beyond_the_last() {
 #[test]
 fn a_commit_cannot_have_looked_at_what_no_entry_has_said_yet() {
     let (mut bench, worker) = Bench::ready();
-    bench.by(Actor::Cluster, grant(worker, &[5]));
+    grant(&mut bench, worker, &[5]);
     let leased = bench.start_backup(ITEM, worker);
     // The entry of the commit comes after everything that it can have seen.
     for ahead in [1, 2, u64::MAX - bench.index - 10] {

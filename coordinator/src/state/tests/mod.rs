@@ -145,6 +145,7 @@ fn facts(permits: u32) -> WorkerFacts {
         host: String::from("host"),
         version: String::from("0.1.0"),
         permits,
+        serves: String::from("host:7430"),
         ..WorkerFacts::default()
     }
 }
@@ -354,6 +355,7 @@ impl Bench {
                 worker,
                 life,
                 facts: facts(permits),
+                kept_life: None,
             },
         );
     }

@@ -16,6 +16,7 @@ fn register(worker: WorkerId) -> Command {
         worker,
         life: LIFE,
         facts: facts(1),
+        kept_life: None,
     }
 }
 
@@ -46,6 +47,7 @@ fn a_removed_worker_is_refused_for_ever_and_its_number_is_not_given_again() {
         Command::Drain { worker, drained: false },
         Command::RemoveWorker { worker },
         Command::GrantSlots {
+            seen: bench.state.marks().slot_map,
             grants: vec![(1, worker)],
         },
     ] {
@@ -82,6 +84,7 @@ fn a_worker_speaks_for_itself_and_administers_nothing() {
         Command::Enqueue(backup_of(ITEM)),
         Command::ConfirmClock,
         Command::GrantSlots {
+            seen: bench.state.marks().slot_map,
             grants: vec![(1, worker)],
         },
         Command::HidePoints {
@@ -140,6 +143,7 @@ fn what_a_worker_says_of_itself_is_bounded() {
             worker,
             life: [5; 16],
             facts,
+            kept_life: None,
         };
         assert!(matches!(
             bench.refuses(Actor::Worker(worker), command),

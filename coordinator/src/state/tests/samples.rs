@@ -352,7 +352,11 @@ impl Dice {
                     labels: self.labels(),
                     permits: self.small(),
                     stores: self.some(Self::text),
+                    serves: self.text(),
+                    jobs: self.one_in(2),
+                    region: self.text(),
                 },
+                kept_life: self.maybe(Self::bytes),
             },
             29 => Command::Drain {
                 worker,
@@ -360,6 +364,7 @@ impl Dice {
             },
             30 => Command::RemoveWorker { worker },
             31 => Command::GrantSlots {
+                seen: self.next(),
                 grants: self.some(|dice| {
                     let slot = dice.below(u64::from(SLOTS) + 1);
                     (u16::try_from(slot).unwrap(), WorkerId(dice.next()))
@@ -473,8 +478,10 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
                 facts: WorkerFacts {
                     labels: BTreeMap::from([(String::from("rack"), String::from("7"))]),
                     stores: vec![String::from("s3://bucket")],
+                    region: String::from("eu"),
                     ..facts(2)
                 },
+                kept_life: Some([8; 16]),
             },
         );
         workers.push(worker);
@@ -543,6 +550,7 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
     bench.by(
         Actor::Cluster,
         Command::GrantSlots {
+            seen: 0,
             grants: vec![(0, worker), (4095, workers[1])],
         },
     );

@@ -113,6 +113,7 @@ fn unfit(workers: &[(String, Unfit)]) -> Vec<String> {
         Unfit::FailedThere => (1, String::from("failed at it just now")),
         Unfit::Silent => (2, String::from("are not heard of")),
         Unfit::Drained => (3, String::from("drain")),
+        Unfit::NoJobs => (7, String::from("run no jobs")),
         Unfit::Store { url } => (4, format!("do not reach {url}")),
         Unfit::Label { wanted } => (5, format!("have no label {wanted}")),
         Unfit::Host { wanted } => (6, format!("are not {wanted}, where the disks are")),

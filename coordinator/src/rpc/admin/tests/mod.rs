@@ -69,6 +69,12 @@ impl Cluster {
             presence,
         }
     }
+
+    /// Hears of a worker now.
+    pub(super) fn hears(&self, worker: WorkerId) {
+        let now = u64::try_from(self.node.clock().since(crate::testing::START)).unwrap();
+        self.presence.lock().unwrap().hear(worker, LIFE, 0, now);
+    }
 }
 
 /// Who calls in these tests.

@@ -48,6 +48,7 @@ async fn a_worker_is_drained_and_removed() {
     let remove = |number| v1::RemoveWorkerRequest {
         idempotency_key: key(number),
         name: String::from("w1"),
+        force: false,
     };
     call!(cluster, remove_worker, remove(3)).unwrap();
     call!(cluster, remove_worker, remove(3)).unwrap();
@@ -58,6 +59,52 @@ async fn a_worker_is_drained_and_removed() {
         call!(cluster, remove_worker, v1::RemoveWorkerRequest::default()),
         "idempotency_key",
     );
+}
+
+#[tokio::test]
+async fn a_worker_shows_its_slots_and_what_it_reaches_and_is_not_removed_while_it_has_some() {
+    let mut cluster = Cluster::start();
+    let (s1, s2) = (
+        crate::testing::serves(&mut cluster.node, "s1"),
+        crate::testing::serves(&mut cluster.node, "s2"),
+    );
+    for worker in [s1, s2] {
+        cluster.hears(worker);
+    }
+    cluster.node.protects("web", MAIN, None);
+    let grants = (0..10).map(|slot| (slot, s1)).collect();
+    cluster.node.does(Command::GrantSlots { seen: 0, grants });
+    let get = || v1::GetWorkerRequest {
+        name: String::from("s1"),
+    };
+    let shown = call!(cluster, get_worker, get()).unwrap();
+    assert_eq!((shown.slots, shown.takers, shown.items), (10, Some(1), Some(1)));
+    assert_eq!((shown.serves.as_str(), shown.no_jobs), ("s1:7430", false));
+    let listed = workers(&cluster).await;
+    let slots: Vec<_> = listed
+        .iter()
+        .map(|worker| (worker.name.as_str(), worker.slots, worker.items))
+        .collect();
+    assert_eq!(slots, [("s1", 10, None), ("s2", 0, None), ("w1", 0, None)]);
+    let remove = |number, force| v1::RemoveWorkerRequest {
+        idempotency_key: key(number),
+        name: String::from("s1"),
+        force,
+    };
+    refused(call!(cluster, remove_worker, remove(1, false)), "fenced");
+    // A dead one goes as it is.
+    cluster.node.advance(i64::try_from(SILENT_MS).unwrap());
+    call!(cluster, remove_worker, remove(2, false)).unwrap();
+    cluster.hears(s2);
+    let grants = vec![(0, s2)];
+    let seen = cluster.node.read(|state| state.marks().slot_map);
+    cluster.node.does(Command::GrantSlots { seen, grants });
+    let forced = v1::RemoveWorkerRequest {
+        name: String::from("s2"),
+        ..remove(3, true)
+    };
+    call!(cluster, remove_worker, forced).unwrap();
+    refused(call!(cluster, get_worker, get()), "missing");
 }
 
 fn with_members() -> Cluster {
