@@ -210,6 +210,7 @@ pub(crate) trait Acts {
             consistency: Consistency::Crash,
             slots: Vec::new(),
             slot_map: 0,
+            slots_missing: Vec::new(),
             findings_seen: 0,
             counts: Counts {
                 bytes_read: 10,

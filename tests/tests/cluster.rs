@@ -137,6 +137,7 @@ async fn a_worker_that_was_removed_is_refused_and_does_not_end() {
     let worker = cluster.start("w1", &membership);
     cluster.make_vault().await;
     let request = v1::RemoveWorkerRequest {
+        force: true,
         idempotency_key: key(),
         name: String::from("w1"),
     };

@@ -68,6 +68,7 @@ impl Client {
             worker,
             life: LIFE,
             facts,
+            kept_life: None,
         };
         change(handle, Actor::Cluster, None, register).await;
         if handle.read(|state| state.vaults().is_empty()) {
@@ -127,6 +128,7 @@ fn backup(epoch: u64) -> Outcome {
         consistency: Consistency::Crash,
         slots: Vec::new(),
         slot_map: 0,
+        slots_missing: Vec::new(),
         findings_seen: 0,
         counts: Counts {
             bytes_read: 10,

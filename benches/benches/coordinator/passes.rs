@@ -213,6 +213,7 @@ impl World {
                 permits: PERMITS,
                 ..WorkerFacts::default()
             },
+            kept_life: None,
         });
         self.presence.hear(worker, LIFE, 0, 0);
         self.workers.push(worker);

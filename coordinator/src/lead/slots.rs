@@ -59,7 +59,7 @@ pub struct Server {
 pub struct Owned {
     /// Who.
     pub worker: WorkerId,
-    /// Whether it was granted to the owner's present life: else nobody answers for it.
+    /// Whether it was granted to the owner's present life, and is not to begin afresh: else nobody answers for it as it should.
     pub is_live: bool,
 }
 
@@ -259,7 +259,8 @@ impl Moves {
         let rows = state.slots().iter().map(|(slot, row)| {
             let owned = Owned {
                 worker: row.worker,
-                is_live: lives.get(&row.worker) == Some(&Some(row.life)),
+                // One that lacks entries goes back to its owner, to begin afresh.
+                is_live: lives.get(&row.worker) == Some(&Some(row.life)) && !row.lacks,
             };
             (*slot, owned)
         });

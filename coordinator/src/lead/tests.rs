@@ -284,6 +284,7 @@ fn after_a_week_without_a_leader_an_item_is_backed_up_once() {
             consistency: Consistency::Crash,
             slots: Vec::new(),
             slot_map: 0,
+            slots_missing: Vec::new(),
             findings_seen: 0,
             counts: crate::state::command::Counts::default(),
         }),

@@ -361,6 +361,7 @@ impl Worker {
                     consistency: Consistency::Crash,
                     slots: running.bitmap(),
                     slot_map: running.slot_map,
+                    slots_missing: Vec::new(),
                     findings_seen: 0,
                     counts: Counts::default(),
                 })

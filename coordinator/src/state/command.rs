@@ -533,6 +533,8 @@ pub struct CommittedPoint {
     pub slots: Vec<u8>,
     /// The version of the slot map that those answers stand on.
     pub slot_map: u64,
+    /// Slots that did not take what the session inserted, a bit each: they lack entries that the store has.
+    pub slots_missing: Vec<u8>,
     /// The newest findings of the vault that the session has looked at.
     pub findings_seen: u64,
     /// What it took.

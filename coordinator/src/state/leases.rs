@@ -11,6 +11,7 @@ use super::entry::{Actor, Time};
 use super::jobs::{FULL, waits_until};
 use super::reply::{Refusal, Reply};
 use super::rows::{Attempt, FailedAt, Job, JobState, Point, Session, VaultState, Verified};
+use super::slots::SLOTS;
 use super::texts::{check_batch, shortened};
 use super::{ATTEMPTS_KEPT, POINTS_MAX, State};
 #[cfg(test)]
@@ -287,6 +288,7 @@ impl State {
                     harmed: false,
                 };
                 self.enter_point(point.point, row);
+                self.note_lacking(&point.slots_missing);
                 if let Some(item) = self.items.get_mut(item) {
                     item.last_success = Some(now);
                     item.failures = 0;
@@ -380,6 +382,12 @@ impl State {
             return Err(Refusal::invalid("slot_map", "is of a later log than this"));
         }
         self.check_slots(session, &point.slots, point.slot_map)?;
+        if point.slots_missing.len() > usize::from(SLOTS) / 8 {
+            return Err(Refusal::invalid(
+                "slots_missing",
+                format!("has a bit for each of {SLOTS} slots"),
+            ));
+        }
         let Some(vault) = self.vaults.get(&vault) else {
             return Err(Refusal::missing("vault", vault));
         };

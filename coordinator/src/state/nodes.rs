@@ -170,6 +170,7 @@ impl State {
         let name = worker.name.clone();
         self.views.worker_names.remove(&name);
         self.free_slots(index, id);
+        self.clock.removals = index;
         Ok(Reply::Done)
     }
 }

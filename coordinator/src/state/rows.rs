@@ -47,6 +47,8 @@ pub struct Marks {
     pub answers_next: u64,
     /// The newest entry after which other vaults are claimed, or are there, than before.
     pub vaults: u64,
+    /// The newest entry that removed a worker.
+    pub removals: u64,
 }
 
 impl Marks {
@@ -329,6 +331,8 @@ pub struct Slot {
     pub floor_epoch: u64,
     /// The first grant since which this worker has had the slot without a break, with a database that was whole at every restart.
     pub since: u64,
+    /// A session that ended said that it lacks entries: it is granted again, to begin afresh.
+    pub lacks: bool,
 }
 
 /// What a token is for.

@@ -41,7 +41,8 @@ impl State {
             let row = self.workers.get(worker).expect("looked at above");
             let life = row.life.unwrap_or_default();
             let before = self.slots.get(slot);
-            let is_kept = |before: &&Slot| before.worker == *worker && row.kept_life == Some(before.life);
+            let is_kept =
+                |before: &&Slot| before.worker == *worker && row.kept_life == Some(before.life) && !before.lacks;
             #[cfg(test)]
             let is_kept = |before: &&Slot| is_kept(before) || before.worker == *worker && mutated(Mutation::Lineage);
             let since = before.filter(is_kept).map_or(index, |before| before.since);
@@ -52,6 +53,7 @@ impl State {
                 owner_epoch: index,
                 floor_epoch: self.clock.sweep_epoch,
                 since,
+                lacks: false,
             };
             self.slots.insert(*slot, row);
         }
@@ -95,6 +97,21 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// ◆ Notes that slots lack entries of a session which ended. They report nothing to a sweep before they were rebuilt: they are granted again, which breaks
+    /// their lineage.
+    pub(super) fn note_lacking(&mut self, missing: &[u8]) {
+        let lacking = |slot: &u16| {
+            missing
+                .get(usize::from(slot / 8))
+                .is_some_and(|bits| bits >> (slot % 8) & 1 == 1)
+        };
+        for slot in (0..SLOTS).filter(lacking) {
+            if let Some(row) = self.slots.get_mut(&slot) {
+                row.lacks = true;
+            }
+        }
     }
 
     pub(super) fn check_slot_rows(&self) -> Result<(), String> {

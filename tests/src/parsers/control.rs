@@ -163,6 +163,7 @@ impl Story {
             worker,
             life: LIFE,
             facts,
+            kept_life: None,
         });
         story.does(Command::AddVault(VaultSpec {
             vault: VAULT,
@@ -241,6 +242,7 @@ fn point() -> CommittedPoint {
         consistency: Consistency::Crash,
         slots: Vec::new(),
         slot_map: 0,
+        slots_missing: Vec::new(),
         findings_seen: 0,
         counts: Counts::default(),
     }

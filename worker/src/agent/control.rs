@@ -220,6 +220,7 @@ impl Control for LeaseControl {
                 harmed: self.harmed.clone(),
                 slots: index.slots,
                 slot_map: index.version,
+                slots_missing: index.missing,
             }),
         };
         self.activity.enter(Stage::Reporting);

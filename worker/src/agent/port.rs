@@ -336,6 +336,8 @@ pub struct PointMade {
     pub slots: SlotSet,
     /// The map under which they stand.
     pub slot_map: u64,
+    /// Slots that did not take what was inserted.
+    pub slots_missing: SlotSet,
 }
 
 /// What is wrong with a vault.

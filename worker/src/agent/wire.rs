@@ -305,6 +305,10 @@ fn point_made(made: &PointMade) -> v1::PointMade {
             false => made.slots.to_bytes().to_vec().into(),
         },
         slot_map: made.slot_map,
+        slots_missing: match made.slots_missing.is_empty() {
+            true => Default::default(),
+            false => made.slots_missing.to_bytes().to_vec().into(),
+        },
         findings_seen: made.findings_seen,
         harmed: made.harmed.iter().map(|point| point.0.to_vec().into()).collect(),
     }

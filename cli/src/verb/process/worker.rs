@@ -43,7 +43,11 @@ fn listen(address: Option<&str>, membership: &Membership) -> Result<Listen, CliE
             host: host.to_owned(),
         });
     }
-    let seen = membership.connector.addresses().iter().find_map(|address| local_address(address));
+    let seen = membership
+        .connector
+        .addresses()
+        .iter()
+        .find_map(|address| local_address(address));
     Ok(Listen {
         port: None,
         host: seen.map_or_else(host_name, |address| address.ip().to_string()),

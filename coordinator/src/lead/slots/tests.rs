@@ -516,3 +516,23 @@ fn a_look_at_a_thousand_workers_walks_slots_and_workers_once() {
     // Each worker's row and life a few times, and no slot by its key.
     assert!(looks <= 5 * 1000, "{looks} looks");
 }
+
+#[test]
+fn a_slot_that_lacks_entries_goes_back_to_its_owner_to_begin_afresh() {
+    let lacking = Owned {
+        worker: WorkerId(1),
+        is_live: false,
+    };
+    let whole = Owned {
+        is_live: true,
+        ..lacking
+    };
+    let server = Server {
+        stand: Stand::Here,
+        drained: false,
+    };
+    let servers = BTreeMap::from([(WorkerId(1), server)]);
+    let plan = plan(2, &BTreeMap::from([(0, whole), (1, lacking)]), &servers);
+    assert_eq!(plan.at_once, [(1, WorkerId(1))]);
+    assert!(plan.moves.is_empty());
+}

@@ -95,7 +95,7 @@ struct Watching {
     worker: WorkerId,
     life: [u8; 16],
     /// What was told last.
-    told: Option<(Part, u64)>,
+    told: Option<(Part, u64, u64)>,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
     leaderless_since: Option<Instant>,
@@ -183,6 +183,14 @@ impl AgentService {
     }
 }
 
+/// Workers that were taken out of the cluster and still have certificates, or may.
+fn removed(state: &State) -> v1::RemovedWorkers {
+    let removed = state.workers().iter().filter(|(_, row)| row.removed);
+    v1::RemovedWorkers {
+        workers: removed.map(|(id, _)| id.0).collect(),
+    }
+}
+
 /// The key under which it is noted that a process got the keys: the same for the same life.
 fn note_key(worker: WorkerId, life: [u8; 16]) -> IdempotencyKey {
     let mut hasher = blake3::Hasher::new_derive_key("tresor control v1 keys given for the index");
@@ -221,14 +229,19 @@ impl Watching {
         let watches = &self.service.watches;
         // One look, so that map and sessions are of one moment.
         let (now, update) = self.service.services.handle.read(|state| {
-            let now = (Part::of_marks(state.marks()), state.marks().vaults);
+            let now = (
+                Part::of_marks(state.marks()),
+                state.marks().vaults,
+                state.marks().removals,
+            );
             if told == Some(now) {
                 return (now, None);
             }
-            let is_same_map = told.is_some_and(|(part, _)| part == now.0);
+            let is_same_map = told.is_some_and(|(part, ..)| part == now.0);
             let update = v1::WatchUpdate {
                 slots: (!is_same_map).then(|| watches.map(state)),
                 vaults: now.1,
+                removed: (told.map(|told| told.2) != Some(now.2)).then(|| removed(state)),
             };
             (now, Some(update))
         });

@@ -186,6 +186,7 @@ pub(super) fn completion(request: v1::CompleteRequest) -> Result<(Completion, Ve
                 consistency: consistency(&point.consistency)?,
                 slots: point.slots.to_vec(),
                 slot_map: point.slot_map,
+                slots_missing: point.slots_missing.to_vec(),
                 findings_seen: point.findings_seen,
                 counts,
             })

@@ -177,6 +177,7 @@ fn committed(state: &State, point: PointId) -> CommittedPoint {
         consistency: Consistency::Crash,
         slots: Vec::new(),
         slot_map: state.marks().slot_map,
+        slots_missing: Vec::new(),
         findings_seen: state.vaults().get(&VAULT).map_or(0, |vault| vault.findings),
         counts: counts(50),
     }

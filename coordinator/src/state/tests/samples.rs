@@ -211,6 +211,7 @@ impl Dice {
                 consistency: self.consistency(),
                 slots: self.blob(),
                 slot_map: self.next(),
+                slots_missing: Vec::new(),
                 findings_seen: self.next(),
                 counts: self.counts(),
             }),

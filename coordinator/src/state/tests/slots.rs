@@ -360,3 +360,15 @@ fn what_the_log_says_was_kept_was_kept() {
         "only {kept} slots were kept over a restart, which shows little"
     );
 }
+
+#[test]
+fn a_slot_that_lacks_entries_of_a_session_keeps_no_lineage() {
+    let (mut bench, worker, first) = owner();
+    bench.state.note_lacking(&[0b11]);
+    assert!(slot(&bench, 0).lacks, "slot 1 is nobody's");
+    begin(&mut bench, worker, 2, Some(1));
+    let second = grant(&mut bench, worker, &[0]);
+    let row = slot(&bench, 0);
+    assert_eq!((row.owner_epoch, row.since, row.lacks), (second, second, false));
+    assert!(second > first);
+}

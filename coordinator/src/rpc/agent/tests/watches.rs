@@ -72,6 +72,17 @@ async fn a_watch_tells_all_first_and_then_what_changed_within_a_second() {
     story.adds_vault(MAIN, "main", VaultOrigin::Make);
     let update = soon(&mut updates).await;
     assert!(update.slots.is_none() && update.vaults > granted);
+
+    let removed = first.removed.unwrap();
+    assert!(removed.workers.is_empty() && update.removed.is_none());
+    story.node.does(Command::RemoveWorker { worker: s1 });
+    let update = soon(&mut updates).await;
+    assert_eq!(
+        update.removed.unwrap().workers,
+        [s1.0],
+        "others refuse its certificate too"
+    );
+    assert!(update.slots.unwrap().runs.is_empty(), "what it had is nobody's");
 }
 
 #[tokio::test]
