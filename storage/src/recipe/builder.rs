@@ -137,7 +137,11 @@ impl TreeBuilder {
         })
     }
 
-    async fn flush(&mut self, sink: &mut dyn NodeSink) -> Result<()> {
+    /// Places the leaves and nodes that were collected so far, however few.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub async fn flush(&mut self, sink: &mut dyn NodeSink) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }

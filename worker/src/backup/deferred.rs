@@ -19,8 +19,10 @@ use crate::error::WorkerError;
 
 /// How many segments behind a deferred one may wait for it: 8 GiB of disk, whose names are some 15 MB.
 const BEHIND_MAX: u64 = 2048;
-/// How long the end of a disk waits for others: a pack that is being put is there in a second or two.
+/// How long the end of a disk waits for chunks of others: a pack that is being put is there in a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for a leaf all of whose chunks are there. Whoever stores it may wait for another in turn, and a leaf is a thousandth of its segment.
+const LEAF_PATIENCE: Duration = Duration::from_millis(600);
 /// Between two questions then.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -81,13 +83,17 @@ impl Deferrals {
         frames.put_pack().await?;
         let began = Instant::now();
         loop {
-            let is_late = began.elapsed() >= PATIENCE;
+            let waited = began.elapsed();
             let mut left = VecDeque::new();
             let mut settled = false;
             for (segment, leaf) in std::mem::take(&mut self.waiting) {
                 let answers = self.ask(context, &leaf).await;
-                // The leaf too: whoever stores the last of its chunks stores it.
-                if !is_late && answers.contains(&Answer::Claimed) {
+                let patience = match answers.split_first() {
+                    Some((_, runs)) if runs.contains(&Answer::Claimed) => PATIENCE,
+                    Some((Answer::Claimed, _)) => LEAF_PATIENCE,
+                    _ => Duration::ZERO,
+                };
+                if waited < patience {
                     left.push_back((segment, leaf));
                     continue;
                 }

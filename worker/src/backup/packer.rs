@@ -129,6 +129,9 @@ impl Packer {
                     continue;
                 }
                 ToPacker::PutPack => {
+                    if let Some((builder, _)) = &mut self.current {
+                        builder.flush(&mut self.writer).await?;
+                    }
                     self.writer.put_pack().await?;
                     continue;
                 }

@@ -28,6 +28,7 @@ async fn eight_first_backups_of_clones_on_four_workers_store_little_more_than_on
         .collect();
     let stored: u64 = outcomes.iter().map(|outcome| outcome.counts.bytes_stored).sum();
     let ratio = stored as f64 / alone.counts.bytes_stored as f64;
+    println!("{ratio:.4} of one backup");
     assert!(ratio <= 1.02, "{ratio:.4} of one backup");
     assert_eq!(fleet.log.points(), 8);
     for outcome in &outcomes {
