@@ -450,6 +450,24 @@ impl Cluster {
         bytes
     }
 
+    /// Writes the disk of a new item and protects it on any worker.
+    pub(crate) fn protect(&self, item: &str, bytes: &[u8]) {
+        let disk = self.path(&format!("{item}.img"));
+        std::fs::write(&disk, bytes).unwrap();
+        let disk = format!("vda={}", disk.display());
+        self.verb(&["item", "protect", item, &disk, "--worker-label", "any=yes"]);
+    }
+
+    /// Waits until the workers answer for all slots of the index.
+    pub(crate) fn slots_are_held(&self) {
+        until("the workers have all slots of the index", || {
+            let listed = self.verb(&["worker", "list"]);
+            let slots = listed["workers"].as_array().unwrap().iter();
+            let held: u64 = slots.map(|worker| worker["slots"].as_u64().unwrap()).sum();
+            (held == 4096).then_some(())
+        });
+    }
+
     /// Restores the newest point of an item and compares it.
     pub(crate) fn assert_restores(&self, item: &str, worker: &str, bytes: &[u8]) {
         let target = self.path("restored.img");

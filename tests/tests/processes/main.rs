@@ -10,6 +10,7 @@ mod program;
 mod replicas;
 mod watch;
 
+mod chaos;
 mod killed_leader;
 mod killed_worker;
 mod majority;

@@ -175,6 +175,15 @@ impl Cluster {
         files(&self.path("store/packs")).len()
     }
 
+    /// Their bytes.
+    pub(crate) fn pack_bytes(&self) -> u64 {
+        let packs = files(&self.path("store/packs"));
+        packs
+            .iter()
+            .map(|path| path.metadata().map_or(0, |pack| pack.len()))
+            .sum()
+    }
+
     /// Manifests in the vault's store, as names of points.
     pub(crate) fn manifests(&self) -> BTreeSet<String> {
         let files = files(&self.path("store/points"));
