@@ -96,6 +96,7 @@ impl Job {
             claim,
             pins,
             harmed,
+            meter: vault.meter(),
             begun: self.begun,
             activity: Arc::clone(&self.activity),
             stop: self.stop.clone(),
@@ -127,11 +128,16 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
     });
     match result {
         Ok(Done::Committed) => tracing::info!("attempt is done"),
-        Ok(Done::Report { outcome, counts }) => {
+        Ok(Done::Report {
+            outcome,
+            counts,
+            report,
+        }) => {
             let completion = Completion {
                 id: job.lease.id,
                 session: job.lease.session,
                 counts,
+                report,
                 took: job.begun.elapsed(),
                 outcome,
             };

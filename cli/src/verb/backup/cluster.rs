@@ -5,13 +5,15 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use tresor_proto::v1::{
-    CancelJobRequest, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
+    CancelJobRequest, DiskReport, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
     StartBackupRequest,
 };
 use tresor_storage::Kind;
+use tresor_storage::ids::hex;
 use tresor_storage::vault::naming::check_item_name;
+use tresor_worker::backup::BackupCounts;
 
-use super::home::leave_metrics;
+use super::home::{DiskShown, leave_metrics};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::cluster::{Cluster, ClusterError};
@@ -36,12 +38,18 @@ struct BackupShown {
     vault: String,
     time: Option<String>,
     consistency: Option<String>,
+    /// None where what was made is not told in detail any more.
+    live: Option<bool>,
+    disks: Option<Vec<DiskShown>>,
     job: u64,
     worker: Option<String>,
     bytes_read: u64,
     bytes_new: u64,
     bytes_stored: u64,
     bytes_logical: u64,
+    chunks_new: u64,
+    chunks_known: u64,
+    requests: Requests,
     elapsed_ms: u64,
 }
 
@@ -53,41 +61,60 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
     let begun = Instant::now();
     let result = make(app, cluster, args).await;
     if let Some(path) = app.settings.metrics_file.value.as_deref() {
-        // What a worker counted beyond bytes and requests it does not tell; a file with zeros would lie.
+        let counts = match &result {
+            Ok((_, counts)) => *counts,
+            Err(_) => None,
+        };
         let run = BackupRun {
             ended: Timestamp::now().as_second(),
             seconds: begun.elapsed().as_secs_f64(),
             failure: result.as_ref().err().map(CliError::failure),
-            counts: None,
-            requests: Requests::default(),
+            counts: counts.as_ref().map(backup_counts),
+            requests: counts.as_ref().map(Requests::from).unwrap_or_default(),
         };
         leave_metrics(app, path, &run);
     }
-    result
+    result.map(|(answer, _)| answer)
 }
 
-async fn make(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Answer, CliError> {
+fn backup_counts(counts: &JobCounts) -> BackupCounts {
+    BackupCounts {
+        bytes_read: counts.bytes_read,
+        bytes_new: counts.bytes_new,
+        bytes_stored: counts.bytes_stored,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        lookups: counts.lookups,
+        segments_inherited: counts.segments_inherited,
+        packs: counts.packs,
+    }
+}
+
+/// Makes it; the numbers are those of a job that was waited for.
+async fn make(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<(Answer, Option<JobCounts>), CliError> {
     let request = request(app, cluster, args).await?;
     let name = human::plain(&request.item);
     let doing = || format!("could not back up {name}");
     let job = start(app, cluster, request).await.doing(doing)?;
     let finished = Box::pin(finish(app, cluster, job, args.detach.detach)).await;
     let job = match finished.doing(doing)? {
-        Finished::Detached(answer) => return Ok(answer),
+        Finished::Detached(answer) => return Ok((answer, None)),
         Finished::Done(job) => *job,
     };
+    let counts = job.counts;
     // The point is made, whatever becomes of this question.
     let point = cluster.get_point(GetPointRequest {
         name: job.point.clone(),
     });
     let shown = shown(job, point.await.ok());
-    Ok(app.screen.answer(&shown, || {
+    let answer = app.screen.answer(&shown, || {
         if app.screen.is_terminal() {
             text(&shown)
         } else {
             shown.point.clone()
         }
-    }))
+    });
+    Ok((answer, counts))
 }
 
 /// Starts the job. In a home whose node this process is, one of the item that an earlier process left behind makes room first: what was asked then
@@ -204,15 +231,15 @@ fn is_same(known: &ItemSpec, asked: &ItemSpec) -> bool {
 }
 
 fn shown(job: Job, point: Option<Point>) -> BackupShown {
-    let JobCounts {
-        bytes_read,
-        bytes_new,
-        bytes_stored,
-        bytes_logical,
-        took_ms,
-    } = job.counts.unwrap_or_default();
+    let counts = job.counts.unwrap_or_default();
     let point = point.unwrap_or_default();
     let worker = job.attempts.last().map(|attempt| attempt.worker.clone());
+    let disk = |disk: DiskReport| DiskShown {
+        name: disk.name,
+        size: disk.size,
+        root: hex(&disk.root),
+    };
+    let live = job.report.as_ref().map(|report| report.live);
     BackupShown {
         point: job.point,
         item: job.item,
@@ -220,19 +247,25 @@ fn shown(job: Job, point: Option<Point>) -> BackupShown {
         vault: job.vault,
         time: some(point.time),
         consistency: some(point.consistency),
+        live,
+        disks: job.report.map(|report| report.disks.into_iter().map(disk).collect()),
         job: job.id,
         worker,
-        bytes_read,
-        bytes_new,
-        bytes_stored,
-        bytes_logical,
-        elapsed_ms: took_ms,
+        bytes_read: counts.bytes_read,
+        bytes_new: counts.bytes_new,
+        bytes_stored: counts.bytes_stored,
+        bytes_logical: counts.bytes_logical,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        requests: Requests::from(&counts),
+        elapsed_ms: counts.took_ms,
     }
 }
 
 fn text(shown: &BackupShown) -> String {
+    let live = if shown.live == Some(true) { ", read live" } else { "" };
     let consistency = match &shown.consistency {
-        Some(consistency) => format!(" ({consistency}-consistent)"),
+        Some(consistency) => format!(" ({consistency}-consistent{live})"),
         None => String::new(),
     };
     let mut text = format!(
@@ -242,8 +275,15 @@ fn text(shown: &BackupShown) -> String {
         human::plain(&shown.point),
     );
     let rate = human::size(shown.bytes_logical.saturating_mul(1000) / shown.elapsed_ms.max(1));
+    let disks = match &shown.disks {
+        Some(disks) => {
+            let named = |disk: &DiskShown| format!("{} {}", human::plain(&disk.name), human::size(disk.size));
+            disks.iter().map(named).collect::<Vec<_>>().join(", ")
+        }
+        None => human::size(shown.bytes_logical),
+    };
     text.push_str(&human::pairs(&[
-        ("disks", human::size(shown.bytes_logical)),
+        ("disks", disks),
         (
             "read",
             format!(
@@ -252,8 +292,23 @@ fn text(shown: &BackupShown) -> String {
                 human::elapsed(shown.elapsed_ms)
             ),
         ),
-        ("new", human::size(shown.bytes_new)),
-        ("stored", human::size(shown.bytes_stored)),
+        (
+            "new",
+            format!(
+                "{} in {} chunks; {} known",
+                human::size(shown.bytes_new),
+                human::count(shown.chunks_new),
+                human::count(shown.chunks_known)
+            ),
+        ),
+        (
+            "stored",
+            format!(
+                "{} with {} puts",
+                human::size(shown.bytes_stored),
+                human::count(shown.requests.put)
+            ),
+        ),
         (
             "job",
             match &shown.worker {
@@ -268,7 +323,7 @@ fn text(shown: &BackupShown) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tresor_proto::v1::Attempt;
+    use tresor_proto::v1::{Attempt, Report};
 
     #[test]
     fn the_text_of_a_backup_by_a_cluster() {
@@ -287,6 +342,18 @@ mod tests {
                 bytes_stored: 88 << 20,
                 bytes_logical: 20 << 30,
                 took_ms: 12_345,
+                chunks_new: 7_512,
+                chunks_known: 104_233,
+                puts: 5,
+                ..Default::default()
+            }),
+            report: Some(Report {
+                disks: vec![DiskReport {
+                    name: String::from("vda"),
+                    size: 20 << 30,
+                    ..Default::default()
+                }],
+                ..Default::default()
             }),
             ..Default::default()
         };
@@ -296,10 +363,10 @@ mod tests {
         };
         insta::assert_snapshot!(text(&shown(job, Some(point))), @"
         web-03 is backed up in vault main: point abababababababababababababababab (crash-consistent)
-        disks   20.0 GiB
+        disks   vda 20.0 GiB
         read    3.0 GiB in 12.3 s, 1.6 GiB/s of disk
-        new     210.0 MiB
-        stored  88.0 MiB
+        new     210.0 MiB in 7 512 chunks; 104 233 known
+        stored  88.0 MiB with 5 puts
         job     812 on kvm-7
         ");
     }

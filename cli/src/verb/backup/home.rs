@@ -24,12 +24,13 @@ use crate::human;
 use crate::metrics::{self, BackupRun, Requests};
 use crate::screen::Answer;
 use crate::verb::disks::{NamedDisk, item_name, parse_disks};
+use crate::verb::places::parse_placed_disks;
 
 #[derive(Serialize)]
-struct DiskShown {
-    name: String,
-    size: u64,
-    root: String,
+pub(super) struct DiskShown {
+    pub(super) name: String,
+    pub(super) size: u64,
+    pub(super) root: String,
 }
 
 #[derive(Serialize)]
@@ -104,15 +105,47 @@ pub(super) fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
     }
 }
 
-fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
-    app.refuse_detach(&args.detach)?;
-    app.refuse_worker(args.worker.as_deref())?;
+/// Refuses what no home can back up: it has no node yet that could know an item's disks.
+///
+/// # Errors
+/// By cause.
+pub(super) fn check(args: &BackupArgs) -> Result<(), CliError> {
     if args.disks.is_empty() {
         return Err(CliError::usage_hint(
             "no disk is given: this home does not know where an item's disks are",
             "tresor backup DISK… --item NAME",
         ));
     }
+    check_disks(&args.disks)
+}
+
+/// Refuses disks of this host that are not there.
+///
+/// # Errors
+/// By cause.
+pub(super) fn check_disks(texts: &[String]) -> Result<(), CliError> {
+    for disk in parse_placed_disks(texts, None)?.there {
+        let is_url = disk.path.to_string_lossy().contains("://");
+        if !is_url
+            && let Err(error) = std::fs::metadata(&disk.path)
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            let source = SourceError::Missing { path: disk.path };
+            return Err(WorkerError::Source {
+                disk: disk.name,
+                source,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
+    app.refuse_detach(&args.detach)?;
+    app.refuse_worker(args.worker.as_deref())?;
+    // Before a vault is made for it, and before anybody is asked for a passphrase.
+    check(args)?;
     let disks = parse_disks(&args.disks)?;
     let item = item_name(args.item.as_deref(), &disks)?;
     let until = args
@@ -122,21 +155,6 @@ fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
     let keep_until = until
         .transpose()
         .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
-    // Before a vault is made for it, and before anybody is asked for a passphrase.
-    for disk in &disks {
-        if let Err(error) = std::fs::metadata(&disk.path)
-            && error.kind() == std::io::ErrorKind::NotFound
-        {
-            let source = SourceError::Missing {
-                path: disk.path.clone(),
-            };
-            return Err(WorkerError::Source {
-                disk: disk.name.clone(),
-                source,
-            }
-            .into());
-        }
-    }
     Ok(Plan {
         disks,
         item,
@@ -199,7 +217,7 @@ pub(super) async fn first_vault_of_node(app: &App, node: &Cluster) -> Result<(),
     let home = app.home("backup")?;
     if home.vaults()?.is_empty() {
         Box::pin(first_vault(app, &home)).await?;
-        Box::pin(adopt(app, &home, node)).await?;
+        Box::pin(adopt(app, &home, node, Some(MAIN))).await?;
     }
     Ok(())
 }

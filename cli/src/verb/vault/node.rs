@@ -2,7 +2,7 @@
 
 use tresor_proto::v1::{ListVaultsRequest, RemoveVaultRequest};
 
-use super::{cluster, create, remove, take_over, verify};
+use super::{cluster, create, rebuild, remove, take_over, verify};
 use crate::app::App;
 use crate::args::{VaultRemoveArgs, VaultVerb};
 use crate::cluster::Cluster;
@@ -16,19 +16,21 @@ use crate::screen::Answer;
 /// # Errors
 /// By cause.
 pub(super) async fn run(app: &App, node: &Cluster, verb: VaultVerb) -> Result<Answer, CliError> {
-    let answer = match verb {
-        VaultVerb::Create(args) => Box::pin(create::run(app, &args)).await?,
+    let home = app.home("vault create")?;
+    let (answer, name) = match verb {
+        VaultVerb::Create(args) => (Box::pin(create::run(app, &args)).await?, args.name),
         VaultVerb::TakeOver(args) => {
             refuse_known(app, node, args.name.as_deref()).await?;
-            Box::pin(take_over::run(app, args.name.as_deref())).await?
+            let name = app.vault_name(&home, args.name.as_deref())?;
+            (Box::pin(take_over::run(app, args.name.as_deref())).await?, name)
         }
+        VaultVerb::Rebuild(args) => return Box::pin(rebuild::run(app, args.name.as_deref())).await,
         // The worker has no word for one pack alone.
         VaultVerb::Verify(args) if args.pack.is_some() => return Box::pin(verify::run(app, &args)).await,
         VaultVerb::Remove(args) => return Box::pin(remove_both(app, node, args)).await,
         verb => return Box::pin(cluster::run(app, node, verb)).await,
     };
-    let home = app.home("vault create")?;
-    Box::pin(adopt(app, &home, node)).await?;
+    Box::pin(adopt(app, &home, node, Some(&name))).await?;
     Ok(answer)
 }
 
