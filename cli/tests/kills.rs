@@ -15,6 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Site, noise};
 
+/// Syncs of an unchanged backup: five of the log, and ten for the openings of its database and of the index; seven of the vault's manifest.
+const SYNCS_MAX: usize = 24;
+
 /// The tracer waits for all children of this process.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -161,6 +164,23 @@ fn kill_backups(part: usize, of: usize) {
             stage.done(&["vault", "verify", "--level", "contents"]);
         },
     );
+}
+
+/// Each sync is a wait for the disk: what the node adds to a backup is bounded. Without a node it takes nine: the index's opening has five (its list of files,
+/// their folder, its options), the session number two, the manifest and its folder the rest.
+#[test]
+fn an_unchanged_backup_waits_for_the_disk_a_bounded_number_of_times() {
+    let _alone = alone();
+    let stage = Stage::new();
+    stage.make_vault();
+    let one = stage.site.text("one.raw");
+    let backup = ["backup", &one, "--item", "vm"];
+    stage.done(&backup);
+    stage.done(&backup);
+    let traced = trace::run(&stage.command(&backup), None);
+    assert_eq!(traced.code, Some(0));
+    let syncs = traced.calls.iter().filter(|call| call.contains("sync")).count();
+    assert!(syncs <= SYNCS_MAX, "{syncs}: {:?}", traced.calls);
 }
 
 #[test]

@@ -211,7 +211,7 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
             check_founding(app)?;
         }
         // Before anything is made for it.
-        crate::verb::check(verb)?;
+        crate::verb::check(app, verb)?;
     } else {
         place.check()?;
     }
@@ -265,7 +265,8 @@ async fn become_or_find(
 
 /// Sees to it that the home's vaults are the node's.
 async fn settle(app: &App, verb: &Verb, is_for_node: bool) -> Result<(), CliError> {
-    let (home, node) = (app.home("node")?, app.need_cluster("node")?);
+    let (home, node) = (app.home("node")?, app.node_of_home());
+    let node = node.expect("it was entered before");
     if is_for_node {
         app.screen.note(MADE);
         // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
@@ -303,9 +304,7 @@ fn is_homes_own(app: &App, verb: &Verb) -> Result<bool, CliError> {
     let Some(name) = meant_vault(app, &home, verb)? else {
         return Ok(false);
     };
-    Ok(vaults
-        .iter()
-        .any(|entry| entry.name == name && !home.has_key(entry.id)))
+    Ok(vaults.iter().any(|entry| entry.name == name && !home.has_key(entry.id)))
 }
 
 /// Whether a verb looks at a vault and changes nothing of it: then it can do without the node.

@@ -84,10 +84,13 @@ async fn adopt_one(
             ..Default::default()
         };
         cluster.remove_vault(request).await?;
-        return Err(home::check_writable(home, &entry.name, &app.stores).await.err().map_or_else(
-            || CliError::usage("its claim is another than that of its making"),
-            CliError::from,
-        ));
+        return Err(home::check_writable(home, &entry.name, &app.stores)
+            .await
+            .err()
+            .map_or_else(
+                || CliError::usage("its claim is another than that of its making"),
+                CliError::from,
+            ));
     }
     keep(app, home, entry, vault.claim).await?;
     if !is_as_made {

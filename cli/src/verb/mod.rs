@@ -53,9 +53,9 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
 ///
 /// # Errors
 /// By cause.
-pub(crate) fn check(verb: &Verb) -> Result<(), CliError> {
+pub(crate) fn check(app: &App, verb: &Verb) -> Result<(), CliError> {
     match verb {
-        Verb::Backup(args) => backup::check(args),
+        Verb::Backup(args) => backup::check(app, args),
         _ => Ok(()),
     }
 }

@@ -83,6 +83,8 @@ pub struct Presence {
     certificates: BTreeMap<WorkerId, i64>,
     /// Vaults whose newest catalogue had no room for all of their rows.
     cut: BTreeSet<VaultId>,
+    /// Its one worker is in this process, and begins when there is work: it is not missed before.
+    begins_when_needed: bool,
     /// What attempts made, in detail.
     reports: BTreeMap<JobId, (Epoch, Arc<v1::Report>)>,
 }
@@ -110,6 +112,14 @@ impl Presence {
     /// Whether the newest catalogue of a vault had no room for all of its rows, as far as this coordinator knows.
     pub fn is_cut(&self, vault: VaultId) -> bool {
         self.cut.contains(&vault)
+    }
+
+    /// Of a coordinator that stands for one command of a person: its one worker is there whenever there is work.
+    pub fn of_one_command() -> Self {
+        Self {
+            begins_when_needed: true,
+            ..Self::default()
+        }
     }
 
     /// Remembers what an attempt made, for those who wait for its job. One that is too large is forgotten at once, and so is that of the oldest job when
@@ -215,6 +225,9 @@ impl Presence {
     /// Whether a worker may get new leases: heard of lately, in the life that is registered.
     pub fn is_present(&self, state: &State, worker: WorkerId, now: u64) -> bool {
         let life = state.workers().get(&worker).and_then(|row| row.life);
+        if self.begins_when_needed && life.is_some() {
+            return true;
+        }
         self.workers
             .get(&worker)
             .is_some_and(|heard| Some(heard.life) == life && now.saturating_sub(heard.at) < SILENT_MS)

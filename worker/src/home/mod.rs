@@ -55,8 +55,8 @@ pub use entry::VaultEntry;
 pub use error::HomeError;
 pub use index::IndexState;
 pub use open::{
-    HeldVault, OpenVault, Place, WritableVault, check_writable, open_and_rebuild, open_and_rebuild_at, open_for_change, open_for_reading,
-    open_for_writing,
+    HeldVault, OpenVault, Place, WritableVault, check_writable, open_and_rebuild, open_and_rebuild_at, open_for_change,
+    open_for_reading, open_for_writing,
 };
 pub use points::{DamagedObject, KnownPoint, Points, load_points};
 pub use resolve::{find_item, newest_of, resolve_point};

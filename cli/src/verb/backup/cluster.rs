@@ -13,7 +13,7 @@ use tresor_storage::ids::hex;
 use tresor_storage::vault::naming::check_item_name;
 use tresor_worker::backup::BackupCounts;
 
-use super::home::{DiskShown, leave_metrics};
+use super::home::{DiskShown, keep_until, leave_metrics};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::cluster::{Cluster, ClusterError};
@@ -159,13 +159,7 @@ async fn end(app: &App, cluster: &Cluster, job: Job) -> Result<(), CliError> {
 }
 
 async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {
-    let until = args
-        .keep_until
-        .as_deref()
-        .map(|text| human::parse_keep_until(text, app.now));
-    let keep_until = until
-        .transpose()
-        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
+    let keep_until = keep_until(app, args)?;
     let mut request = StartBackupRequest {
         vault: app.cluster_vault(None),
         keep_until: keep_until.unwrap_or_default(),

@@ -109,22 +109,27 @@ pub(super) fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
 ///
 /// # Errors
 /// By cause.
-pub(super) fn check(args: &BackupArgs) -> Result<(), CliError> {
+pub(super) fn check(app: &App, args: &BackupArgs) -> Result<(), CliError> {
     if args.disks.is_empty() {
         return Err(CliError::usage_hint(
             "no disk is given: this home does not know where an item's disks are",
             "tresor backup DISK… --item NAME",
         ));
     }
-    check_disks(&args.disks)
+    check_disks(app, args)
 }
 
-/// Refuses disks of this host that are not there.
+/// Refuses what is wrong whoever reads the disks, and disks of this host that are not there.
 ///
 /// # Errors
 /// By cause.
-pub(super) fn check_disks(texts: &[String]) -> Result<(), CliError> {
-    for disk in parse_placed_disks(texts, None)?.there {
+pub(super) fn check_disks(app: &App, args: &BackupArgs) -> Result<(), CliError> {
+    let disks = parse_placed_disks(&args.disks, None)?.there;
+    if !disks.is_empty() {
+        item_name(args.item.as_deref(), &disks)?;
+    }
+    keep_until(app, args)?;
+    for disk in disks {
         let is_url = disk.path.to_string_lossy().contains("://");
         if !is_url
             && let Err(error) = std::fs::metadata(&disk.path)
@@ -141,24 +146,31 @@ pub(super) fn check_disks(texts: &[String]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
-    app.refuse_detach(&args.detach)?;
-    app.refuse_worker(args.worker.as_deref())?;
-    // Before a vault is made for it, and before anybody is asked for a passphrase.
-    check(args)?;
-    let disks = parse_disks(&args.disks)?;
-    let item = item_name(args.item.as_deref(), &disks)?;
+/// Until when the point is to be kept, RFC 3339.
+///
+/// # Errors
+/// [`CliError::Usage`].
+pub(super) fn keep_until(app: &App, args: &BackupArgs) -> Result<Option<String>, CliError> {
     let until = args
         .keep_until
         .as_deref()
         .map(|text| human::parse_keep_until(text, app.now));
-    let keep_until = until
+    until
         .transpose()
-        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
+        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))
+}
+
+fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
+    app.refuse_detach(&args.detach)?;
+    app.refuse_worker(args.worker.as_deref())?;
+    // Before a vault is made for it, and before anybody is asked for a passphrase.
+    check(app, args)?;
+    let disks = parse_disks(&args.disks)?;
+    let item = item_name(args.item.as_deref(), &disks)?;
     Ok(Plan {
         disks,
         item,
-        keep_until,
+        keep_until: keep_until(app, args)?,
     })
 }
 

@@ -14,8 +14,8 @@ use crate::screen::Answer;
 ///
 /// # Errors
 /// By cause.
-pub(super) fn check(args: &BackupArgs) -> Result<(), CliError> {
-    home::check(args)
+pub(super) fn check(app: &App, args: &BackupArgs) -> Result<(), CliError> {
+    home::check(app, args)
 }
 
 /// Refuses a key that the caller names and that may not write: the node has its own, but who names one means it.
@@ -33,7 +33,7 @@ async fn check_key(app: &App) -> Result<(), CliError> {
 /// By cause.
 pub(crate) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError> {
     if let Some(node) = app.node_of_home() {
-        home::check_disks(&args.disks)?;
+        home::check_disks(app, args)?;
         app.refuse_store(&app.settings.vault.value)?;
         Box::pin(home::first_vault_of_node(app, &node)).await?;
         check_key(app).await?;

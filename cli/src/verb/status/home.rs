@@ -77,7 +77,9 @@ pub(super) async fn run(app: &App, node: Option<&Cluster>) -> Result<Answer, Cli
         shown.warnings.extend(says.warnings.iter().cloned());
         shown.node = Some(says);
         let items = node.items(ListItemsRequest::default(), None).await;
-        let items = items.doing(|| String::from("could not list the items of the node"))?.rows;
+        let items = items
+            .doing(|| String::from("could not list the items of the node"))?
+            .rows;
         policies.extend(items.into_iter().filter_map(|item| {
             let policy = item.spec.map(|spec| spec.policy)?;
             (!policy.is_empty()).then_some((item.id, policy))

@@ -1,6 +1,6 @@
 //! `tresor vault …` in a home that has a node: vaults are made by the home, which has their keys, and then become the node's.
 
-use tresor_proto::v1::{ListVaultsRequest, RemoveVaultRequest};
+use tresor_proto::v1::{ListItemsRequest, ListVaultsRequest, RemoveVaultRequest, UnprotectItemRequest};
 
 use super::{cluster, create, rebuild, remove, take_over, verify};
 use crate::app::App;
@@ -63,6 +63,22 @@ async fn remove_both(app: &App, node: &Cluster, mut args: VaultRemoveArgs) -> Re
         if args.delete_data {
             remove::confirm(app, &args, &entry.url)?;
             args.yes = Some(args.name.clone());
+        }
+        // What only a backup by hand has entered, nobody meant to have backed up again; what has a policy a person unprotects first.
+        let listing = ListItemsRequest {
+            vault: entry.name.clone(),
+            ..Default::default()
+        };
+        for item in node.items(listing, None).await.doing(doing)?.rows {
+            let has_policy = item.spec.as_ref().is_some_and(|spec| !spec.policy.is_empty());
+            if item.protected && !has_policy {
+                let request = UnprotectItemRequest {
+                    name: item.id,
+                    vault: entry.name.clone(),
+                    ..Default::default()
+                };
+                node.unprotect_item(request).await.doing(doing)?;
+            }
         }
         let request = RemoveVaultRequest {
             name: entry.name,

@@ -72,7 +72,15 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
         }
         // No worker of it runs in this process.
         let indexes = Place::of(home.root()).indexes();
-        Box::pin(open_and_rebuild_at(&home, &name, &indexes, &app.secrets, &app.stores, &mut show)).await
+        Box::pin(open_and_rebuild_at(
+            &home,
+            &name,
+            &indexes,
+            &app.secrets,
+            &app.stores,
+            &mut show,
+        ))
+        .await
     } else {
         Box::pin(open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut show)).await
     };

@@ -224,8 +224,9 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
     }
     if app.node_of_home().is_some() {
         // The index is its worker's.
-        app.screen
-            .note(&format!("tresor vault verify {name} has the node's next backup store again what is lost"));
+        app.screen.note(&format!(
+            "tresor vault verify {name} has the node's next backup store again what is lost"
+        ));
         return;
     }
     let told = async {

@@ -128,12 +128,19 @@ async fn a_vault_that_was_just_made_is_entered_with_its_key_file_under_its_maker
         ..create(1)
     };
     let file = text(vault, [0xab; 32]);
-    refused_for(call!(cluster, create_vault, made(&file.replace("ab", "ac"))), "key_file");
+    refused_for(
+        call!(cluster, create_vault, made(&file.replace("ab", "ac"))),
+        "key_file",
+    );
     call!(cluster, create_vault, made(&file)).unwrap();
     let spec = cluster
         .node
         .read(|state| state.vaults().get(&vault).unwrap().spec.clone());
-    assert_eq!(spec.origin, VaultOrigin::Make, "its claim is looked for, and none is put above it");
+    assert_eq!(
+        spec.origin,
+        VaultOrigin::Make,
+        "its claim is looked for, and none is put above it"
+    );
     let wrapped: Wrapped = postcard::from_bytes(&spec.key).unwrap();
     let secret = ClusterKey::from_bytes(&[5; 32]).unwrap(Purpose::VaultKey(vault), &wrapped);
     assert_eq!(*secret.unwrap(), [0xab; 32]);
