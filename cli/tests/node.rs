@@ -305,11 +305,17 @@ fn the_first_backup_makes_the_node_and_its_vault_has_one_claim() {
     site.json(&["vault", "create", "second"]);
     site.json(&["backup", &image, "--vault", "second"]);
     assert_eq!(files(&site.path("home/stores/second/cluster")).len(), 1);
+    comes_back(&site, "web", &disk(1));
+    let second = site.json(&["point", "show", "web", "--vault", "second"]);
+    assert_eq!(
+        second["vault"], "second",
+        "an item's name is that of the vault which is meant"
+    );
     // Another node must not take the vault for new: it has points.
     without_node(&site);
     site.json(&["backup", &image]);
     assert_eq!(claims(&site), 2);
-    assert_eq!(points(&site).len(), 2);
+    assert_eq!(points(&site).len(), 3, "two in main, one in second");
 }
 
 #[test]

@@ -203,17 +203,20 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
     let is_made = place.coordinator().is_made();
     let is_made = is_made.map_err(|error| failed("could not open the node of this home", error))?;
     let founding = if is_made { Founding::None } else { founding(verb) };
-    if (!is_made && founding == Founding::None) || is_homes_own(app, verb)? {
+    if !is_made && founding == Founding::None {
         return Ok(None);
     }
     if !is_made {
-        if founding == Founding::Needed {
-            check_founding(app)?;
-        }
         // Before anything is made for it.
         crate::verb::check(app, verb)?;
-    } else {
+    }
+    if is_homes_own(app, verb)? {
+        return Ok(None);
+    }
+    if is_made {
         place.check()?;
+    } else if founding == Founding::Needed {
+        check_founding(app)?;
     }
     match Box::pin(become_or_find(app, verb, &place, need, founding)).await {
         // Getting data back needs a vault and its key, and nothing else.
@@ -295,6 +298,9 @@ fn is_homes_own(app: &App, verb: &Verb) -> Result<bool, CliError> {
     let looks = only_reads(verb) || matches!(verb, Verb::Point(_));
     if !looks && !matches!(verb, Verb::Backup(_) | Verb::Vault(VaultVerb::Rebuild(_))) {
         return Ok(false);
+    }
+    if looks && !app.settings.home.value.exists() {
+        return Ok(true);
     }
     let home = app.home("node")?;
     let vaults = home.vaults()?;

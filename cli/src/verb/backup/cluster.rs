@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tresor_proto::v1::{
     CancelJobRequest, DiskReport, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
-    StartBackupRequest,
+    ProtectItemRequest, StartBackupRequest,
 };
 use tresor_storage::Kind;
 use tresor_storage::ids::hex;
@@ -189,25 +189,33 @@ async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Star
         allow_backing: args.allow_backing,
         ..Default::default()
     };
-    check_same(cluster, &request, &spec).await?;
+    if !is_known(cluster, &request, &spec).await? && cluster.is_of_home() && !request.vault.is_empty() {
+        // In another vault it may be, too: who names the vault asks for it in this one.
+        let also = ProtectItemRequest {
+            spec: Some(spec.clone()),
+            also: true,
+            ..Default::default()
+        };
+        cluster.protect_item(also).await?;
+    }
     request.spec = Some(spec);
     Ok(request)
 }
 
-/// Refuses disks that a protected item of that name does not have: the cluster would back up those that it has.
-async fn check_same(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSpec) -> Result<(), CliError> {
+/// Whether there is an item of that name. Refuses disks that a protected one does not have: the cluster would back up those that it has.
+async fn is_known(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSpec) -> Result<bool, CliError> {
     let asked = GetItemRequest {
         name: request.item.clone(),
         vault: request.vault.clone(),
     };
     let known = match cluster.get_item(asked).await {
         Ok(item) if item.protected => item.spec.unwrap_or_default(),
-        Ok(_) => return Ok(()),
-        Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(()),
+        Ok(_) => return Ok(true),
+        Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(false),
         Err(error) => return Err(error.into()),
     };
     if is_same(&known, spec) {
-        return Ok(());
+        return Ok(true);
     }
     let places = known.disks.iter().map(|disk| format!("{}={}", disk.name, disk.path));
     let places: Vec<String> = places.collect();

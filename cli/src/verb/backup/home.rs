@@ -110,6 +110,9 @@ pub(super) fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
 /// # Errors
 /// By cause.
 pub(super) fn check(app: &App, args: &BackupArgs) -> Result<(), CliError> {
+    // Nobody would go on with the job: what this process is the node for ends with it.
+    app.refuse_detach(&args.detach)?;
+    app.refuse_worker(args.worker.as_deref())?;
     if args.disks.is_empty() {
         return Err(CliError::usage_hint(
             "no disk is given: this home does not know where an item's disks are",
@@ -161,8 +164,6 @@ pub(super) fn keep_until(app: &App, args: &BackupArgs) -> Result<Option<String>,
 }
 
 fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
-    app.refuse_detach(&args.detach)?;
-    app.refuse_worker(args.worker.as_deref())?;
     // Before a vault is made for it, and before anybody is asked for a passphrase.
     check(app, args)?;
     let disks = parse_disks(&args.disks)?;

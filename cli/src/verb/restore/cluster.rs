@@ -84,7 +84,7 @@ async fn request(app: &App, cluster: &Cluster, args: &RestoreArgs) -> Result<Sta
     let there = placed.there;
     let (host, path) = settle_path(cluster, Placed { host, there }).await?;
     Ok(StartRestoreRequest {
-        point: named_point(cluster, &args.point).await?,
+        point: named_point(app, cluster, &args.point).await?,
         disk,
         host,
         path: path.to_str().ok_or_else(not_text)?.to_owned(),

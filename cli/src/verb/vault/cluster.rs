@@ -233,7 +233,7 @@ async fn run_verify(app: &App, cluster: &Cluster, args: VaultVerifyArgs) -> Resu
     let vault = app.cluster_vault(args.name.as_deref());
     let doing = || format!("could not verify vault {vault}");
     let point = match &args.point {
-        Some(point) => named_point(cluster, point).await.doing(doing)?,
+        Some(point) => named_point(app, cluster, point).await.doing(doing)?,
         None => String::new(),
     };
     let request = StartVerifyRequest {
