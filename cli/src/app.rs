@@ -175,6 +175,17 @@ impl App {
         }
     }
 
+    /// The vault in which a cluster is to look for an item by its name: one item may be in several vaults of a home, and there one of them is always meant.
+    ///
+    /// # Errors
+    /// When the home cannot be read.
+    pub(crate) fn meant_vault(&self, cluster: &Cluster) -> Result<String, CliError> {
+        if !cluster.is_of_home() {
+            return Ok(self.cluster_vault(None));
+        }
+        Ok(self.chosen_vault(&self.home("node")?, None)?.unwrap_or_default())
+    }
+
     /// The store that the command line names.
     pub(crate) fn store(&self) -> Option<&str> {
         self.store.as_deref()

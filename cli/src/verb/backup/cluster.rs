@@ -5,8 +5,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use tresor_proto::v1::{
-    CancelJobRequest, DiskReport, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
-    ProtectItemRequest, StartBackupRequest,
+    CancelJobRequest, DiskReport, GetItemRequest, GetPointRequest, Item, ItemSpec, Job, JobCounts, ListJobsRequest,
+    Point, ProtectItemRequest, StartBackupRequest, UpdateItemRequest,
 };
 use tresor_storage::Kind;
 use tresor_storage::ids::hex;
@@ -161,7 +161,7 @@ async fn end(app: &App, cluster: &Cluster, job: Job) -> Result<(), CliError> {
 async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {
     let keep_until = keep_until(app, args)?;
     let mut request = StartBackupRequest {
-        vault: app.cluster_vault(None),
+        vault: app.meant_vault(cluster)?,
         keep_until: keep_until.unwrap_or_default(),
         ..Default::default()
     };
@@ -209,12 +209,36 @@ async fn is_known(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSp
         vault: request.vault.clone(),
     };
     let known = match cluster.get_item(asked).await {
-        Ok(item) if item.protected => item.spec.unwrap_or_default(),
+        Ok(item) if item.protected => item,
         Ok(_) => return Ok(true),
         Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    let Item {
+        id,
+        spec: known,
+        version,
+        ..
+    } = known;
+    let known = known.unwrap_or_default();
     if is_same(&known, spec) {
+        return Ok(true);
+    }
+    if cluster.is_of_home() && known.policy.is_empty() {
+        // It is what the last backup by hand said; no schedule reads those disks, so the item is what this one says.
+        let changed = UpdateItemRequest {
+            name: id,
+            spec: Some(ItemSpec {
+                host: spec.host.clone(),
+                disks: spec.disks.clone(),
+                allow_live: spec.allow_live,
+                allow_backing: spec.allow_backing,
+                ..known
+            }),
+            version,
+            ..Default::default()
+        };
+        cluster.update_item(changed).await?;
         return Ok(true);
     }
     let places = known.disks.iter().map(|disk| format!("{}={}", disk.name, disk.path));

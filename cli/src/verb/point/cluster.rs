@@ -128,8 +128,11 @@ pub(super) async fn run(app: &App, cluster: &Cluster, verb: PointVerb) -> Result
 
 async fn list(app: &App, cluster: &Cluster, args: PointListArgs) -> Result<Answer, CliError> {
     let request = ListPointsRequest {
+        vault: match &args.item {
+            Some(_) => app.meant_vault(cluster)?,
+            None => app.cluster_vault(None),
+        },
         item: args.item.unwrap_or_default(),
-        vault: app.cluster_vault(None),
         hidden: args.all,
         ..Default::default()
     };

@@ -16,8 +16,9 @@ use crate::error::CliError;
 /// # Errors
 /// The cluster's own.
 pub(crate) async fn named_point(app: &App, cluster: &Cluster, text: &str) -> Result<String, CliError> {
+    let vault = app.meant_vault(cluster)?;
     if cluster.is_of_home()
-        && let Some(vault) = app.chosen_vault(&app.home("point")?, None)?
+        && !vault.is_empty()
         && let Some(name) = of_vault(cluster, &vault, text).await
     {
         return named(cluster, &name).await;
