@@ -1,10 +1,10 @@
 //! What every verb works with: settings, the two streams, and the ways to a vault.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tresor_worker::home::{self, Home, IndexState, KnownPoint, OpenVault, Place, Points, WritableVault};
+use tresor_worker::home::{self, HeldVault, Home, IndexState, KnownPoint, OpenVault, Place, Points, WritableVault};
 
 use crate::args::{DetachArgs, GlobalArgs};
 use crate::cluster::{Cluster, ClusterError, Kept, Target};
@@ -29,7 +29,7 @@ pub(crate) struct App {
     /// Opens keys.
     pub(crate) secrets: Secrets,
     store: Option<String>,
-    node: OnceLock<Access>,
+    node: Mutex<Option<Access>>,
 }
 
 impl App {
@@ -44,7 +44,7 @@ impl App {
             stores,
             secrets,
             store: args.store.clone(),
-            node: OnceLock::new(),
+            node: Mutex::default(),
         }
     }
 
@@ -92,28 +92,36 @@ impl App {
 
     /// From here on the verb works with the node of its home.
     pub(crate) fn enter(&self, access: Access) {
-        // A verb enters once.
-        let _ = self.node.set(access);
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
+    }
+
+    /// From here on it works without.
+    pub(crate) fn leave_node(&self) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn access(&self) -> Option<Access> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The node of this home, if the verb works with it.
     pub(crate) fn node_of_home(&self) -> Option<Cluster> {
         let patience = self.settings.cluster_patience.value;
-        let node = match self.node.get()? {
-            Access::Guest(path) => Cluster::at_socket(path, patience, &self.screen),
-            Access::Host { doorway, .. } => Cluster::inside(doorway, patience, &self.screen),
+        let node = match self.access()? {
+            Access::Guest(path) => Cluster::at_socket(&path, patience, &self.screen),
+            Access::Host { doorway, .. } => Cluster::inside(&doorway, patience, &self.screen),
         };
         Some(node.of_home())
     }
 
     /// Whether this process is the node of its home, for this verb alone: what it does not wait for is left undone.
     pub(crate) fn is_node(&self) -> bool {
-        matches!(self.node.get(), Some(Access::Host { .. }))
+        matches!(self.access(), Some(Access::Host { .. }))
     }
 
     /// Whether a job is of an earlier process that was the node of this home, which this one is now.
     pub(crate) fn is_left_over(&self, job: u64) -> bool {
-        matches!(self.node.get(), Some(Access::Host { began, .. }) if job <= *began)
+        matches!(self.access(), Some(Access::Host { began, .. }) if job <= began)
     }
 
     /// The cluster, for a verb that is nothing without one.
@@ -165,6 +173,17 @@ impl App {
             None if setting.origin != Origin::Default => setting.value.clone(),
             None => String::new(),
         }
+    }
+
+    /// The vault in which a cluster is to look for an item by its name: one item may be in several vaults of a home, and there one of them is always meant.
+    ///
+    /// # Errors
+    /// When the home cannot be read.
+    pub(crate) fn meant_vault(&self, cluster: &Cluster) -> Result<String, CliError> {
+        if !cluster.is_of_home() {
+            return Ok(self.cluster_vault(None));
+        }
+        Ok(self.chosen_vault(&self.home("node")?, None)?.unwrap_or_default())
     }
 
     /// The store that the command line names.
@@ -232,6 +251,17 @@ impl App {
             self.screen
                 .note(&format!("the index of vault {name} was built anew: {why}"));
         }
+        self.tell_damaged(&vault.points);
+        Ok(vault)
+    }
+
+    /// Opens a vault to change its keys.
+    pub(crate) async fn open_for_change(&self, home: &Home, name: &str) -> Result<HeldVault, CliError> {
+        self.refuse_store(name)?;
+        let opening = home::open_for_change(home, name, &self.secrets, &self.stores);
+        let vault = Box::pin(opening)
+            .await
+            .doing(|| format!("could not open vault {name}"))?;
         self.tell_damaged(&vault.points);
         Ok(vault)
     }

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use prometheus::{Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
+use tresor_proto::v1;
 use tresor_worker::backup::BackupCounts;
 
 use crate::error::CliError;
@@ -34,6 +35,18 @@ impl From<tresor_storage::backend::Traffic> for Requests {
             head: traffic.heads,
             list: traffic.lists,
             delete: traffic.deletes,
+        }
+    }
+}
+
+impl From<&v1::JobCounts> for Requests {
+    fn from(counts: &v1::JobCounts) -> Self {
+        Self {
+            put: counts.puts,
+            get: counts.gets,
+            head: counts.heads,
+            list: counts.lists,
+            delete: counts.deletes,
         }
     }
 }

@@ -74,10 +74,18 @@ pub(crate) fn listen(screen: &Screen, cancel: CancellationToken) -> Result<Signa
     })
 }
 
+/// What is said to the first signal.
+pub(crate) const STOPPING: &str = "stopping; what was stored is kept for the next attempt (again to stop at once)";
+
 async fn wait(mut signals: Interrupts, screen: Screen, cancel: CancellationToken) {
     signals.next().await;
-    screen.note("stopping; what was stored is kept for the next attempt (again to stop at once)");
+    screen.note(STOPPING);
     cancel.cancel();
+    end_at_next(signals).await;
+}
+
+/// Ends the process at the next signal.
+pub(crate) async fn end_at_next(mut signals: Interrupts) {
     signals.next().await;
     #[expect(
         clippy::disallowed_methods,

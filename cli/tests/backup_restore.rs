@@ -22,6 +22,7 @@ fn the_first_backup_makes_a_vault_and_a_restore_gives_the_disk_back() {
     assert_eq!(
         keys(&made),
         [
+            "bytes_logical",
             "bytes_new",
             "bytes_read",
             "bytes_stored",
@@ -32,11 +33,13 @@ fn the_first_backup_makes_a_vault_and_a_restore_gives_the_disk_back() {
             "elapsed_ms",
             "item",
             "item_id",
+            "job",
             "live",
             "point",
             "requests",
             "time",
-            "vault"
+            "vault",
+            "worker"
         ]
     );
     assert_eq!(keys(&made["requests"]), ["delete", "get", "head", "list", "put"]);
@@ -46,12 +49,31 @@ fn the_first_backup_makes_a_vault_and_a_restore_gives_the_disk_back() {
         (Some("web"), Some("main"))
     );
     assert_eq!(made["disks"][0]["size"], bytes.len());
+    assert_eq!(made["disks"][0]["root"].as_str().map(str::len), Some(64), "{made}");
+    assert_eq!(made["live"], false, "{made}");
+    assert!(made["chunks_new"].as_u64().unwrap() > 10, "{made}");
     assert!(made["bytes_new"].as_u64().unwrap() >= 3 << 20, "{made}");
     assert!(made["requests"]["put"].as_u64().unwrap() >= 3, "{made}");
 
     let target = site.text("back.img");
     let restored = site.json(&["restore", "web", "--to", &target]);
-    assert_eq!(keys(&restored), ["disks", "elapsed_ms", "item", "point", "requests"]);
+    assert_eq!(
+        keys(&restored),
+        [
+            "bytes_logical",
+            "bytes_read",
+            "disks",
+            "elapsed_ms",
+            "host",
+            "item",
+            "job",
+            "path",
+            "point",
+            "requests",
+            "vault",
+            "worker"
+        ]
+    );
     assert_eq!(
         keys(&restored["disks"][0]),
         [

@@ -106,10 +106,7 @@ fn a_home_that_another_process_writes_ends_with_6_and_can_be_read() {
     let site = Site::new();
     let image = site.file("web.img", noise(3, 50_000));
     site.json(&["backup", &image]);
-    let lock = files(&site.path("home/writers"))
-        .into_iter()
-        .find(|path| path.ends_with("lock"))
-        .unwrap();
+    let lock = site.path("home/node/lock");
     let held = File::options().read(true).write(true).open(lock).unwrap();
     held.lock().unwrap();
     fails(&site, &["backup", &image], 6, "fenced");

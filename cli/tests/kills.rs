@@ -15,6 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Site, noise};
 
+/// Syncs of an unchanged backup: five of the log, and ten for the openings of its database and of the index; seven of the vault's manifest.
+const SYNCS_MAX: usize = 24;
+
 /// The tracer waits for all children of this process.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -163,6 +166,26 @@ fn kill_backups(part: usize, of: usize) {
     );
 }
 
+/// Each sync is a wait for the disk: what the node adds to a backup is bounded.
+#[test]
+fn an_unchanged_backup_waits_for_the_disk_a_bounded_number_of_times() {
+    let _alone = alone();
+    let stage = Stage::new();
+    stage.make_vault();
+    let one = stage.site.text("one.raw");
+    let backup = ["backup", &one, "--item", "vm"];
+    stage.done(&backup);
+    stage.done(&backup);
+    let traced = trace::run(&stage.command(&backup), None);
+    assert_eq!(traced.code, Some(0));
+    let syncs = traced
+        .calls
+        .iter()
+        .filter(|call| matches!(**call, "fsync" | "fdatasync"))
+        .count();
+    assert!(syncs <= SYNCS_MAX, "{syncs}: {:?}", traced.calls);
+}
+
 #[test]
 fn kill_a_backup_before_each_call_first_part() {
     kill_backups(0, 2);
@@ -173,8 +196,8 @@ fn kill_a_backup_before_each_call_second_part() {
     kill_backups(1, 2);
 }
 
-#[test]
-fn kill_the_creation_of_a_vault_before_each_call() {
+/// The first command of a home makes its node, too: there are many calls.
+fn kill_creations(part: usize, of: usize) {
     let _alone = alone();
     let stage = Stage::new();
     let store = format!("file://{}", stage.site.text("state/store"));
@@ -182,8 +205,8 @@ fn kill_the_creation_of_a_vault_before_each_call() {
     kill_everywhere(
         &stage,
         &["vault", "create", "main", "--store", &store],
-        0,
-        1,
+        part,
+        of,
         |stage, moment, call| {
             // Either it is there, or it can be made, or what is left is a whole vault, which the message says how to use.
             if stage.run(&["vault", "show", "main"]).code != 0 {
@@ -201,6 +224,26 @@ fn kill_the_creation_of_a_vault_before_each_call() {
             assert!(stage.restored(&point) == disk(1), "moment {moment} ({call})");
         },
     );
+}
+
+#[test]
+fn kill_the_creation_of_a_vault_before_each_call_first_part() {
+    kill_creations(0, 4);
+}
+
+#[test]
+fn kill_the_creation_of_a_vault_before_each_call_second_part() {
+    kill_creations(1, 4);
+}
+
+#[test]
+fn kill_the_creation_of_a_vault_before_each_call_third_part() {
+    kill_creations(2, 4);
+}
+
+#[test]
+fn kill_the_creation_of_a_vault_before_each_call_fourth_part() {
+    kill_creations(3, 4);
 }
 
 #[test]

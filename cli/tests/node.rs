@@ -71,6 +71,15 @@ fn jobs(site: &Site) -> Vec<Value> {
     site.json(&["job", "list"])["jobs"].as_array().unwrap().clone()
 }
 
+/// Makes a home what it was when homes had no node of their own accord: its vault is written by the home's claim.
+fn without_node(site: &Site) {
+    std::fs::remove_dir_all(site.path("home/node")).unwrap();
+}
+
+fn claims(site: &Site) -> usize {
+    files(&site.path("home/stores/main/cluster")).len()
+}
+
 fn comes_back(site: &Site, item: &str, bytes: &[u8]) {
     let target = site.text("back.img");
     site.json(&["restore", item, "--to", &target]);
@@ -84,7 +93,9 @@ fn a_home_goes_over_to_its_node_and_works_on_with_it_and_without() {
     let bytes = disk(1);
     let image = site.file("web.img", &bytes);
     let before = site.json(&["backup", &image]);
-    assert!(before.get("job").is_none());
+    without_node(&site);
+    assert_eq!(points(&site).len(), 1, "a look needs no node and makes none");
+    assert!(!site.path("home/node").exists());
 
     let node = Node::start(&site);
     assert_eq!(points(&site).len(), 1, "the points of the home are the node's");
@@ -119,6 +130,7 @@ fn another_home_that_had_the_vault_is_refused_once_the_node_has_it() {
     let site = Site::new();
     let image = site.file("web.img", disk(1));
     site.json(&["backup", &image]);
+    without_node(&site);
     // A copy of the home as it was: it looks like the original, and holds an older claim.
     let copied = Command::new("cp")
         .arg("-a")
@@ -282,16 +294,92 @@ fn a_home_that_was_copied_with_its_node_is_refused() {
 }
 
 #[test]
-fn what_would_lock_the_node_out_of_its_vault_is_refused() {
+fn the_first_backup_makes_the_node_and_its_vault_has_one_claim() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    let made = site.run(&["--json", "backup", &image]);
+    assert_eq!(made.code, 0, "{made}");
+    assert!(made.value()["job"].as_u64().is_some(), "{made}");
+    assert!(!made.stderr.contains("node"), "nobody asked for one: {made}");
+    assert_eq!(claims(&site), 1, "the node goes on under the claim of its making");
+    site.json(&["vault", "create", "second"]);
+    site.json(&["backup", &image, "--vault", "second"]);
+    assert_eq!(files(&site.path("home/stores/second/cluster")).len(), 1);
+    comes_back(&site, "web", &disk(1));
+    let second = site.json(&["point", "show", "web", "--vault", "second"]);
+    assert_eq!(
+        second["vault"], "second",
+        "an item's name is that of the vault which is meant"
+    );
+    // Another node must not take the vault for new: it has points.
+    without_node(&site);
+    site.json(&["backup", &image]);
+    assert_eq!(claims(&site), 2);
+    assert_eq!(points(&site).len(), 3, "two in main, one in second");
+}
+
+#[test]
+fn a_backup_by_a_node_for_a_moment_is_five_entries_of_its_log() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    // The first ones found the node, enter the vault and put its first catalogue.
+    site.json(&["backup", &image]);
+    site.json(&["backup", &image]);
+    // A job is named by its entry.
+    let job = || site.json(&["backup", &image])["job"].as_u64().unwrap();
+    let before = job();
+    assert_eq!(job() - before, 5, "term, life, job, lease, end");
+}
+
+#[test]
+fn the_homes_key_is_rotated_under_its_node_which_goes_on_with_the_new_one() {
     let site = Site::new();
     let image = site.file("web.img", disk(1));
     site.json(&["backup", &image]);
-    Node::start(&site).stop();
-    let rotated = site.run(&["vault", "key", "rotate"]);
-    assert_eq!(rotated.code, 2, "{rotated}");
-    let taken = site.run(&["vault", "take-over", "main"]);
-    assert_eq!(taken.code, 2, "{taken}");
+    site.json(&["vault", "key", "rotate", "--compromised"]);
     site.json(&["backup", &image]);
+    let node = Node::start(&site);
+    site.json(&["backup", &image]);
+    site.json(&["vault", "key", "rotate"]);
+    site.json(&["backup", &image]);
+    let verified = site.run(&["vault", "verify", "--level", "all"]);
+    assert_eq!(verified.code, 0, "{verified}");
+    node.stop();
+    let taken = site.run(&["vault", "take-over", "main"]);
+    assert_eq!(taken.code, 2, "the node would be fenced out of its own vault: {taken}");
+    assert!(
+        files(&site.path("home/index")).is_empty(),
+        "changing keys needs no index of the home's own"
+    );
+}
+
+#[test]
+fn getting_data_back_does_not_need_the_node() {
+    let site = Site::new();
+    let bytes = disk(1);
+    let image = site.file("web.img", &bytes);
+    site.json(&["backup", &image]);
+    for file in files(&site.path("home/node/coordinator/raft")) {
+        std::fs::write(file, b"damaged").unwrap();
+    }
+    let failed = site.run(&["backup", &image]);
+    assert_ne!(failed.code, 0, "{failed}");
+    comes_back(&site, "web", &bytes);
+    assert_eq!(points(&site).len(), 1);
+    let verified = site.run(&["vault", "verify", "--level", "all"]);
+    assert_eq!(verified.code, 0, "{verified}");
+    assert!(verified.stderr.contains("without the node"), "{verified}");
+}
+
+#[test]
+fn a_home_that_looks_makes_no_node() {
+    let site = Site::new();
+    for args in [&["status"][..], &["vault", "list"], &["config", "show"]] {
+        assert_eq!(site.run(args).code, 0);
+    }
+    assert_eq!(site.run(&["point", "list"]).code, 4);
+    assert_eq!(site.run(&["backup", &site.text("none.img")]).code, 4);
+    assert!(!site.path("home/node").exists());
 }
 
 #[test]
@@ -306,6 +394,10 @@ fn a_vault_that_only_a_passphrase_opens_stays_the_homes() {
     Node::start(&site).stop();
     let backup = site.json(&["backup", &image, "--passphrase-file", &word]);
     assert!(backup.get("job").is_none(), "{backup}");
+    std::fs::remove_dir_all(site.path("home/node")).unwrap();
+    let backup = site.json(&["backup", &image, "--passphrase-file", &word]);
+    assert!(backup.get("job").is_none(), "{backup}");
+    assert!(!site.path("home/node").exists(), "it would have nothing to do");
 }
 
 #[test]
@@ -352,4 +444,12 @@ fn a_backup_leaves_its_numbers_for_prometheus_with_a_node_too() {
             .unwrap()
             .contains("tresor_backup_last_success_timestamp_seconds")
     );
+    let text = std::fs::read_to_string(&file).unwrap();
+    for line in [
+        "tresor_backup_read_bytes ",
+        "tresor_backup_requests{operation=\"put\"} ",
+    ] {
+        let value = text.lines().find_map(|at| at.strip_prefix(line)).unwrap();
+        assert!(value.parse::<f64>().unwrap() > 0.0, "{line}: {text}");
+    }
 }

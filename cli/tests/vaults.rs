@@ -173,7 +173,9 @@ fn the_index_is_built_anew_when_asked_and_when_it_is_lost() {
         rebuilt["entries"].as_u64().unwrap() >= first["chunks_new"].as_u64().unwrap(),
         "{rebuilt}"
     );
-    std::fs::remove_dir_all(site.path("home/index")).unwrap();
+    let indexes = site.path("home/node/worker/index");
+    assert!(!files(&indexes).is_empty(), "that of the node was built");
+    std::fs::remove_dir_all(indexes).unwrap();
     let other = site.json(&["backup", &image, "--item", "copy"]);
     assert_eq!(other["bytes_new"], 0, "{other}");
 }

@@ -218,6 +218,7 @@ pub(crate) trait Acts {
                 bytes_stored: 3,
                 bytes_logical: 100,
                 took: 1000,
+                ..Counts::default()
             },
         });
         self.ends_well(job, worker, outcome);

@@ -136,6 +136,7 @@ fn backup(epoch: u64) -> Outcome {
             bytes_stored: 3,
             bytes_logical: 100,
             took: 1000,
+            ..Counts::default()
         },
     })
 }

@@ -131,8 +131,8 @@ pub(crate) enum NodeVerb {
 
 /// Runs coordinator and worker in one process, on this home, until it is told to stop
 ///
-/// Schedules run, jobs are tried again, and other commands on this home go through it. Nothing listens on a network. The first start takes the
-/// home's vaults and points over; from then on commands on this home keep their state in it, also while it does not run.
+/// Schedules run, jobs are tried again, and other commands on this home go through it. Nothing listens on a network. Commands on this home
+/// keep their state in it also while it does not run.
 #[derive(Debug, Args)]
 pub(crate) struct NodeStartArgs {
     /// Serve /metrics, /healthz and /readyz here; without authentication, so on loopback unless a firewall stands before it

@@ -1,5 +1,6 @@
 //! Being the node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,16 @@ use tresor_coordinator::node::Handle;
 use tresor_coordinator::node::driver::Upkeep;
 use tresor_coordinator::process::embedded::UnderWay;
 use tresor_coordinator::process::{self, Embedding, Founding, ServeSettings, StartError, embedded};
+use tresor_coordinator::rpc::agent::KeysHere;
+use tresor_proto::ids::VaultId;
 use tresor_proto::tls::inside::{Doorway, doorway};
 use tresor_proto::tls::local::{self, LocalError};
+use tresor_storage::keys::{KeyFile, Unlock};
 use tresor_worker::agent::{self, AgentConfig, AgentError, Channels, Client};
 use tresor_worker::home::host_name;
 use tresor_worker::home::lock::Lock;
+
+use zeroize::Zeroizing;
 
 use super::{Access, Place, failed};
 use crate::app::App;
@@ -53,6 +59,23 @@ pub(crate) struct Host {
     stop_working: CancellationToken,
     /// Held until all else has ended.
     _lock: Lock,
+}
+
+/// The keys of the home's vaults.
+struct KeyFiles(PathBuf);
+
+impl KeysHere for KeyFiles {
+    fn vault_key(&self, vault: VaultId) -> Option<Zeroizing<[u8; 32]>> {
+        let path = self.0.join(vault.to_string());
+        match KeyFile::load(&path, Some(tresor_storage::ids::VaultId(vault.0))).map(|file| file.unlock()) {
+            Ok(Unlock::File(key)) => Some(Zeroizing::new(*key.expose())),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(%vault, %error, "the home's key file cannot be used; what the log has of the key is");
+                None
+            }
+        }
+    }
 }
 
 struct Inside {
@@ -119,6 +142,7 @@ impl Host {
             local,
             inside,
             upkeep: how.upkeep,
+            keys: Arc::new(KeyFiles(app.settings.home.value.join("keys"))),
         };
         let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
         let (tell, told) = oneshot::channel();
@@ -209,9 +233,17 @@ impl Host {
     }
 
     async fn wait_for_guests(&self, app: &App) {
+        if let Err(error) = embedded::begin_catalogues(&self.handle).await {
+            tracing::warn!(%error, "the newest catalogues are not put yet");
+        }
         let (mut told, mut since) = (false, Instant::now());
+        let mut applied = self.handle.applied();
         loop {
-            let UnderWay { running, due } = embedded::jobs_under_way(&self.handle);
+            let UnderWay {
+                running,
+                due,
+                catalogues,
+            } = embedded::jobs_under_way(&self.handle);
             if running > 0 {
                 since = Instant::now();
             }
@@ -220,12 +252,17 @@ impl Host {
             if is_over || self.serving.is_finished() {
                 return;
             }
-            if !std::mem::replace(&mut told, true) {
-                let jobs = human::many(running + due, "job");
+            let asked = (running + due).saturating_sub(catalogues);
+            if asked > 0 && !std::mem::replace(&mut told, true) {
+                let jobs = human::many(asked, "job");
                 app.screen
                     .note(&format!("waiting for {jobs} of other commands on this home"));
             }
-            tokio::time::sleep(LOOK).await;
+            // Any entry may be the end of one; time alone may be, too.
+            tokio::select! {
+                _ = applied.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The node of a home: a coordinator and a worker in one process, on no network.
 //!
-//! `tresor node start` makes a home a node's and serves it: schedules run, other commands of the user come over the socket. While no such process runs,
-//! a command on that home is the node itself for as long as it takes: it finds the same state, does what it was told through the same services, and
-//! begins nothing that nobody asked for. Whoever holds `node/lock` is the node; all others are its guests.
+//! The first command that writes something in a home makes its node. `tresor node start` serves it: schedules run, other commands of the user come over
+//! the socket. While no such process runs, a command on that home is the node itself for as long as it takes: it finds the same state, does what it was
+//! told through the same services, and begins nothing that nobody asked for. Whoever holds `node/lock` is the node; all others are its guests.
 //!
 //! ```text
 //! node/lock           who is the node now
@@ -10,8 +10,9 @@
 //! node/coordinator/   its state
 //! node/worker/        its chunk indexes
 //! ```
-//! The home's vaults and keys stay where they are: the node takes each over with its key file, and the home takes the node's claim for its own
-//! (`vaults`), so that what works on a vault by itself (`vault key`, `point diff`, …) goes on to.
+//! The home's vaults and keys stay where they are. A vault that the home has just made is the node's under the claim that it was made with; one that was
+//! written to before is taken over with its key file, and the home takes the node's claim for its own (`vaults`). So what works on a vault by itself
+//! (`vault key`, `point diff`, …) goes on to. The key with which the node opens a vault is the home's key file, whatever the log has of it.
 
 mod host;
 mod vaults;
@@ -27,6 +28,7 @@ use tresor_coordinator::process::Folder;
 use tresor_proto::tls::inside::Doorway;
 use tresor_proto::tls::local;
 use tresor_worker::control::ControlError;
+use tresor_worker::home::Home;
 use tresor_worker::home::claim::Identity;
 use tresor_worker::home::lock::{Holder, Lock};
 
@@ -35,13 +37,15 @@ use crate::args::{
     ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
 };
 use crate::cluster::Target;
-use crate::error::CliError;
+use crate::error::{CliError, Doing as _};
 
 pub(crate) use host::{Host, Serving, found};
 pub(crate) use vaults::adopt;
 
 /// How long to wait for a node that holds the lock and does not serve: it starts, or stops.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long who only reads waits for it: a restore goes without.
+const PATIENCE_TO_READ: Duration = Duration::from_secs(3);
 /// What is said when a home gets a node.
 pub(crate) const MADE: &str =
     "this home has a node now, which keeps its state; schedules run while tresor node start does";
@@ -79,7 +83,8 @@ fn need(verb: &Verb) -> Option<Need> {
         Verb::Backup(_) | Verb::Restore(_) => Some(Need::Work),
         Verb::Vault(VaultVerb::Verify(_) | VaultVerb::Create(_) | VaultVerb::TakeOver(_)) => Some(Need::Work),
         Verb::Job(JobVerb::Watch(_) | JobVerb::Retry(_)) => Some(Need::Work),
-        Verb::Vault(VaultVerb::Remove(_)) => Some(Need::Calls),
+        // To have the worker's index for itself.
+        Verb::Vault(VaultVerb::Remove(_) | VaultVerb::Rebuild(_)) => Some(Need::Calls),
         Verb::Point(PointVerb::Diff(_)) | Verb::Vault(_) => None,
         Verb::Cluster(ClusterVerb::Init(_)) => None,
         Verb::Coordinator(CoordinatorVerb::Start(_)) | Verb::Worker(WorkerVerb::Start(_)) => None,
@@ -123,6 +128,11 @@ impl Place {
 
     fn worker(&self) -> PathBuf {
         self.root.join("worker")
+    }
+
+    /// The chunk indexes of its worker, a folder for each vault.
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.worker().join("index")
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -179,7 +189,8 @@ impl Place {
     }
 }
 
-/// Makes this process the node of its home, or finds the process that is. None in a home that has no node, or when another cluster is meant.
+/// Makes this process the node of its home, or finds the process that is. None where no node is needed: another cluster is meant, or a vault that is the
+/// home's own; or, where none is made yet, something is only looked at.
 ///
 /// # Errors
 /// By cause.
@@ -191,70 +202,126 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
     let place = Place::of(&app.settings.home.value);
     let is_made = place.coordinator().is_made();
     let is_made = is_made.map_err(|error| failed("could not open the node of this home", error))?;
-    if !is_made && !founds(verb) {
+    let founding = if is_made { Founding::None } else { founding(verb) };
+    if !is_made && founding == Founding::None {
         return Ok(None);
     }
     if !is_made {
-        check_founding(app)?;
+        // Before anything is made for it.
+        crate::verb::check(app, verb)?;
     }
-    if is_made && is_homes_own(app, verb)? {
+    if is_homes_own(app, verb)? {
         return Ok(None);
     }
-    let host = match find(&place, verb_name(verb)).await? {
+    if is_made {
+        place.check()?;
+    } else if founding == Founding::Needed {
+        check_founding(app)?;
+    }
+    match Box::pin(become_or_find(app, verb, &place, need, founding)).await {
+        // Getting data back needs a vault and its key, and nothing else.
+        Err(error) if only_reads(verb) && !matches!(error, CliError::Interrupted) => {
+            app.screen.say(&format!(
+                "warning: {}; the vault is read without the node",
+                error.chain()
+            ));
+            Ok(None)
+        }
+        entered => entered,
+    }
+}
+
+async fn become_or_find(
+    app: &App,
+    verb: &Verb,
+    place: &Place,
+    need: Need,
+    founding: Founding,
+) -> Result<Option<Host>, CliError> {
+    let patience = if only_reads(verb) { PATIENCE_TO_READ } else { PATIENCE };
+    let host = match find(place, verb_name(verb), patience).await? {
         Found::Guest => {
             app.enter(Access::Guest(place.socket()));
             return Ok(None);
         }
         Found::Host(lock) => lock,
     };
-    let is_new = !is_made && found(&place).await?;
+    let is_new = founding != Founding::None && found(place).await?;
     place.check()?;
     let serving = Serving {
         upkeep: Upkeep::Own,
         works: is_new || need == Need::Work,
         http: None,
     };
-    let host = Box::pin(Host::start(app, &place, host, serving)).await?;
+    let host = Box::pin(Host::start(app, place, host, serving)).await?;
     app.enter(host.access());
     if (is_new || need == Need::Work)
-        && let Err(error) = settle(app, is_new).await
+        && let Err(error) = settle(app, verb, is_new && founding == Founding::Needed).await
     {
         // The reason why it ends counts, and not what came of ending.
         let _ = host.leave(app, true).await;
+        app.leave_node();
         return Err(error);
     }
     Ok(Some(host))
 }
 
 /// Sees to it that the home's vaults are the node's.
-async fn settle(app: &App, is_new: bool) -> Result<(), CliError> {
-    let (home, node) = (app.home("node")?, app.need_cluster("node")?);
-    if is_new {
+async fn settle(app: &App, verb: &Verb, is_for_node: bool) -> Result<(), CliError> {
+    let (home, node) = (app.home("node")?, app.node_of_home());
+    let node = node.expect("it was entered before");
+    if is_for_node {
         app.screen.note(MADE);
         // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
         if home.vaults()?.is_empty() {
             Box::pin(crate::verb::first_vault(app, &home)).await?;
         }
     }
-    Box::pin(adopt(app, &home, &node)).await
+    let wanted = meant_vault(app, &home, verb)?;
+    Box::pin(adopt(app, &home, &node, wanted.as_deref())).await
 }
 
-/// Whether a verb means a vault that the node cannot have, because only a passphrase opens it.
+/// The vault of this home that a verb means.
+fn meant_vault(app: &App, home: &Home, verb: &Verb) -> Result<Option<String>, CliError> {
+    let given = match verb {
+        Verb::Backup(_) | Verb::Restore(_) | Verb::Point(_) => None,
+        Verb::Vault(VaultVerb::Verify(args)) => args.name.as_deref(),
+        Verb::Vault(VaultVerb::Rebuild(args)) => args.name.as_deref(),
+        _ => return Ok(None),
+    };
+    app.chosen_vault(home, given)
+}
+
+/// Whether a verb means a vault that the node cannot have, because only a passphrase opens it; or it is looked at with a key that the caller names, or there
+/// is nothing to look at.
 fn is_homes_own(app: &App, verb: &Verb) -> Result<bool, CliError> {
-    if !matches!(
-        verb,
-        Verb::Backup(_) | Verb::Restore(_) | Verb::Point(_) | Verb::Vault(VaultVerb::Verify(_))
-    ) {
+    let looks = only_reads(verb) || matches!(verb, Verb::Point(_));
+    if !looks && !matches!(verb, Verb::Backup(_) | Verb::Vault(VaultVerb::Rebuild(_))) {
         return Ok(false);
     }
+    if looks && !app.settings.home.value.exists() {
+        return Ok(true);
+    }
     let home = app.home("node")?;
-    let Some(name) = app.chosen_vault(&home, None)? else {
+    let vaults = home.vaults()?;
+    if looks && vaults.is_empty() || only_reads(verb) && app.has_explicit_key() {
+        return Ok(true);
+    }
+    let Some(name) = meant_vault(app, &home, verb)? else {
         return Ok(false);
     };
-    Ok(home
-        .vaults()?
-        .iter()
-        .any(|entry| entry.name == name && !home.has_key(entry.id)))
+    Ok(vaults.iter().any(|entry| entry.name == name && !home.has_key(entry.id)))
+}
+
+/// Whether a verb looks at a vault and changes nothing of it: then it can do without the node.
+fn only_reads(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Restore(_)
+            | Verb::Status(_)
+            | Verb::Point(PointVerb::List(_) | PointVerb::Show(_))
+            | Verb::Vault(VaultVerb::Verify(_))
+    )
 }
 
 /// Refuses to make a node that would have none of the vaults that are there.
@@ -270,12 +337,27 @@ fn check_founding(app: &App) -> Result<(), CliError> {
     ))
 }
 
-/// Whether a verb makes a home's node where there is none: it keeps what only a node can keep.
-fn founds(verb: &Verb) -> bool {
-    matches!(
-        verb,
-        Verb::Item(ItemVerb::Protect(_)) | Verb::Policy(PolicyVerb::Create(_))
-    )
+/// Whether a verb makes a home's node where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Founding {
+    /// It looks at what is there, or works on a vault by itself.
+    None,
+    /// It writes: from the first thing that is written on, a home's state is in its node's log.
+    ByTheWay,
+    /// It keeps what only a node can keep, and the person is told of schedules.
+    Needed,
+}
+
+fn founding(verb: &Verb) -> Founding {
+    match verb {
+        Verb::Item(ItemVerb::Protect(_)) | Verb::Policy(PolicyVerb::Create(_)) => Founding::Needed,
+        Verb::Vault(VaultVerb::Create(args)) if args.passphrase => Founding::None,
+        Verb::Backup(_) | Verb::Vault(VaultVerb::Create(_) | VaultVerb::TakeOver(_)) => Founding::ByTheWay,
+        Verb::Point(PointVerb::Hold(_) | PointVerb::Release(_) | PointVerb::Remove(_) | PointVerb::Undelete(_)) => {
+            Founding::ByTheWay
+        }
+        _ => Founding::None,
+    }
 }
 
 /// What others are told who find this process to be the node.
@@ -294,7 +376,7 @@ fn hands_over_store(verb: &Verb) -> bool {
 }
 
 /// Whose the node is.
-pub(crate) enum Found {
+enum Found {
     /// Ours to be, for as long as the lock is held.
     Host(Lock),
     /// Another process is it, and serves.
@@ -304,16 +386,16 @@ pub(crate) enum Found {
 /// Takes the lock of the node, or finds that its holder serves.
 ///
 /// # Errors
-/// [`ControlError::Busy`] with the holder, if it serves nobody.
-pub(crate) async fn find(place: &Place, verb: &str) -> Result<Found, CliError> {
+/// [`ControlError::Busy`] with the holder, if it serves nobody within `patience`.
+async fn find(place: &Place, verb: &str, patience: Duration) -> Result<Found, CliError> {
     place.prepare()?;
     let began = Instant::now();
     loop {
         match place.take(verb) {
             Ok(lock) => return Ok(Found::Host(lock)),
             Err(ControlError::Busy { .. }) if local::is_served(&place.socket()) => return Ok(Found::Guest),
-            Err(ControlError::Busy { .. }) if began.elapsed() < PATIENCE => sleep(PAUSE).await,
-            Err(error) => return Err(failed("could not reach the node of this home", error)),
+            Err(ControlError::Busy { .. }) if began.elapsed() < patience => sleep(PAUSE).await,
+            Err(error) => return Err(error).doing(|| String::from("could not reach the node of this home")),
         }
     }
 }
@@ -328,7 +410,7 @@ pub(crate) async fn become_node(place: &Place) -> Result<Lock, CliError> {
         match place.take(START) {
             Ok(lock) => return Ok(lock),
             Err(ControlError::Busy { holder }) if !holder.contains(&format!("`tresor {START}`")) => sleep(PAUSE).await,
-            Err(error) => return Err(failed("could not be the node of this home", error)),
+            Err(error) => return Err(error).doing(|| String::from("could not be the node of this home")),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn run(app: &App, args: ExplainArgs) -> Result<Answer, CliError
     let ExplainArgs { kind, name } = args;
     let doing = || format!("could not explain {kind} {name}");
     let asked = match kind.as_str() {
-        "point" => named_point(&cluster, &name).await.doing(doing)?,
+        "point" => named_point(app, &cluster, &name).await.doing(doing)?,
         _ => name.clone(),
     };
     let request = ExplainRequest {

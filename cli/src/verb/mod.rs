@@ -49,6 +49,17 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
     left.map(|()| answer)
 }
 
+/// Refuses what cannot be done whatever the home has, before anything is made for it.
+///
+/// # Errors
+/// By cause.
+pub(crate) fn check(app: &App, verb: &Verb) -> Result<(), CliError> {
+    match verb {
+        Verb::Backup(args) => backup::check(app, args),
+        _ => Ok(()),
+    }
+}
+
 async fn dispatch(app: &App, verb: Verb) -> Result<Answer, CliError> {
     match verb {
         Verb::Backup(args) => Box::pin(backup::run(app, &args)).await,

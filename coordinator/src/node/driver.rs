@@ -487,7 +487,10 @@ impl<T: Tables> Driver<T> {
             let last = read(&self.core.machine().shared()).now();
             self.clock = Some(Clock::new(last, now.ms));
             // What the leader before knew of workers is not known here; leases get a full term.
-            *locked(&self.presence) = Presence::default();
+            *locked(&self.presence) = match self.upkeep {
+                Upkeep::All => Presence::default(),
+                Upkeep::Own => Presence::of_one_command(),
+            };
             self.moves.begin(now.ms);
             self.upkeep_at = now.ms;
             self.expiry_at = now.ms + EXPIRY_MS;

@@ -4,8 +4,11 @@
 //! change of leaders alone never ends one. Only what follows from it is logged: that a lease has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use prost::Message as _;
 use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
+use tresor_proto::v1;
 
 use crate::state::State;
 
@@ -15,6 +18,10 @@ pub const LEASE_MS: u64 = 30_000;
 pub const BEAT_MS: u64 = 10_000;
 /// A worker that was not heard of for so long gets no new leases, milliseconds.
 pub const SILENT_MS: u64 = 25_000;
+/// Jobs whose reports are remembered: who waits for a job asks within moments of its end.
+pub const REPORTS_MAX: usize = 256;
+/// Largest report that is remembered, bytes: some thousand findings. A backup of 128 disks has less than 20 KB.
+pub const REPORT_BYTES_MAX: usize = 1 << 20;
 
 /// How far a job is, as its worker said last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,7 +75,7 @@ pub struct BeatAnswer {
 }
 
 /// The leader's knowledge of workers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Presence {
     workers: BTreeMap<WorkerId, Heard>,
     leases: BTreeMap<JobId, Held>,
@@ -76,6 +83,10 @@ pub struct Presence {
     certificates: BTreeMap<WorkerId, i64>,
     /// Vaults whose newest catalogue had no room for all of their rows.
     cut: BTreeSet<VaultId>,
+    /// Its one worker is in this process, and begins when there is work: it is not missed before.
+    begins_when_needed: bool,
+    /// What attempts made, in detail.
+    reports: BTreeMap<JobId, (Epoch, Arc<v1::Report>)>,
 }
 
 impl Presence {
@@ -101,6 +112,32 @@ impl Presence {
     /// Whether the newest catalogue of a vault had no room for all of its rows, as far as this coordinator knows.
     pub fn is_cut(&self, vault: VaultId) -> bool {
         self.cut.contains(&vault)
+    }
+
+    /// Of a coordinator that stands for one command of a person: its one worker is there whenever there is work.
+    pub fn of_one_command() -> Self {
+        Self {
+            begins_when_needed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Remembers what an attempt made, for those who wait for its job. One that is too large is forgotten at once, and so is that of the oldest job when
+    /// there are too many.
+    pub fn note_report(&mut self, job: JobId, epoch: Epoch, report: v1::Report) {
+        if report.encoded_len() > REPORT_BYTES_MAX {
+            return;
+        }
+        self.reports.insert(job, (epoch, Arc::new(report)));
+        while self.reports.len() > REPORTS_MAX {
+            self.reports.pop_first();
+        }
+    }
+
+    /// What an attempt made, if it is remembered.
+    pub fn report(&self, job: JobId, epoch: Epoch) -> Option<Arc<v1::Report>> {
+        let (of, report) = self.reports.get(&job)?;
+        (*of == epoch).then(|| Arc::clone(report))
     }
 
     /// Notes that a worker lives.
@@ -188,6 +225,9 @@ impl Presence {
     /// Whether a worker may get new leases: heard of lately, in the life that is registered.
     pub fn is_present(&self, state: &State, worker: WorkerId, now: u64) -> bool {
         let life = state.workers().get(&worker).and_then(|row| row.life);
+        if self.begins_when_needed && life.is_some() {
+            return true;
+        }
         self.workers
             .get(&worker)
             .is_some_and(|heard| Some(heard.life) == life && now.saturating_sub(heard.at) < SILENT_MS)

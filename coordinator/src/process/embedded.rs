@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tresor_proto::ids::{JobId, WorkerId};
 
+use crate::lead::pass;
 use crate::node::{Handle, NodeError};
 use crate::state::command::{Command, Work, WorkerSpec};
 use crate::state::entry::Actor;
@@ -67,11 +68,29 @@ pub async fn end_leftovers(handle: &Handle) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Begins the catalogues that are due: a coordinator that stands for one command has mostly ended before it looks for them by itself.
+///
+/// # Errors
+/// [`NodeError`].
+pub async fn begin_catalogues(handle: &Handle) -> Result<(), NodeError> {
+    for command in handle.read(|state| pass::catalogues_due(state, state.now())) {
+        match handle.change(Actor::Cluster, None, command).await {
+            // Its own look was faster.
+            Ok(_) | Err(NodeError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Jobs that run, or could at once.
 pub fn jobs_under_way(handle: &Handle) -> UnderWay {
     handle.read(|state| {
         let mut under_way = UnderWay::default();
         for job in state.open_jobs().filter_map(|id| state.jobs().get(&id)) {
+            if matches!(job.spec.work, Work::Catalogue) {
+                under_way.catalogues += 1;
+            }
             match job.state {
                 JobState::Queued { not_before } if not_before <= state.now() => under_way.due += 1,
                 JobState::Queued { .. } => {}
@@ -89,4 +108,6 @@ pub struct UnderWay {
     pub running: usize,
     /// Jobs that wait for nothing but a worker.
     pub due: usize,
+    /// How many of both put a catalogue, which nobody asked for.
+    pub catalogues: usize,
 }

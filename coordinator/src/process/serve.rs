@@ -17,6 +17,7 @@ use crate::lead::plans::Plans;
 use crate::node::driver::Upkeep;
 use crate::node::{Handle, task};
 use crate::raft::{Config, CoreError};
+use crate::rpc::agent::KeysHere;
 use crate::rpc::context::{Clock, Services};
 use crate::rpc::metrics::Metrics;
 use crate::rpc::peer::PeerService;
@@ -41,7 +42,6 @@ pub struct ServeSettings {
 }
 
 /// What makes a coordinator an embedded one, beside the worker of the same process.
-#[derive(Debug)]
 pub struct Embedding {
     /// For other commands of the user; none: this command is alone.
     pub local: Option<LocalIncoming>,
@@ -49,6 +49,8 @@ pub struct Embedding {
     pub inside: InsideIncoming,
     /// What it does by itself.
     pub upkeep: Upkeep,
+    /// Keys of vaults that the home has.
+    pub keys: Arc<dyn KeysHere>,
 }
 
 /// What was bound.
@@ -133,9 +135,9 @@ pub async fn serve(
         node: MemberId(name.id),
         cluster: name.cluster,
     };
-    let (local, inside, upkeep) = match embedding {
-        Some(embedding) => (embedding.local, Some(embedding.inside), embedding.upkeep),
-        None => (None, None, Upkeep::All),
+    let (local, inside, upkeep, keys_here) = match embedding {
+        Some(own) => (own.local, Some(own.inside), own.upkeep, Some(own.keys)),
+        None => (None, None, Upkeep::All, None),
     };
     let listeners = Listeners {
         network: bind(settings.listen.as_deref()).await?,
@@ -178,6 +180,7 @@ pub async fn serve(
         services,
         key: key.clone(),
         identity: identity.clone(),
+        keys_here,
         placement: Arc::new(
             move |state: &crate::state::State,
                   presence: &crate::node::presence::Presence,

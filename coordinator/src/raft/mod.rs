@@ -10,7 +10,7 @@
 //!
 //! Invariants, each with its place:
 //! 1. Entries, then the vote, are synced before a message says so (`process`).
-//! 2. Rows, what is applied and what is committed are one synced batch; persisted commit ≥ persisted applied (`process`, [`crate::store`]).
+//! 2. Rows, what is applied and what is committed are one batch; persisted commit ≥ persisted applied (`process`, [`crate::store`]).
 //! 3. Every ticket has exactly one outcome (`proposals`, `reads`); one that is unclear is called so.
 //! 4. A snapshot counts only when it was received whole and the machine was made of it (`snapshots`).
 //! 5. No bytes of a peer reach raft-rs unchecked (`check`).

@@ -9,9 +9,9 @@
 //!    others. A commit index alone promises nothing, and waits for a batch that is synced anyway.
 //! 3. **Messages** (`messages`, `persisted_messages`): only now. A leader's might go before step 2, to store in parallel with its followers; a
 //!    follower's must not: they say "I have it". One order for both is simpler, and costs a leader the time of one sync.
-//! 4. **Committed entries**: applied, and their rows, the last applied index, changed members and the commit index stored as one synced batch.
-//!    They were stored by an earlier `Ready` (raft-rs hands out what is committed *and* persisted). The commit index is in the batch so that a
-//!    crash never leaves rows of entries that are not known to be committed.
+//! 4. **Committed entries**: applied, and their rows, the last applied index, changed members and the commit index stored as one batch. They were
+//!    stored by an earlier `Ready` (raft-rs hands out what is committed *and* persisted), so the batch is not synced: what a crash takes of it is
+//!    applied again. The commit index is in the batch so that a crash never leaves rows of entries that are not known to be committed.
 //! 5. **`advance`** tells raft-rs that all of this is done. What that makes possible comes back as a `LightReady`: a commit index, which must
 //!    be stored too, more messages, and more committed entries, as in 4.
 //! 6. **`advance_apply`**, for those.
@@ -212,7 +212,7 @@ impl<M: Machine, T: Tables> Core<M, T> {
         self.forget_strangers();
     }
 
-    /// Applies committed entries and stores what they did, with `hard`, as one batch.
+    /// Applies committed entries and stores what they did, with `hard`, as one batch. It need not survive: the entries do.
     fn apply(&mut self, entries: Vec<eraftpb::Entry>, hard: Option<HardState>) -> Result<(), CoreError> {
         let hard = hard.unwrap_or(self.store().hard());
         let Some(last) = entries.last() else {

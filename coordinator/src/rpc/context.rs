@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tonic::{Request, Status};
-use tresor_proto::ids::{JobId, VaultId};
+use tresor_proto::ids::{Epoch, JobId, VaultId};
+use tresor_proto::v1;
 use zeroize::Zeroizing;
 
 use super::caller::Caller;
@@ -162,6 +163,12 @@ impl Services {
     pub(crate) fn progress(&self, job: JobId) -> Option<JobProgress> {
         let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         presence.progress(job).cloned()
+    }
+
+    /// What the good attempt of a job made, in detail, if it is remembered.
+    pub(crate) fn report(&self, job: JobId, epoch: Epoch) -> Option<v1::Report> {
+        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        presence.report(job, epoch).map(|report| (*report).clone())
     }
 
     /// All policies, ready to be asked.

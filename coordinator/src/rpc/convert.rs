@@ -280,6 +280,8 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         target,
         cancel_requested: job.cancel_requested,
         findings: job.findings,
+        // Not of the log: who shows one job adds it.
+        report: None,
     }
 }
 
@@ -294,6 +296,16 @@ fn counts(counts: &Counts) -> v1::JobCounts {
         bytes_stored: counts.bytes_stored,
         bytes_logical: counts.bytes_logical,
         took_ms: counts.took,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        segments_inherited: counts.segments_inherited,
+        lookups: counts.lookups,
+        packs: counts.packs,
+        puts: counts.puts,
+        gets: counts.gets,
+        heads: counts.heads,
+        lists: counts.lists,
+        deletes: counts.deletes,
     }
 }
 

@@ -23,7 +23,7 @@ use tresor_proto::v1::join_server::JoinServer;
 use tresor_proto::v1::peer_server::{Peer, PeerServer};
 
 use super::admin::AdminService;
-use super::agent::{AgentService, Placement};
+use super::agent::{AgentService, KeysHere, Placement};
 use super::auth::Removed;
 use super::connection::Cuttable;
 use super::context::Services;
@@ -70,6 +70,8 @@ pub struct Served<P> {
     pub key: ClusterKey,
     /// Who this coordinator is.
     pub identity: SharedIdentity,
+    /// Keys of vaults beside the log; none: all are in the log.
+    pub keys_here: Option<Arc<dyn KeysHere>>,
     /// Chooses work for workers.
     pub placement: Arc<dyn Placement>,
     /// Takes what other coordinators send.
@@ -127,13 +129,15 @@ async fn routes<P: Peer>(served: Served<P>, stopping: &CancellationToken) -> Res
     let Served {
         services,
         key,
+        keys_here,
         placement,
         peer,
         ..
     } = served;
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(reporter, services.handle.clone(), stopping.clone()));
-    let agent = AgentService::new(services.clone(), key.clone(), placement, stopping.clone());
+    let mut agent = AgentService::new(services.clone(), key.clone(), placement, stopping.clone());
+    agent.set_keys_here(keys_here);
     let describe = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)

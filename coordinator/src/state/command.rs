@@ -554,6 +554,26 @@ pub struct Counts {
     pub bytes_logical: u64,
     /// How long, milliseconds.
     pub took: u64,
+    /// New chunks.
+    pub chunks_new: u64,
+    /// Chunks that the parent or the index had.
+    pub chunks_known: u64,
+    /// Segments taken over from the parent.
+    pub segments_inherited: u64,
+    /// Ids that the index was asked for.
+    pub lookups: u64,
+    /// Packs put.
+    pub packs: u64,
+    /// Requests to the store: puts.
+    pub puts: u64,
+    /// Reads of objects or ranges.
+    pub gets: u64,
+    /// Questions for a length.
+    pub heads: u64,
+    /// Listings.
+    pub lists: u64,
+    /// Deletes.
+    pub deletes: u64,
 }
 
 /// A claim on a vault.

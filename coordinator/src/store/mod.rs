@@ -11,7 +11,8 @@
 //!
 //! Invariants, in memory and on the disk, at any moment and after any crash:
 //! 1. `compacted ≤ applied ≤ commit ≤ last`, and the log has every entry after `compacted` up to `last`.
-//! 2. Rows are exactly what the entries up to `applied` made of them: rows, `applied`, members and `commit` change in one batch.
+//! 2. Rows are exactly what the entries up to `applied` made of them: rows, `applied`, members and `commit` change in one batch. It is not synced: the
+//!    entries are, and batches are lost from the newest on, so that nothing that stands on it outlives it.
 //! 3. Entries and the vote that go with them are one batch.
 //! 4. The rows that count are never overwritten by a snapshot: it is loaded beside them, checked, and then one batch makes it count and
 //!    empties the log.

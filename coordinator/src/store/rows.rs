@@ -53,7 +53,9 @@ impl<T: Tables> Store<T> {
             let value = encode::fact(keys::MEMBERSHIP, membership);
             batch.put(Family::Meta, keys::MEMBERSHIP, value);
         }
-        self.write(batch, Durability::Synced)?;
+        // What is lost of it by a crash is applied again: the entries are on the disk, and say the same again. Every later write that is synced takes it
+        // along, so nothing that stands on it can survive without it.
+        self.write(batch, Durability::Later)?;
         self.hard = hard;
         self.applied = position;
         self.log.trim(position.index);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tresor_proto::v1;
 use tresor_storage::Kind;
 use tresor_storage::ids::{PointId, SessionId};
 use tresor_storage::vault::Vault;
@@ -18,8 +19,9 @@ use tresor_storage::vault::claim::{ListedClaim, check_standing};
 use super::calls::{Patience, repeat};
 use super::port::{CallError, Completion, Coordinator, Lease, LeaseId, Outcome, PointMade};
 use super::progress::{Activity, Stage, Stop};
+use super::vaults::Meter;
 use crate::control::catalog::list;
-use crate::control::{Commit, Control, ControlError, OpenSession, PointRecord, Session, fenced};
+use crate::control::{Commit, CommitDisk, Control, ControlError, Counts, OpenSession, PointRecord, Session, fenced};
 use crate::slots::{IndexUse, Routed};
 
 /// Decides by a lease.
@@ -35,6 +37,7 @@ pub(crate) struct LeaseControl {
     harmed: Vec<PointId>,
     /// The index that workers share, if they do.
     routed: Option<Routed>,
+    meter: Meter,
     begun: Instant,
     activity: Arc<Activity>,
     stop: Stop,
@@ -52,6 +55,8 @@ pub(crate) struct LeaseControlParts {
     pub(crate) pins: Vec<PointId>,
     pub(crate) harmed: Vec<PointId>,
     pub(crate) routed: Option<Routed>,
+    /// Counts what the vault's store is asked.
+    pub(crate) meter: Meter,
     pub(crate) begun: Instant,
     pub(crate) activity: Arc<Activity>,
     pub(crate) stop: Stop,
@@ -69,6 +74,7 @@ impl LeaseControl {
             pins,
             harmed,
             routed,
+            meter,
             begun,
             activity,
             stop,
@@ -88,6 +94,7 @@ impl LeaseControl {
             findings: lease.findings,
             harmed,
             routed,
+            meter,
             begun,
             activity,
             stop,
@@ -169,6 +176,21 @@ fn left(error: ControlError) -> ControlError {
     }
 }
 
+/// What was made, for whoever waits for it.
+fn report(commit: &Commit) -> v1::Report {
+    let disk = |disk: &CommitDisk| v1::DiskReport {
+        name: disk.name.clone(),
+        size: disk.root.size,
+        root: disk.root.id.0.to_vec().into(),
+        ..v1::DiskReport::default()
+    };
+    v1::Report {
+        disks: commit.disks.iter().map(disk).collect(),
+        live: commit.live,
+        verify: None,
+    }
+}
+
 #[async_trait]
 impl Control for LeaseControl {
     /// The lease's session, once. It was opened, with its pins, in the entry of the log that gave the lease.
@@ -209,7 +231,11 @@ impl Control for LeaseControl {
         let completion = Completion {
             id: self.lease,
             session: commit.session,
-            counts: commit.counts,
+            counts: Counts {
+                requests: self.meter.requests(),
+                ..commit.counts
+            },
+            report: Some(report(&commit)),
             took: self.begun.elapsed(),
             outcome: Outcome::Point(PointMade {
                 point: commit.point,

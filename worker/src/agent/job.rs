@@ -137,6 +137,7 @@ impl Job {
             pins,
             harmed,
             routed,
+            meter: vault.meter(),
             begun: self.begun,
             activity: Arc::clone(&self.activity),
             stop: self.stop.clone(),
@@ -168,11 +169,16 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
     });
     match result {
         Ok(Done::Committed) => tracing::info!("attempt is done"),
-        Ok(Done::Report { outcome, counts }) => {
+        Ok(Done::Report {
+            outcome,
+            counts,
+            report,
+        }) => {
             let completion = Completion {
                 id: job.lease.id,
                 session: job.lease.session,
                 counts,
+                report,
                 took: job.begun.elapsed(),
                 outcome,
             };

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tresor_proto::ids::{Epoch, JobId};
+use tresor_proto::v1;
 use tresor_storage::Kind;
 use tresor_storage::catalog::Hidden;
 use tresor_storage::ids::{ItemId, PointId, SessionId, VaultId, hex, random_bytes};
@@ -290,7 +291,7 @@ pub struct Beat {
 }
 
 /// The good end of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// The lease.
     pub id: LeaseId,
@@ -302,6 +303,8 @@ pub struct Completion {
     pub took: Duration,
     /// What was made.
     pub outcome: Outcome,
+    /// What was made in detail, as it travels: for whoever waits for the job, and for no decision.
+    pub report: Option<v1::Report>,
 }
 
 /// What a good attempt leaves.

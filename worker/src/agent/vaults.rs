@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tresor_storage::backend::OpenStore;
+use tresor_storage::backend::{Counters, OpenStore, Traffic};
 use tresor_storage::chunk::Profile;
 use tresor_storage::ids::{VaultId, hex};
 use tresor_storage::index::{ChunkIndex, IndexError, Stamp};
@@ -29,7 +29,7 @@ use tresor_storage::vault::{Vault, VaultReader};
 use super::error::JobError;
 use super::port::LeaseVault;
 use crate::blocking::blocking;
-use crate::control::ControlError;
+use crate::control::{ControlError, Requests};
 use crate::home::index::{self, HomeIndex};
 use crate::home::{HomeError, Stores, files};
 
@@ -72,10 +72,36 @@ pub(crate) struct JobVault {
     pub(crate) keys: Opened,
     /// The vault.
     pub(crate) vault: Arc<Vault>,
+    /// What its store was asked so far, by all jobs that share it.
+    traffic: Arc<Counters>,
+    /// And what before this job.
+    traffic_before: Traffic,
     slot: Arc<Slot>,
 }
 
+/// Counts the requests of one job to a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    traffic: Arc<Counters>,
+    before: Traffic,
+}
+
+impl Meter {
+    /// So many.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests::between(&self.before, &self.traffic.snapshot())
+    }
+}
+
 impl JobVault {
+    /// Counts what its store is asked from here on, those requests among it that opening it took.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter {
+            traffic: Arc::clone(&self.traffic),
+            before: self.traffic_before,
+        }
+    }
+
     /// Reads its chunks, by hints and what the index knows besides.
     pub(crate) fn reader(&self, index: Option<Arc<dyn ChunkIndex>>) -> Arc<VaultReader> {
         Arc::new(VaultReader::new(Arc::clone(&self.vault), index))
@@ -129,7 +155,8 @@ impl Vaults {
     }
 
     async fn open_at(&self, lease: &LeaseVault, store: OpenStore, slot: Arc<Slot>) -> Result<JobVault, JobError> {
-        let OpenStore { backend, url, .. } = store;
+        let OpenStore { backend, url, counters } = store;
+        let traffic_before = counters.snapshot();
         let (header, header_hash) = open_header(backend.as_ref(), &url).await?;
         if header.vault != lease.id {
             return Err(JobError::OtherVault {
@@ -160,6 +187,8 @@ impl Vaults {
             header_hash,
             keys,
             vault,
+            traffic: counters,
+            traffic_before,
             slot,
         })
     }

@@ -288,8 +288,19 @@ pub(super) fn complete(completion: &Completion) -> v1::CompleteRequest {
             bytes_stored: completion.counts.bytes_stored,
             bytes_logical: completion.counts.bytes_logical,
             took_ms: millis(completion.took),
+            chunks_new: completion.counts.chunks_new,
+            chunks_known: completion.counts.chunks_known,
+            segments_inherited: completion.counts.segments_inherited,
+            lookups: completion.counts.lookups,
+            packs: completion.counts.packs,
+            puts: completion.counts.requests.puts,
+            gets: completion.counts.requests.gets,
+            heads: completion.counts.requests.heads,
+            lists: completion.counts.requests.lists,
+            deletes: completion.counts.requests.deletes,
         }),
         outcome: Some(outcome),
+        report: completion.report.clone(),
     }
 }
 

@@ -155,6 +155,8 @@ pub struct BackupCounts {
     pub lookups: u64,
     /// Segments whose leaf was taken over from the parent.
     pub segments_inherited: u64,
+    /// Packs put.
+    pub packs: u64,
 }
 
 /// What steers a running backup from outside.

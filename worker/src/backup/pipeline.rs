@@ -21,7 +21,7 @@ use super::plan::{Todo, plan_changed, plan_read, usable_changes};
 use super::reask::{self, NewDisk, Reask};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
-use crate::control::{Commit, ControlError, Counts, OpenSession, Session};
+use crate::control::{Commit, CommitDisk, ControlError, Counts, OpenSession, Requests, Session};
 use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
@@ -184,6 +184,7 @@ async fn make(
         },
     };
     counts.bytes_stored = written.bytes;
+    counts.packs = written.packs;
 
     // Only now, after the last read, can one say whether what was read was one state of each disk.
     let mut live = false;
@@ -315,11 +316,19 @@ async fn commit(moves: &Moves<'_>, manifest: &Manifest, counts: &mut BackupCount
         manifest_hash: tresor_storage::manifest::hash(&sealed),
         time: manifest.time.clone(),
         consistency: manifest.consistency,
+        disks: manifest.disks.iter().map(commit_disk).collect(),
+        live: manifest.live,
         counts: Counts {
             bytes_read: counts.bytes_read,
             bytes_new: counts.bytes_new,
             bytes_stored: counts.bytes_stored,
             bytes_logical: manifest.disks.iter().map(|disk| disk.root.size).sum(),
+            chunks_new: counts.chunks_new,
+            chunks_known: counts.chunks_known,
+            segments_inherited: counts.segments_inherited,
+            lookups: counts.lookups,
+            packs: counts.packs,
+            requests: Requests::default(),
         },
     };
     let mut rounds = 0;
@@ -350,6 +359,13 @@ async fn commit(moves: &Moves<'_>, manifest: &Manifest, counts: &mut BackupCount
         }
         // Unclear: the point may count. The manifest stays; it is complete.
         Err(error) => Err(error.into()),
+    }
+}
+
+fn commit_disk(disk: &ManifestDisk) -> CommitDisk {
+    CommitDisk {
+        name: disk.name.clone(),
+        root: disk.root,
     }
 }
 

@@ -8,9 +8,11 @@ pub mod home;
 
 use async_trait::async_trait;
 use tresor_storage::Kind;
+use tresor_storage::backend::Traffic;
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId};
 use tresor_storage::index::IndexSession;
 use tresor_storage::manifest::Consistency;
+use tresor_storage::recipe::Root;
 use tresor_storage::vault::VaultError;
 
 /// What a session is for.
@@ -59,8 +61,21 @@ pub struct Commit {
     pub time: String,
     /// How consistent it is.
     pub consistency: Consistency,
+    /// Its disks, in order.
+    pub disks: Vec<CommitDisk>,
+    /// Whether a disk changed while it was read.
+    pub live: bool,
     /// What it took.
     pub counts: Counts,
+}
+
+/// A disk of a point, for whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitDisk {
+    /// Its name.
+    pub name: String,
+    /// What it consists of.
+    pub root: Root,
 }
 
 /// What an attempt took, as the deciding side keeps it.
@@ -74,6 +89,46 @@ pub struct Counts {
     pub bytes_stored: u64,
     /// Size of the disks.
     pub bytes_logical: u64,
+    /// New chunks.
+    pub chunks_new: u64,
+    /// Chunks that the parent or the index had.
+    pub chunks_known: u64,
+    /// Segments whose leaf was taken over from the parent.
+    pub segments_inherited: u64,
+    /// Ids that the index was asked for.
+    pub lookups: u64,
+    /// Packs put.
+    pub packs: u64,
+    /// Requests to the store while it ran, as far as who decides was told: those of other jobs in the vault are among them.
+    pub requests: Requests,
+}
+
+/// Requests to a store, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Requests {
+    /// Puts.
+    pub puts: u64,
+    /// Reads of objects or ranges.
+    pub gets: u64,
+    /// Questions for a length.
+    pub heads: u64,
+    /// Listings.
+    pub lists: u64,
+    /// Deletes.
+    pub deletes: u64,
+}
+
+impl Requests {
+    /// What went out between two looks at a store's counters.
+    pub fn between(before: &Traffic, after: &Traffic) -> Self {
+        Self {
+            puts: after.puts.saturating_sub(before.puts),
+            gets: after.gets.saturating_sub(before.gets),
+            heads: after.heads.saturating_sub(before.heads),
+            lists: after.lists.saturating_sub(before.lists),
+            deletes: after.deletes.saturating_sub(before.deletes),
+        }
+    }
 }
 
 /// A point as the deciding side knows it.

@@ -17,6 +17,7 @@ use tresor_storage::vault::naming::check_vault_name;
 use zeroize::Zeroizing;
 
 use super::claim::{HomeClaim, Identity};
+use super::counter::SessionCounter;
 use super::entry::{VaultEntry, folder_url};
 use super::open::open_at;
 use super::stores::Stores;
@@ -29,6 +30,9 @@ use crate::control::ControlError;
 pub const HOME_SLOT: &str = "home";
 /// The name of the key slot of a passphrase given when a vault is made.
 pub const PASSPHRASE_SLOT: &str = "passphrase";
+
+/// The number of the claim with which a vault is made.
+const FIRST_CLAIM: u64 = 1;
 
 /// What a new vault shall be.
 #[derive(Debug, Clone)]
@@ -170,6 +174,29 @@ async fn create_locked(
 pub fn kept_claim(home: &Home, vault: VaultId) -> Result<Option<ListedClaim>, ControlError> {
     let claim = HomeClaim::load(&home.writer_folder(vault)?.join("claim"), vault)?;
     Ok(claim.map(|claim| claim.listed))
+}
+
+/// Whether a vault was made by this home, under the claim that it still has, and never written to since: whoever takes that claim can go on under it as if
+/// the vault were made for them.
+///
+/// # Errors
+/// By cause.
+pub fn is_as_made(home: &Home, vault: VaultId) -> Result<bool, ControlError> {
+    let Some(claim) = kept_claim(home, vault)? else {
+        return Ok(false);
+    };
+    // A writer's first act is to use up a number.
+    Ok(claim.number == FIRST_CLAIM && !home.writer_folder(vault)?.join("session").exists())
+}
+
+/// Notes that a vault is not as it was made any more: see [`is_as_made`]. Durable when this returns.
+///
+/// # Errors
+/// [`ControlError::Busy`] while a process of this home writes; others by cause.
+pub fn note_use(home: &Home, vault: VaultId) -> Result<(), ControlError> {
+    let _lock = home.lock_writer(vault)?;
+    SessionCounter::open(&home.writer_folder(vault)?.join("session"))?.use_up()?;
+    Ok(())
 }
 
 /// Makes a claim this home's own: it writes under it from here on. The claim stands in the vault already.

@@ -1,5 +1,6 @@
 //! Opening a vault: for reading, which needs nothing but its store and a key; for writing, which one process of one home may.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tresor_storage::backend::{Counters, OpenStore};
@@ -8,7 +9,7 @@ use tresor_storage::ids::{PartId, VaultId, Writer};
 use tresor_storage::index::rebuild::Report;
 use tresor_storage::index::{ChunkIndex, Stamp};
 use tresor_storage::keys::{self, ObjectHash, Opened, Unlock};
-use tresor_storage::vault::claim::{ListedClaim, holder};
+use tresor_storage::vault::claim::{ListedClaim, check_standing, holder};
 use tresor_storage::vault::create::open_header;
 use tresor_storage::vault::header::Header;
 use tresor_storage::vault::{Vault, VaultReader};
@@ -24,7 +25,7 @@ use super::{Home, HomeError, VaultEntry};
 use crate::backup::Engine;
 use crate::blocking::blocking;
 use crate::control::home::HomeControl;
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, fenced};
 
 /// Which vault is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,30 @@ impl OpenVault {
     }
 }
 
+/// A vault that this home may change and nobody else of it meanwhile, until this is dropped; without its index, which keys do not need.
+pub struct HeldVault {
+    /// As for reading.
+    pub open: OpenVault,
+    /// Who decides.
+    pub control: Arc<HomeControl>,
+    /// What the vault held at opening.
+    pub points: Points,
+    /// Our claim.
+    pub claim: ListedClaim,
+    /// Why its index is not to be believed, as far as the home's session counter tells.
+    doubt: Option<String>,
+    _lock: Lock,
+}
+
+impl std::fmt::Debug for HeldVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldVault")
+            .field("open", &self.open)
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A vault open for writing, until this is dropped.
 pub struct WritableVault {
     /// As for reading, with the index.
@@ -104,7 +129,7 @@ impl std::fmt::Debug for WritableVault {
     }
 }
 
-impl WritableVault {
+impl HeldVault {
     /// The signature of a key revision, with a session number used up for it.
     ///
     /// # Errors
@@ -235,68 +260,57 @@ pub async fn open_and_rebuild(
     Box::pin(open_writable(home, name, source, stores, why, progress)).await
 }
 
+/// As [`open_and_rebuild`], of the index at `path`: that of a worker which works under this home's claim, and does not run now.
+///
+/// # Errors
+/// As [`open_for_writing`].
+pub async fn open_and_rebuild_at(
+    home: &Home,
+    name: &str,
+    path: &Path,
+    source: &dyn UnlockSource,
+    stores: &dyn Stores,
+    progress: &mut (dyn FnMut(&Report) + Send),
+) -> Result<WritableVault, HomeError> {
+    let held = Box::pin(open_for_change(home, name, source, stores)).await?;
+    let why = Some(String::from("as asked"));
+    let path = path.join(held.open.vault.id.to_string());
+    Box::pin(with_index(held, &path, why, progress)).await
+}
+
 async fn open_writable(
     home: &Home,
     name: &str,
     source: &dyn UnlockSource,
     stores: &dyn Stores,
-    mut rebuild: Option<String>,
+    rebuild: Option<String>,
     progress: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<WritableVault, HomeError> {
-    let entry = home.vault(name)?;
-    let not_writable = |source| HomeError::NotWritable {
-        vault: name.to_owned(),
-        source: Box::new(source),
-    };
-    let (lock, folder) = {
-        let (home, id) = (home.clone(), entry.id);
-        blocking(move || Ok::<_, ControlError>((home.lock_writer(id)?, home.writer_folder(id)?))).await?
-    };
-    let claim = HomeClaim::load(&folder.join("claim"), entry.id)?;
-    if let Some(claim) = &claim {
-        claim.check_place(&Identity::here(home.root())?).map_err(not_writable)?;
-    }
-    let store = stores.open(&entry.url, false)?;
-    let Some(HomeClaim { listed: claim, .. }) = claim else {
-        let holder = match holder(store.backend.as_ref(), entry.id).await? {
-            Some((_, Some(claim))) => format!("{} since {}", claim.holder, claim.claimed_at),
-            Some((listed, None)) => format!("the holder of {}", listed.object_name()),
-            None => String::from("nobody yet"),
-        };
-        return Err(HomeError::NotClaimed {
-            vault: name.to_owned(),
-            holder,
-        });
-    };
-    let mut open = open_at(Some(home), Some(&entry), store, source).await?;
-    // Who may only read learns it now, not after the first disk.
-    open.vault.cutter()?;
+    let held = Box::pin(open_for_change(home, name, source, stores)).await?;
+    let path = home.index_path(held.open.vault.id);
+    Box::pin(with_index(held, &path, rebuild, progress)).await
+}
 
-    let mut counter = SessionCounter::open(&folder.join("session"))?;
-    let points = load_points(&open.vault).await?;
-    let shown = points.sessions.get(&claim.cluster).copied().unwrap_or(0);
-    let was = counter.last();
-    if counter.raise(shown) && rebuild.is_none() {
-        // A home that lost its counter only, one rolled back to a snapshot, or one of which a copy writes. None of them can harm the vault; but
-        // what the index of an older home knows may be gone.
-        tracing::warn!(
-            was,
-            shown,
-            "the vault shows later sessions of this home than the home knows: an older copy of the home?"
-        );
-        rebuild = Some(String::from(
-            "the vault shows later sessions of this home than the home knows",
-        ));
-    }
-    let control = Arc::new(HomeControl::writing(open.vault.clone(), claim, counter));
-    control.check_claim().await.map_err(not_writable)?;
-
+async fn with_index(
+    held: HeldVault,
+    path: &Path,
+    rebuild: Option<String>,
+    progress: &mut (dyn FnMut(&Report) + Send),
+) -> Result<WritableVault, HomeError> {
+    let HeldVault {
+        mut open,
+        control,
+        points,
+        claim,
+        doubt,
+        _lock,
+    } = held;
     let stamp = Stamp {
-        vault: entry.id,
+        vault: open.vault.id,
         cluster: claim.cluster,
         claim: claim.number,
     };
-    let (index, index_state) = index::open(&home.index_path(entry.id), stamp, &open.vault, rebuild, progress).await?;
+    let (index, index_state) = index::open(path, stamp, &open.vault, rebuild.or(doubt), progress).await?;
     let index = Arc::new(index);
     open.reader = Arc::new(VaultReader::new(
         open.vault.clone(),
@@ -317,6 +331,101 @@ async fn open_writable(
         index_state,
         points,
         claim,
+        _lock,
+    })
+}
+
+/// Checks that this home may write to a vault: that its claim ranks first, and was made where the home is.
+///
+/// # Errors
+/// [`HomeError::NotWritable`], [`HomeError::NotClaimed`]; those of the store.
+pub async fn check_writable(home: &Home, name: &str, stores: &dyn Stores) -> Result<(), HomeError> {
+    let entry = home.vault(name)?;
+    let not_writable = |source| HomeError::NotWritable {
+        vault: name.to_owned(),
+        source: Box::new(source),
+    };
+    let claim = HomeClaim::load(&home.writer_folder(entry.id)?.join("claim"), entry.id)?;
+    if let Some(claim) = &claim {
+        claim.check_place(&Identity::here(home.root())?).map_err(not_writable)?;
+    }
+    let store = stores.open(&entry.url, false)?;
+    let Some(claim) = claim else {
+        return Err(not_claimed(name, entry.id, &store).await?);
+    };
+    let standing = check_standing(store.backend.as_ref(), entry.id, claim.listed).await;
+    standing.map_err(fenced).map_err(not_writable)
+}
+
+async fn not_claimed(name: &str, vault: VaultId, store: &OpenStore) -> Result<HomeError, HomeError> {
+    let holder = match holder(store.backend.as_ref(), vault).await? {
+        Some((_, Some(claim))) => format!("{} since {}", claim.holder, claim.claimed_at),
+        Some((listed, None)) => format!("the holder of {}", listed.object_name()),
+        None => String::from("nobody yet"),
+    };
+    Ok(HomeError::NotClaimed {
+        vault: name.to_owned(),
+        holder,
+    })
+}
+
+/// Opens a vault to change what needs no index: its keys. Alone in its home, under the home's claim.
+///
+/// # Errors
+/// As [`open_for_writing`].
+pub async fn open_for_change(
+    home: &Home,
+    name: &str,
+    source: &dyn UnlockSource,
+    stores: &dyn Stores,
+) -> Result<HeldVault, HomeError> {
+    let entry = home.vault(name)?;
+    let not_writable = |source| HomeError::NotWritable {
+        vault: name.to_owned(),
+        source: Box::new(source),
+    };
+    let (lock, folder) = {
+        let (home, id) = (home.clone(), entry.id);
+        blocking(move || Ok::<_, ControlError>((home.lock_writer(id)?, home.writer_folder(id)?))).await?
+    };
+    let claim = HomeClaim::load(&folder.join("claim"), entry.id)?;
+    if let Some(claim) = &claim {
+        claim.check_place(&Identity::here(home.root())?).map_err(not_writable)?;
+    }
+    let store = stores.open(&entry.url, false)?;
+    let Some(HomeClaim { listed: claim, .. }) = claim else {
+        return Err(not_claimed(name, entry.id, &store).await?);
+    };
+    let open = open_at(Some(home), Some(&entry), store, source).await?;
+    // Who may only read learns it now, not after the first disk.
+    open.vault.cutter()?;
+
+    let mut counter = SessionCounter::open(&folder.join("session"))?;
+    let points = load_points(&open.vault).await?;
+    let shown = points.sessions.get(&claim.cluster).copied().unwrap_or(0);
+    let was = counter.last();
+    let mut doubt = None;
+    if counter.raise(shown) {
+        // A home that lost its counter only, one rolled back to a snapshot, or one of which a copy writes. None of them can harm the vault; but
+        // what the index of an older home knows may be gone.
+        tracing::warn!(
+            was,
+            shown,
+            "the vault shows later sessions of this home than the home knows: an older copy of the home?"
+        );
+        doubt = Some(String::from(
+            "the vault shows later sessions of this home than the home knows",
+        ));
+    }
+    let control = Arc::new(HomeControl::writing(open.vault.clone(), claim, counter));
+    control.check_claim().await.map_err(not_writable)?;
+
+    Ok(HeldVault {
+        open,
+        control,
+        points,
+        claim,
+        doubt,
         _lock: lock,
     })
 }

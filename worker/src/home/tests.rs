@@ -133,6 +133,8 @@ fn commit_of(manifest: &Manifest) -> Commit {
         manifest_hash: [0; 32],
         time: manifest.time.clone(),
         consistency: manifest.consistency,
+        disks: Vec::new(),
+        live: false,
         counts: Counts::default(),
     }
 }

@@ -5,13 +5,15 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use tresor_proto::v1::{
-    CancelJobRequest, GetItemRequest, GetPointRequest, ItemSpec, Job, JobCounts, ListJobsRequest, Point,
-    StartBackupRequest,
+    CancelJobRequest, DiskReport, GetItemRequest, GetPointRequest, Item, ItemSpec, Job, JobCounts, ListJobsRequest,
+    Point, ProtectItemRequest, StartBackupRequest, UpdateItemRequest,
 };
 use tresor_storage::Kind;
+use tresor_storage::ids::hex;
 use tresor_storage::vault::naming::check_item_name;
+use tresor_worker::backup::BackupCounts;
 
-use super::home::leave_metrics;
+use super::home::{DiskShown, keep_until, leave_metrics};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::cluster::{Cluster, ClusterError};
@@ -36,12 +38,18 @@ struct BackupShown {
     vault: String,
     time: Option<String>,
     consistency: Option<String>,
+    /// None where what was made is not told in detail any more.
+    live: Option<bool>,
+    disks: Option<Vec<DiskShown>>,
     job: u64,
     worker: Option<String>,
     bytes_read: u64,
     bytes_new: u64,
     bytes_stored: u64,
     bytes_logical: u64,
+    chunks_new: u64,
+    chunks_known: u64,
+    requests: Requests,
     elapsed_ms: u64,
 }
 
@@ -53,41 +61,60 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
     let begun = Instant::now();
     let result = make(app, cluster, args).await;
     if let Some(path) = app.settings.metrics_file.value.as_deref() {
-        // What a worker counted beyond bytes and requests it does not tell; a file with zeros would lie.
+        let counts = match &result {
+            Ok((_, counts)) => *counts,
+            Err(_) => None,
+        };
         let run = BackupRun {
             ended: Timestamp::now().as_second(),
             seconds: begun.elapsed().as_secs_f64(),
             failure: result.as_ref().err().map(CliError::failure),
-            counts: None,
-            requests: Requests::default(),
+            counts: counts.as_ref().map(backup_counts),
+            requests: counts.as_ref().map(Requests::from).unwrap_or_default(),
         };
         leave_metrics(app, path, &run);
     }
-    result
+    result.map(|(answer, _)| answer)
 }
 
-async fn make(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Answer, CliError> {
+fn backup_counts(counts: &JobCounts) -> BackupCounts {
+    BackupCounts {
+        bytes_read: counts.bytes_read,
+        bytes_new: counts.bytes_new,
+        bytes_stored: counts.bytes_stored,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        lookups: counts.lookups,
+        segments_inherited: counts.segments_inherited,
+        packs: counts.packs,
+    }
+}
+
+/// Makes it; the numbers are those of a job that was waited for.
+async fn make(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<(Answer, Option<JobCounts>), CliError> {
     let request = request(app, cluster, args).await?;
     let name = human::plain(&request.item);
     let doing = || format!("could not back up {name}");
     let job = start(app, cluster, request).await.doing(doing)?;
     let finished = Box::pin(finish(app, cluster, job, args.detach.detach)).await;
     let job = match finished.doing(doing)? {
-        Finished::Detached(answer) => return Ok(answer),
+        Finished::Detached(answer) => return Ok((answer, None)),
         Finished::Done(job) => *job,
     };
+    let counts = job.counts;
     // The point is made, whatever becomes of this question.
     let point = cluster.get_point(GetPointRequest {
         name: job.point.clone(),
     });
     let shown = shown(job, point.await.ok());
-    Ok(app.screen.answer(&shown, || {
+    let answer = app.screen.answer(&shown, || {
         if app.screen.is_terminal() {
             text(&shown)
         } else {
             shown.point.clone()
         }
-    }))
+    });
+    Ok((answer, counts))
 }
 
 /// Starts the job. In a home whose node this process is, one of the item that an earlier process left behind makes room first: what was asked then
@@ -132,15 +159,9 @@ async fn end(app: &App, cluster: &Cluster, job: Job) -> Result<(), CliError> {
 }
 
 async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<StartBackupRequest, CliError> {
-    let until = args
-        .keep_until
-        .as_deref()
-        .map(|text| human::parse_keep_until(text, app.now));
-    let keep_until = until
-        .transpose()
-        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
+    let keep_until = keep_until(app, args)?;
     let mut request = StartBackupRequest {
-        vault: app.cluster_vault(None),
+        vault: app.meant_vault(cluster)?,
         keep_until: keep_until.unwrap_or_default(),
         ..Default::default()
     };
@@ -168,25 +189,57 @@ async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Star
         allow_backing: args.allow_backing,
         ..Default::default()
     };
-    check_same(cluster, &request, &spec).await?;
+    if !is_known(cluster, &request, &spec).await? && cluster.is_of_home() && !request.vault.is_empty() {
+        // In another vault it may be, too: who names the vault asks for it in this one.
+        let also = ProtectItemRequest {
+            spec: Some(spec.clone()),
+            also: true,
+            ..Default::default()
+        };
+        cluster.protect_item(also).await?;
+    }
     request.spec = Some(spec);
     Ok(request)
 }
 
-/// Refuses disks that a protected item of that name does not have: the cluster would back up those that it has.
-async fn check_same(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSpec) -> Result<(), CliError> {
+/// Whether there is an item of that name. Refuses disks that a protected one does not have: the cluster would back up those that it has.
+async fn is_known(cluster: &Cluster, request: &StartBackupRequest, spec: &ItemSpec) -> Result<bool, CliError> {
     let asked = GetItemRequest {
         name: request.item.clone(),
         vault: request.vault.clone(),
     };
     let known = match cluster.get_item(asked).await {
-        Ok(item) if item.protected => item.spec.unwrap_or_default(),
-        Ok(_) => return Ok(()),
-        Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(()),
+        Ok(item) if item.protected => item,
+        Ok(_) => return Ok(true),
+        Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    let Item {
+        id,
+        spec: known,
+        version,
+        ..
+    } = known;
+    let known = known.unwrap_or_default();
     if is_same(&known, spec) {
-        return Ok(());
+        return Ok(true);
+    }
+    if cluster.is_of_home() && known.policy.is_empty() {
+        // It is what the last backup by hand said; no schedule reads those disks, so the item is what this one says.
+        let changed = UpdateItemRequest {
+            name: id,
+            spec: Some(ItemSpec {
+                host: spec.host.clone(),
+                disks: spec.disks.clone(),
+                allow_live: spec.allow_live,
+                allow_backing: spec.allow_backing,
+                ..known
+            }),
+            version,
+            ..Default::default()
+        };
+        cluster.update_item(changed).await?;
+        return Ok(true);
     }
     let places = known.disks.iter().map(|disk| format!("{}={}", disk.name, disk.path));
     let places: Vec<String> = places.collect();
@@ -204,15 +257,15 @@ fn is_same(known: &ItemSpec, asked: &ItemSpec) -> bool {
 }
 
 fn shown(job: Job, point: Option<Point>) -> BackupShown {
-    let JobCounts {
-        bytes_read,
-        bytes_new,
-        bytes_stored,
-        bytes_logical,
-        took_ms,
-    } = job.counts.unwrap_or_default();
+    let counts = job.counts.unwrap_or_default();
     let point = point.unwrap_or_default();
     let worker = job.attempts.last().map(|attempt| attempt.worker.clone());
+    let disk = |disk: DiskReport| DiskShown {
+        name: disk.name,
+        size: disk.size,
+        root: hex(&disk.root),
+    };
+    let live = job.report.as_ref().map(|report| report.live);
     BackupShown {
         point: job.point,
         item: job.item,
@@ -220,19 +273,25 @@ fn shown(job: Job, point: Option<Point>) -> BackupShown {
         vault: job.vault,
         time: some(point.time),
         consistency: some(point.consistency),
+        live,
+        disks: job.report.map(|report| report.disks.into_iter().map(disk).collect()),
         job: job.id,
         worker,
-        bytes_read,
-        bytes_new,
-        bytes_stored,
-        bytes_logical,
-        elapsed_ms: took_ms,
+        bytes_read: counts.bytes_read,
+        bytes_new: counts.bytes_new,
+        bytes_stored: counts.bytes_stored,
+        bytes_logical: counts.bytes_logical,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        requests: Requests::from(&counts),
+        elapsed_ms: counts.took_ms,
     }
 }
 
 fn text(shown: &BackupShown) -> String {
+    let live = if shown.live == Some(true) { ", read live" } else { "" };
     let consistency = match &shown.consistency {
-        Some(consistency) => format!(" ({consistency}-consistent)"),
+        Some(consistency) => format!(" ({consistency}-consistent{live})"),
         None => String::new(),
     };
     let mut text = format!(
@@ -242,8 +301,15 @@ fn text(shown: &BackupShown) -> String {
         human::plain(&shown.point),
     );
     let rate = human::size(shown.bytes_logical.saturating_mul(1000) / shown.elapsed_ms.max(1));
+    let disks = match &shown.disks {
+        Some(disks) => {
+            let named = |disk: &DiskShown| format!("{} {}", human::plain(&disk.name), human::size(disk.size));
+            disks.iter().map(named).collect::<Vec<_>>().join(", ")
+        }
+        None => human::size(shown.bytes_logical),
+    };
     text.push_str(&human::pairs(&[
-        ("disks", human::size(shown.bytes_logical)),
+        ("disks", disks),
         (
             "read",
             format!(
@@ -252,8 +318,23 @@ fn text(shown: &BackupShown) -> String {
                 human::elapsed(shown.elapsed_ms)
             ),
         ),
-        ("new", human::size(shown.bytes_new)),
-        ("stored", human::size(shown.bytes_stored)),
+        (
+            "new",
+            format!(
+                "{} in {} chunks; {} known",
+                human::size(shown.bytes_new),
+                human::count(shown.chunks_new),
+                human::count(shown.chunks_known)
+            ),
+        ),
+        (
+            "stored",
+            format!(
+                "{} with {} puts",
+                human::size(shown.bytes_stored),
+                human::count(shown.requests.put)
+            ),
+        ),
         (
             "job",
             match &shown.worker {
@@ -268,7 +349,7 @@ fn text(shown: &BackupShown) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tresor_proto::v1::Attempt;
+    use tresor_proto::v1::{Attempt, Report};
 
     #[test]
     fn the_text_of_a_backup_by_a_cluster() {
@@ -287,6 +368,18 @@ mod tests {
                 bytes_stored: 88 << 20,
                 bytes_logical: 20 << 30,
                 took_ms: 12_345,
+                chunks_new: 7_512,
+                chunks_known: 104_233,
+                puts: 5,
+                ..Default::default()
+            }),
+            report: Some(Report {
+                disks: vec![DiskReport {
+                    name: String::from("vda"),
+                    size: 20 << 30,
+                    ..Default::default()
+                }],
+                ..Default::default()
             }),
             ..Default::default()
         };
@@ -296,10 +389,10 @@ mod tests {
         };
         insta::assert_snapshot!(text(&shown(job, Some(point))), @"
         web-03 is backed up in vault main: point abababababababababababababababab (crash-consistent)
-        disks   20.0 GiB
+        disks   vda 20.0 GiB
         read    3.0 GiB in 12.3 s, 1.6 GiB/s of disk
-        new     210.0 MiB
-        stored  88.0 MiB
+        new     210.0 MiB in 7 512 chunks; 104 233 known
+        stored  88.0 MiB with 5 puts
         job     812 on kvm-7
         ");
     }

@@ -24,12 +24,13 @@ use crate::human;
 use crate::metrics::{self, BackupRun, Requests};
 use crate::screen::Answer;
 use crate::verb::disks::{NamedDisk, item_name, parse_disks};
+use crate::verb::places::parse_placed_disks;
 
 #[derive(Serialize)]
-struct DiskShown {
-    name: String,
-    size: u64,
-    root: String,
+pub(super) struct DiskShown {
+    pub(super) name: String,
+    pub(super) size: u64,
+    pub(super) root: String,
 }
 
 #[derive(Serialize)]
@@ -104,7 +105,12 @@ pub(super) fn leave_metrics(app: &App, path: &Path, run: &BackupRun) {
     }
 }
 
-fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
+/// Refuses what no home can back up: it has no node yet that could know an item's disks.
+///
+/// # Errors
+/// By cause.
+pub(super) fn check(app: &App, args: &BackupArgs) -> Result<(), CliError> {
+    // Nobody would go on with the job: what this process is the node for ends with it.
     app.refuse_detach(&args.detach)?;
     app.refuse_worker(args.worker.as_deref())?;
     if args.disks.is_empty() {
@@ -113,34 +119,59 @@ fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
             "tresor backup DISK… --item NAME",
         ));
     }
-    let disks = parse_disks(&args.disks)?;
-    let item = item_name(args.item.as_deref(), &disks)?;
-    let until = args
-        .keep_until
-        .as_deref()
-        .map(|text| human::parse_keep_until(text, app.now));
-    let keep_until = until
-        .transpose()
-        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))?;
-    // Before a vault is made for it, and before anybody is asked for a passphrase.
-    for disk in &disks {
-        if let Err(error) = std::fs::metadata(&disk.path)
+    check_disks(app, args)
+}
+
+/// Refuses what is wrong whoever reads the disks, and disks of this host that are not there.
+///
+/// # Errors
+/// By cause.
+pub(super) fn check_disks(app: &App, args: &BackupArgs) -> Result<(), CliError> {
+    let disks = parse_placed_disks(&args.disks, None)?.there;
+    if !disks.is_empty() {
+        item_name(args.item.as_deref(), &disks)?;
+    }
+    keep_until(app, args)?;
+    for disk in disks {
+        let is_url = disk.path.to_string_lossy().contains("://");
+        if !is_url
+            && let Err(error) = std::fs::metadata(&disk.path)
             && error.kind() == std::io::ErrorKind::NotFound
         {
-            let source = SourceError::Missing {
-                path: disk.path.clone(),
-            };
+            let source = SourceError::Missing { path: disk.path };
             return Err(WorkerError::Source {
-                disk: disk.name.clone(),
+                disk: disk.name,
                 source,
             }
             .into());
         }
     }
+    Ok(())
+}
+
+/// Until when the point is to be kept, RFC 3339.
+///
+/// # Errors
+/// [`CliError::Usage`].
+pub(super) fn keep_until(app: &App, args: &BackupArgs) -> Result<Option<String>, CliError> {
+    let until = args
+        .keep_until
+        .as_deref()
+        .map(|text| human::parse_keep_until(text, app.now));
+    until
+        .transpose()
+        .map_err(|why| CliError::usage(format!("--keep-until: {why}")))
+}
+
+fn plan(app: &App, args: &BackupArgs) -> Result<Plan, CliError> {
+    // Before a vault is made for it, and before anybody is asked for a passphrase.
+    check(app, args)?;
+    let disks = parse_disks(&args.disks)?;
+    let item = item_name(args.item.as_deref(), &disks)?;
     Ok(Plan {
         disks,
         item,
-        keep_until,
+        keep_until: keep_until(app, args)?,
     })
 }
 
@@ -199,7 +230,7 @@ pub(super) async fn first_vault_of_node(app: &App, node: &Cluster) -> Result<(),
     let home = app.home("backup")?;
     if home.vaults()?.is_empty() {
         Box::pin(first_vault(app, &home)).await?;
-        Box::pin(adopt(app, &home, node)).await?;
+        Box::pin(adopt(app, &home, node, Some(MAIN))).await?;
     }
     Ok(())
 }

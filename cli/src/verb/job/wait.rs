@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, ClusterError, kind_of};
 use crate::confirm::ask;
 use crate::error::CliError;
 use crate::screen::Watch;
-use crate::signals::{Came, Interrupts};
+use crate::signals::{Came, Interrupts, STOPPING, end_at_next};
 
 /// Pause before a stream is asked for again that ended before its job: a server that shuts down ends all of them at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -74,8 +74,14 @@ pub(crate) async fn wait(app: &App, cluster: &Cluster, mut job: Job) -> Result<J
                     id: job.id,
                     ..Default::default()
                 };
+                if app.is_node() {
+                    app.screen.note(STOPPING);
+                    tokio::spawn(end_at_next(signals));
+                }
                 cluster.cancel_job(request).await?;
-                app.screen.say(&format!("job {} is asked to end", job.id));
+                if !app.is_node() {
+                    app.screen.say(&format!("job {} is asked to end", job.id));
+                }
                 return Err(CliError::Interrupted);
             }
         }

@@ -75,7 +75,7 @@ pub(super) async fn run(app: &App, cluster: &Cluster, verb: PointVerb) -> Result
         PointVerb::List(args) => list(app, cluster, args).await,
         PointVerb::Show(args) => {
             let doing = || format!("could not show point {}", args.point);
-            let name = named_point(cluster, &args.point).await.doing(doing)?;
+            let name = named_point(app, cluster, &args.point).await.doing(doing)?;
             let point = cluster.get_point(GetPointRequest { name }).await;
             let shown = PointShown::from(point.doing(doing)?);
             Ok(app.screen.answer(&shown, || shown.text()))
@@ -128,8 +128,11 @@ pub(super) async fn run(app: &App, cluster: &Cluster, verb: PointVerb) -> Result
 
 async fn list(app: &App, cluster: &Cluster, args: PointListArgs) -> Result<Answer, CliError> {
     let request = ListPointsRequest {
+        vault: match &args.item {
+            Some(_) => app.meant_vault(cluster)?,
+            None => app.cluster_vault(None),
+        },
         item: args.item.unwrap_or_default(),
-        vault: app.cluster_vault(None),
         hidden: args.all,
         ..Default::default()
     };
@@ -156,7 +159,7 @@ async fn change(
     let mut ids: Vec<String> = Vec::with_capacity(names.len());
     for name in names {
         let doing = || format!("could not {verb} point {name}");
-        let name = named_point(cluster, &name).await.doing(doing)?;
+        let name = named_point(app, cluster, &name).await.doing(doing)?;
         let point = cluster.get_point(GetPointRequest { name }).await.doing(doing)?;
         if !ids.contains(&point.id) {
             ids.push(point.id);

@@ -6,14 +6,44 @@ use tresor_proto::v1::GetItemRequest;
 use tresor_storage::Kind;
 use tresor_worker::home::resolve::parse_time;
 
+use crate::app::App;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::CliError;
 
-/// The point as the cluster is asked for it.
+/// The point as the cluster is asked for it. On a home an item's name means that of the vault which is meant, as without a node: one item may be in
+/// several.
 ///
 /// # Errors
 /// The cluster's own.
-pub(crate) async fn named_point(cluster: &Cluster, text: &str) -> Result<String, CliError> {
+pub(crate) async fn named_point(app: &App, cluster: &Cluster, text: &str) -> Result<String, CliError> {
+    let vault = app.meant_vault(cluster)?;
+    if cluster.is_of_home()
+        && !vault.is_empty()
+        && let Some(name) = of_vault(cluster, &vault, text).await
+    {
+        return named(cluster, &name).await;
+    }
+    named(cluster, text).await
+}
+
+/// The same with the id of an item of that vault in place of its name.
+async fn of_vault(cluster: &Cluster, vault: &str, text: &str) -> Option<String> {
+    let item = async |name: &str| {
+        let request = GetItemRequest {
+            name: name.to_owned(),
+            vault: vault.to_owned(),
+        };
+        // Whatever is wrong is said when the point is asked for.
+        cluster.get_item(request).await.ok().map(|item| item.id)
+    };
+    if let Some(id) = item(text).await {
+        return Some(id);
+    }
+    let (name, time) = text.rsplit_once('@')?;
+    item(name).await.map(|id| format!("{id}@{time}"))
+}
+
+async fn named(cluster: &Cluster, text: &str) -> Result<String, CliError> {
     let Some(absolute) = with_moment(text, &TimeZone::system()) else {
         return Ok(text.to_owned());
     };

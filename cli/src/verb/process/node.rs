@@ -35,7 +35,7 @@ pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliErr
     app.enter(host.access());
     let cluster = app.need_cluster("node start")?;
     let adopted = tokio::select! {
-        adopted = embedded::adopt(app, &home, &cluster) => adopted,
+        adopted = embedded::adopt(app, &home, &cluster, None) => adopted,
         () = cancel.cancelled() => Ok(()),
     };
     // A vault whose store is away now is taken over at another start; the others are served meanwhile.

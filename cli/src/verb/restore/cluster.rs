@@ -1,14 +1,16 @@
 //! `tresor restore` in a cluster: a worker writes the disks.
 
 use serde::Serialize;
-use tresor_proto::v1::{Job, StartRestoreRequest};
+use tresor_proto::v1::{DiskReport, Job, StartRestoreRequest};
 use tresor_worker::source::DiskFormat;
 
+use super::home::DiskShown;
 use crate::app::App;
 use crate::args::RestoreArgs;
 use crate::cluster::Cluster;
 use crate::error::{CliError, Doing as _};
 use crate::human;
+use crate::metrics::Requests;
 use crate::screen::Answer;
 use crate::verb::hosts::settle_path;
 use crate::verb::job::{Finished, finish};
@@ -25,8 +27,11 @@ struct RestoreShown {
     worker: Option<String>,
     host: String,
     path: String,
+    /// None where what was made is not told in detail any more.
+    disks: Option<Vec<DiskShown>>,
     bytes_read: u64,
     bytes_logical: u64,
+    requests: Requests,
     elapsed_ms: u64,
 }
 
@@ -79,7 +84,7 @@ async fn request(app: &App, cluster: &Cluster, args: &RestoreArgs) -> Result<Sta
     let there = placed.there;
     let (host, path) = settle_path(cluster, Placed { host, there }).await?;
     Ok(StartRestoreRequest {
-        point: named_point(cluster, &args.point).await?,
+        point: named_point(app, cluster, &args.point).await?,
         disk,
         host,
         path: path.to_str().ok_or_else(not_text)?.to_owned(),
@@ -92,6 +97,17 @@ async fn request(app: &App, cluster: &Cluster, args: &RestoreArgs) -> Result<Sta
 
 fn shown(job: Job, host: String, path: String) -> RestoreShown {
     let counts = job.counts.unwrap_or_default();
+    let disk = |disk: DiskReport| DiskShown {
+        name: disk.name,
+        path: disk.path,
+        format: disk.format,
+        size: disk.size,
+        bytes_written: disk.bytes_written,
+        bytes_equal: disk.bytes_equal,
+        bytes_fetched: disk.bytes_fetched,
+        // A job does not end well with any.
+        damage: Vec::new(),
+    };
     RestoreShown {
         point: job.point,
         item: some(job.item),
@@ -100,6 +116,8 @@ fn shown(job: Job, host: String, path: String) -> RestoreShown {
         worker: job.attempts.last().map(|attempt| attempt.worker.clone()),
         host,
         path,
+        disks: job.report.map(|report| report.disks.into_iter().map(disk).collect()),
+        requests: Requests::from(&counts),
         bytes_read: counts.bytes_read,
         bytes_logical: counts.bytes_logical,
         elapsed_ms: counts.took_ms,

@@ -26,22 +26,22 @@ use crate::screen::Answer;
 const DAMAGE_SHOWN: usize = 20;
 
 #[derive(Serialize)]
-struct DamageShown {
+pub(super) struct DamageShown {
     offset: u64,
     length: u64,
     why: String,
 }
 
 #[derive(Serialize)]
-struct DiskShown {
-    name: String,
-    path: String,
-    format: &'static str,
-    size: u64,
-    bytes_written: u64,
-    bytes_equal: u64,
-    bytes_fetched: u64,
-    damage: Vec<DamageShown>,
+pub(super) struct DiskShown {
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) format: String,
+    pub(super) size: u64,
+    pub(super) bytes_written: u64,
+    pub(super) bytes_equal: u64,
+    pub(super) bytes_fetched: u64,
+    pub(super) damage: Vec<DamageShown>,
 }
 
 #[derive(Serialize)]
@@ -199,7 +199,7 @@ fn disk_shown(work: &Placed<'_>, outcome: RestoreOutcome) -> DiskShown {
     DiskShown {
         name: work.disk.name.clone(),
         path: work.target.path.display().to_string(),
-        format: work.target.format.name(),
+        format: work.target.format.name().to_owned(),
         size: work.disk.root.size,
         bytes_written: outcome.bytes_written,
         bytes_equal: outcome.bytes_equal,

@@ -18,7 +18,7 @@ use crate::verb::worker::WorkerShown;
 const ROWS_SHOWN: usize = 30;
 
 #[derive(Debug, Serialize)]
-struct NoteShown {
+pub(super) struct NoteShown {
     item: String,
     item_id: String,
     vault: String,
@@ -27,7 +27,7 @@ struct NoteShown {
 }
 
 #[derive(Debug, Serialize)]
-struct StatusShown {
+pub(super) struct StatusShown {
     cluster: String,
     time: String,
     items: u64,
@@ -42,7 +42,7 @@ struct StatusShown {
     running: Vec<JobShown>,
     queued: u64,
     /// What a person has to do.
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     coordinators: Vec<CoordinatorShown>,
     workers: Vec<WorkerShown>,
     vaults: Vec<VaultShown>,
@@ -87,23 +87,38 @@ impl From<v1::StatusReport> for StatusShown {
 /// # Errors
 /// By cause.
 pub(super) async fn run(app: &App, cluster: &Cluster) -> Result<Answer, CliError> {
+    let shown = ask(cluster).await?;
+    Ok(app.screen.answer(&shown, || text(&shown, app.now)))
+}
+
+/// What the cluster says.
+pub(super) async fn ask(cluster: &Cluster) -> Result<StatusShown, CliError> {
     let report = cluster.get_status(GetStatusRequest {}).await;
     let report = report.doing(|| String::from("could not find out how things are"))?;
-    let shown = StatusShown::from(report);
-    Ok(app.screen.answer(&shown, || text(&shown, app.now)))
+    Ok(StatusShown::from(report))
 }
 
 fn text(shown: &StatusShown, now: jiff::Timestamp) -> String {
     let mut text = format!("cluster {}: {}\n", human::plain(&shown.cluster), protection(shown));
     text.push_str(&format!("{}\n", nodes(shown)));
+    text.push_str(&attention(shown, &shown.no_schedule, now));
+    for warning in &shown.warnings {
+        text.push_str(&format!("warning: {}\n", human::plain(warning)));
+    }
+    text.trim_end().to_owned()
+}
+
+/// Items in trouble, `no_schedule` among them, and what runs and waits.
+pub(super) fn attention(shown: &StatusShown, no_schedule: &[NoteShown], now: jiff::Timestamp) -> String {
+    let mut text = String::new();
     let mut table = Table::new(&["item", "vault", "is", ">newest", ""]);
     let mut rows = 0;
     let mut more = String::new();
     for (state, notes) in [
-        ("failing", &shown.failing),
+        ("failing", &shown.failing[..]),
         ("late", &shown.late),
         ("never", &shown.never),
-        ("no-schedule", &shown.no_schedule),
+        ("no-schedule", no_schedule),
     ] {
         for note in notes.iter().take(ROWS_SHOWN) {
             let newest = note.newest_time.as_deref().map(|time| human::ago(time, now));
@@ -138,10 +153,7 @@ fn text(shown: &StatusShown, now: jiff::Timestamp) -> String {
             human::count(queued)
         )),
     }
-    for warning in &shown.warnings {
-        text.push_str(&format!("warning: {}\n", human::plain(warning)));
-    }
-    text.trim_end().to_owned()
+    text
 }
 
 fn protection(shown: &StatusShown) -> String {

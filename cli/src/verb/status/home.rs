@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tresor_proto::v1::ListItemsRequest;
 use tresor_storage::Kind;
 use tresor_storage::ids::ItemId;
 use tresor_storage::keys::SlotKind;
 use tresor_worker::home::{self, Home, KnownPoint, Place, Points, VaultEntry};
 
+use super::cluster;
 use crate::app::App;
-use crate::error::CliError;
+use crate::cluster::Cluster;
+use crate::error::{CliError, Doing as _};
 use crate::human::{self, Table};
 use crate::screen::Answer;
 use crate::verb::vault::kit_advice;
@@ -28,7 +31,7 @@ struct ItemShown {
     newest_age_seconds: i64,
     size: u64,
     live: bool,
-    /// None: its points stay until they are removed.
+    /// Its policy. None: its points stay until they are removed.
     schedule: Option<String>,
 }
 
@@ -50,27 +53,47 @@ struct StatusShown {
     home: String,
     vaults: Vec<VaultStatus>,
     warnings: Vec<String>,
+    /// What its node says of items, jobs and itself.
+    node: Option<cluster::StatusShown>,
 }
 
 const OK: &str = "ok";
 
-/// Looks at every vault of the home.
+/// Looks at every vault of the home, and asks its node.
 ///
 /// # Errors
-/// When the home cannot be read.
-pub(super) async fn run(app: &App) -> Result<Answer, CliError> {
+/// When the home cannot be read, or the node does not answer.
+pub(super) async fn run(app: &App, node: Option<&Cluster>) -> Result<Answer, CliError> {
     let home = app.home("status")?;
     let mut shown = StatusShown {
         home: home.root().display().to_string(),
         vaults: Vec::new(),
         warnings: Vec::new(),
+        node: None,
     };
+    let mut policies = BTreeMap::new();
+    if let Some(node) = node {
+        let says = cluster::ask(node).await?;
+        shown.warnings.extend(says.warnings.iter().cloned());
+        shown.node = Some(says);
+        let items = node.items(ListItemsRequest::default(), None).await;
+        let items = items
+            .doing(|| String::from("could not list the items of the node"))?
+            .rows;
+        policies.extend(items.into_iter().filter_map(|item| {
+            let policy = item.spec.map(|spec| spec.policy)?;
+            (!policy.is_empty()).then_some((item.id, policy))
+        }));
+    }
     for entry in home.vaults()? {
-        let (vault, warnings) = look(app, &home, entry).await;
+        let (mut vault, warnings) = look(app, &home, entry).await;
+        for item in &mut vault.items {
+            item.schedule = policies.get(&item.item_id).cloned();
+        }
         shown.vaults.push(vault);
         shown.warnings.extend(warnings);
     }
-    Ok(app.screen.answer(&shown, || text(&shown)))
+    Ok(app.screen.answer(&shown, || text(&shown, app.now)))
 }
 
 async fn look(app: &App, home: &Home, entry: VaultEntry) -> (VaultStatus, Vec<String>) {
@@ -170,7 +193,7 @@ fn items(points: &Points, now: Timestamp) -> Vec<ItemShown> {
     shown
 }
 
-fn text(shown: &StatusShown) -> String {
+fn text(shown: &StatusShown, now: Timestamp) -> String {
     if shown.vaults.is_empty() {
         return String::from("nothing is protected: there is no vault in this home; tresor backup DISK makes one");
     }
@@ -215,6 +238,9 @@ fn text(shown: &StatusShown) -> String {
             text.push_str(&format!("  {line}\n"));
         }
     }
+    if let Some(node) = &shown.node {
+        text.push_str(&cluster::attention(node, &[], now));
+    }
     for warning in &shown.warnings {
         text.push_str(&format!("warning: {}\n", human::plain(warning)));
     }
@@ -254,8 +280,10 @@ mod tests {
                 vault("away", "it did not answer", None, Vec::new()),
             ],
             warnings: vec![String::from("vault away: it did not answer")],
+            node: None,
         };
-        insta::assert_snapshot!(text(&shown), @"
+        let now = "2026-03-10T14:01:40Z".parse().expect("a time");
+        insta::assert_snapshot!(text(&shown, now), @"
         vault main at file:///backup/main: store OK, key OK, recovery kit taken
           ITEM    POINTS  NEWEST                AGE      SIZE  SCHEDULE
           web-03      12  2026-03-10T12:00:00Z  2 h  20.0 GiB  no schedule

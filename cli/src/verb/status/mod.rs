@@ -1,4 +1,4 @@
-//! `tresor status`: is everything protected, and what needs a person? Of this home, or of a cluster.
+//! `tresor status`: is everything protected, and what needs a person? Of this home with its node, or of a cluster.
 
 mod cluster;
 mod home;
@@ -13,7 +13,8 @@ use crate::screen::Answer;
 /// When the question cannot be answered.
 pub(crate) async fn run(app: &App) -> Result<Answer, CliError> {
     match app.cluster()? {
+        Some(node) if node.is_of_home() => Box::pin(home::run(app, Some(&node))).await,
         Some(cluster) => Box::pin(cluster::run(app, &cluster)).await,
-        None => Box::pin(home::run(app)).await,
+        None => Box::pin(home::run(app, None)).await,
     }
 }

@@ -9,6 +9,7 @@ use tresor_storage::keys::KeyFile;
 use tresor_storage::verify::Level;
 use tresor_worker::home::MAIN;
 
+use super::verify::{self, VerifyShown};
 use crate::app::App;
 use crate::args::{VaultCreateArgs, VaultRemoveArgs, VaultVerb, VaultVerifyArgs};
 use crate::cluster::Cluster;
@@ -81,7 +82,7 @@ pub(super) async fn run(app: &App, cluster: &Cluster, verb: VaultVerb) -> Result
             Ok(app.screen.answer(&shown, || shown.text()))
         }
         VaultVerb::Remove(args) => remove(app, cluster, args).await,
-        VaultVerb::Verify(args) => verify(app, cluster, args).await,
+        VaultVerb::Verify(args) => run_verify(app, cluster, args).await,
         VaultVerb::Rebuild(_) => Err(app.not_in_cluster("vault rebuild")),
         VaultVerb::RecoveryKit(_) => Err(app.not_in_cluster("vault recovery-kit")),
         VaultVerb::Key(_) => Err(app.not_in_cluster("vault key")),
@@ -225,14 +226,14 @@ async fn remove(app: &App, cluster: &Cluster, args: VaultRemoveArgs) -> Result<A
     }))
 }
 
-async fn verify(app: &App, cluster: &Cluster, args: VaultVerifyArgs) -> Result<Answer, CliError> {
+async fn run_verify(app: &App, cluster: &Cluster, args: VaultVerifyArgs) -> Result<Answer, CliError> {
     if args.pack.is_some() {
         return Err(app.not_in_cluster("--pack"));
     }
     let vault = app.cluster_vault(args.name.as_deref());
     let doing = || format!("could not verify vault {vault}");
     let point = match &args.point {
-        Some(point) => named_point(cluster, point).await.doing(doing)?,
+        Some(point) => named_point(app, cluster, point).await.doing(doing)?,
         None => String::new(),
     };
     let request = StartVerifyRequest {
@@ -245,10 +246,22 @@ async fn verify(app: &App, cluster: &Cluster, args: VaultVerifyArgs) -> Result<A
     let finished = Box::pin(finish(app, cluster, job, args.detach.detach)).await;
     let job = match finished.doing(doing)? {
         Finished::Detached(answer) => return Ok(answer),
-        Finished::Done(job) => JobShown::from(*job),
+        Finished::Done(job) => job,
     };
-    let answer = app.screen.answer(&job, || verified(&job));
-    Ok(if job.findings > 0 {
+    let findings = job.findings;
+    let in_detail = job.report.clone().and_then(|report| report.verify);
+    let answer = match in_detail.filter(|_| cluster.is_of_home()) {
+        Some(report) => {
+            let took = job.counts.map_or(0, |counts| counts.took_ms);
+            let shown = VerifyShown::of_job(job.vault.clone(), job.id, report, took);
+            app.screen.answer(&shown, || verify::text(&shown))
+        }
+        None => {
+            let job = JobShown::from(*job);
+            app.screen.answer(&job, || verified(&job))
+        }
+    };
+    Ok(if findings > 0 {
         answer.with_code(Code::Damage)
     } else {
         answer

@@ -3,12 +3,10 @@
 use serde::Serialize;
 use tresor_storage::keys::{Change, Grant, Key, KeyFile, NewSlot, Opened, PassphraseCost, SlotInfo, SlotKind, Unlock};
 use tresor_storage::vault::revisions::{change_keys, open_keys};
-use tresor_worker::home::create::HOME_SLOT;
-use tresor_worker::home::{Home, WritableVault};
+use tresor_worker::home::{HeldVault, Home};
 
 use crate::app::App;
 use crate::args::{KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb};
-use crate::embedded::{self, Place};
 use crate::error::{CliError, Doing as _};
 use crate::human::Table;
 use crate::screen::Answer;
@@ -60,7 +58,7 @@ pub(super) async fn run(app: &App, verb: KeyVerb) -> Result<Answer, CliError> {
 }
 
 /// Changes the keys of a vault; `proof` opens a slot of the new revision.
-pub(super) async fn change(vault: &WritableVault, proof: &Unlock, change: &Change) -> Result<Opened, CliError> {
+pub(super) async fn change(vault: &HeldVault, proof: &Unlock, change: &Change) -> Result<Opened, CliError> {
     let stamp = vault.key_stamp().await?;
     let open = &vault.open;
     let secrets = (&open.unlock, proof);
@@ -83,7 +81,7 @@ pub(super) async fn change(vault: &WritableVault, proof: &Unlock, change: &Chang
 /// on with: a file whose secret opens the vault already only has to take its place.
 pub(super) async fn home_key(
     home: &Home,
-    vault: &WritableVault,
+    vault: &HeldVault,
     to: impl FnOnce(Unlock) -> Change,
 ) -> Result<Opened, CliError> {
     let open = &vault.open;
@@ -111,7 +109,7 @@ async fn add(app: &App, args: &KeyAddArgs) -> Result<Answer, CliError> {
     let slot = &args.slot;
     let home = app.home("vault key add")?;
     let name = app.vault_name(&home, None)?;
-    let vault = app.open_for_writing(&home, &name).await?;
+    let vault = app.open_for_change(&home, &name).await?;
     if vault.open.keys.revision.slots().any(|there| there.name == *slot) {
         return Err(CliError::usage_hint(
             format!("there is a key slot {slot:?} already"),
@@ -148,27 +146,12 @@ async fn add(app: &App, args: &KeyAddArgs) -> Result<Answer, CliError> {
     ))
 }
 
-/// Refuses to change the slot with which the node of this home opens the vault: it keeps the secret in its log, and would be locked out.
-fn refuse_nodes(home: &Home, slot: &str) -> Result<(), CliError> {
-    let has_node = Place::of(home.root()).coordinator().is_made();
-    let has_node = has_node.map_err(|error| embedded::failed("could not look for the node of this home", error))?;
-    let is_nodes = slot == HOME_SLOT || slot.starts_with("home-");
-    if has_node && is_nodes {
-        return Err(CliError::usage_hint(
-            format!("with key slot {slot:?} the node of this home opens the vault"),
-            "add another slot with tresor vault key add; changing the node's own is not possible yet",
-        ));
-    }
-    Ok(())
-}
-
 async fn rotate(app: &App, args: &KeyRotateArgs) -> Result<Answer, CliError> {
     let home = app.home("vault key rotate")?;
     let name = app.vault_name(&home, None)?;
-    let vault = app.open_for_writing(&home, &name).await?;
+    let vault = app.open_for_change(&home, &name).await?;
     let keys = &vault.open.keys;
     let slot = args.slot.clone().unwrap_or_else(|| keys.slot.clone());
-    refuse_nodes(&home, &slot)?;
     let there = keys.revision.slots().find(|there| there.name == slot);
     let there =
         there.ok_or_else(|| CliError::usage_hint(format!("there is no key slot {slot:?}"), "tresor vault key list"))?;
@@ -215,7 +198,7 @@ async fn remove(app: &App, args: &KeyRemoveArgs) -> Result<Answer, CliError> {
     let slot = &args.slot;
     let home = app.home("vault key remove")?;
     let name = app.vault_name(&home, None)?;
-    let vault = app.open_for_writing(&home, &name).await?;
+    let vault = app.open_for_change(&home, &name).await?;
     if vault.open.keys.slot == *slot {
         return Err(CliError::usage_hint(
             format!("key slot {slot:?} is the one that this vault was opened with"),
@@ -228,7 +211,6 @@ async fn remove(app: &App, args: &KeyRemoveArgs) -> Result<Answer, CliError> {
             "tresor vault key list",
         ));
     }
-    refuse_nodes(&home, slot)?;
     let removal = Change::Remove {
         slot: slot.clone(),
         compromised: args.compromised,

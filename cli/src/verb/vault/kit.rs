@@ -33,7 +33,7 @@ pub(super) async fn run(app: &App, args: &VaultKitArgs) -> Result<Answer, CliErr
     }
     let home = app.home("vault recovery-kit")?;
     let name = app.vault_name(&home, args.name.as_deref())?;
-    let vault = app.open_for_writing(&home, &name).await?;
+    let vault = app.open_for_change(&home, &name).await?;
     let taken: Vec<_> = vault.open.keys.revision.slots().collect();
     let free = |number: &u32| !taken.iter().any(|slot| slot.name == format!("recovery-kit-{number}"));
     let number = (1..)

@@ -1,8 +1,8 @@
 //! `tresor vault …` in a home that has a node: vaults are made by the home, which has their keys, and then become the node's.
 
-use tresor_proto::v1::{ListVaultsRequest, RemoveVaultRequest};
+use tresor_proto::v1::{ListItemsRequest, ListVaultsRequest, RemoveVaultRequest, UnprotectItemRequest};
 
-use super::{cluster, create, remove, take_over, verify};
+use super::{cluster, create, rebuild, remove, take_over, verify};
 use crate::app::App;
 use crate::args::{VaultRemoveArgs, VaultVerb};
 use crate::cluster::Cluster;
@@ -16,19 +16,21 @@ use crate::screen::Answer;
 /// # Errors
 /// By cause.
 pub(super) async fn run(app: &App, node: &Cluster, verb: VaultVerb) -> Result<Answer, CliError> {
-    let answer = match verb {
-        VaultVerb::Create(args) => Box::pin(create::run(app, &args)).await?,
+    let home = app.home("vault create")?;
+    let (answer, name) = match verb {
+        VaultVerb::Create(args) => (Box::pin(create::run(app, &args)).await?, args.name),
         VaultVerb::TakeOver(args) => {
             refuse_known(app, node, args.name.as_deref()).await?;
-            Box::pin(take_over::run(app, args.name.as_deref())).await?
+            let name = app.vault_name(&home, args.name.as_deref())?;
+            (Box::pin(take_over::run(app, args.name.as_deref())).await?, name)
         }
+        VaultVerb::Rebuild(args) => return Box::pin(rebuild::run(app, args.name.as_deref())).await,
         // The worker has no word for one pack alone.
         VaultVerb::Verify(args) if args.pack.is_some() => return Box::pin(verify::run(app, &args)).await,
         VaultVerb::Remove(args) => return Box::pin(remove_both(app, node, args)).await,
         verb => return Box::pin(cluster::run(app, node, verb)).await,
     };
-    let home = app.home("vault create")?;
-    Box::pin(adopt(app, &home, node)).await?;
+    Box::pin(adopt(app, &home, node, Some(&name))).await?;
     Ok(answer)
 }
 
@@ -61,6 +63,22 @@ async fn remove_both(app: &App, node: &Cluster, mut args: VaultRemoveArgs) -> Re
         if args.delete_data {
             remove::confirm(app, &args, &entry.url)?;
             args.yes = Some(args.name.clone());
+        }
+        // What only a backup by hand has entered, nobody meant to have backed up again; what has a policy a person unprotects first.
+        let listing = ListItemsRequest {
+            vault: entry.name.clone(),
+            ..Default::default()
+        };
+        for item in node.items(listing, None).await.doing(doing)?.rows {
+            let has_policy = item.spec.as_ref().is_some_and(|spec| !spec.policy.is_empty());
+            if item.protected && !has_policy {
+                let request = UnprotectItemRequest {
+                    name: item.id,
+                    vault: entry.name.clone(),
+                    ..Default::default()
+                };
+                node.unprotect_item(request).await.doing(doing)?;
+            }
         }
         let request = RemoveVaultRequest {
             name: entry.name,

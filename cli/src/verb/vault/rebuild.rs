@@ -6,9 +6,10 @@ use serde::Serialize;
 use tresor_storage::index::ChunkIndex as _;
 use tresor_storage::index::rebuild::{Finding, Report};
 use tresor_worker::home::IndexState;
-use tresor_worker::home::open::open_and_rebuild;
+use tresor_worker::home::open::{open_and_rebuild, open_and_rebuild_at};
 
 use crate::app::App;
+use crate::embedded::Place;
 use crate::error::{CliError, Doing as _};
 use crate::exit::Code;
 use crate::human;
@@ -62,8 +63,27 @@ pub(super) async fn run(app: &App, name: Option<&str>) -> Result<Answer, CliErro
         let done = report.segments_read + report.footers_read + report.packs_scanned;
         watch.at(done, report.segments_listed + one_by_one);
     };
-    let opening = open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut show);
-    let opened = Box::pin(opening).await;
+    let opened = if app.node_of_home().is_some() {
+        if !app.is_node() {
+            return Err(CliError::usage_hint(
+                "the index is the running node's",
+                "stop tresor node start, then try again",
+            ));
+        }
+        // No worker of it runs in this process.
+        let indexes = Place::of(home.root()).indexes();
+        Box::pin(open_and_rebuild_at(
+            &home,
+            &name,
+            &indexes,
+            &app.secrets,
+            &app.stores,
+            &mut show,
+        ))
+        .await
+    } else {
+        Box::pin(open_and_rebuild(&home, &name, &app.secrets, &app.stores, &mut show)).await
+    };
     drop(watch);
     let vault = opened.doing(|| format!("could not rebuild the index of vault {name}"))?;
     let entries = vault.index.count().await.map_err(tresor_storage::Error::from)?;

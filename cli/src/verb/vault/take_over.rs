@@ -52,7 +52,7 @@ async fn own_key(app: &App, home: &home::Home, taken: &TakenOver) -> Result<Opti
     if home.has_key(taken.entry.id) {
         return Ok(None);
     }
-    let opening = home::open_for_writing(home, &taken.entry.name, &app.secrets, &app.stores);
+    let opening = home::open_for_change(home, &taken.entry.name, &app.secrets, &app.stores);
     let vault = Box::pin(opening).await?;
     if !matches!(vault.open.unlock, Unlock::Kit(_)) {
         return Ok(None);

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tresor_proto::v1;
 use tresor_storage::Kind;
-use tresor_storage::ids::{PackId, Writer};
+use tresor_storage::ids::{PackId, Writer, hex};
 use tresor_storage::vault::create::open_header;
 use tresor_storage::verify::{self, Finding, Level, Options, Progress, Report, Scope, Target};
 use tresor_worker::home::Stores as _;
@@ -24,16 +25,16 @@ const FINDINGS_SHOWN: usize = 50;
 
 #[derive(Serialize)]
 struct FindingShown {
-    kind: &'static str,
+    kind: String,
     object: String,
     what: String,
     points: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct VerifyShown {
+pub(super) struct VerifyShown {
     vault: String,
-    level: &'static str,
+    level: String,
     /// Objects that were looked at.
     objects: u64,
     /// Bytes of objects read whole.
@@ -49,7 +50,39 @@ struct VerifyShown {
     /// Whether every finding names all points that it harms.
     points_known: bool,
     notes: Vec<String>,
+    /// The node's job, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<u64>,
     elapsed_ms: u64,
+}
+
+impl VerifyShown {
+    /// What a job found.
+    pub(super) fn of_job(vault: String, job: u64, report: v1::VerifyReport, elapsed_ms: u64) -> Self {
+        let finding = |finding: v1::FindingReport| FindingShown {
+            kind: finding.kind,
+            object: finding.object,
+            what: finding.what,
+            points: finding.points.iter().map(|point| hex(point)).collect(),
+        };
+        Self {
+            vault,
+            level: report.level,
+            objects: report.objects,
+            bytes: report.bytes,
+            frames: report.frames,
+            pieces: report.pieces,
+            disks: report.disks,
+            chunks: report.chunks,
+            findings: report.findings.into_iter().map(finding).collect(),
+            findings_more: report.findings_more,
+            points_harmed: report.points_harmed.iter().map(|point| hex(point)).collect(),
+            points_known: report.points_known,
+            notes: report.notes,
+            job: Some(job),
+            elapsed_ms,
+        }
+    }
 }
 
 /// What is verified.
@@ -189,6 +222,13 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
     if report.marks.is_empty() || app.store().is_some() {
         return;
     }
+    if app.node_of_home().is_some() {
+        // The index is its worker's.
+        app.screen.note(&format!(
+            "tresor vault verify {name} has the node's next backup store again what is lost"
+        ));
+        return;
+    }
     let told = async {
         let home = app.home("vault verify")?;
         let vault = app.open_for_writing(&home, name).await?;
@@ -213,14 +253,14 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
 fn shown(vault: String, report: &Report, begun: Instant) -> VerifyShown {
     let checked = report.checked;
     let finding = |finding: &Finding| FindingShown {
-        kind: finding.kind.word(),
+        kind: finding.kind.word().to_owned(),
         object: finding.object.clone(),
         what: finding.what.clone(),
         points: finding.harms.iter().map(ToString::to_string).collect(),
     };
     VerifyShown {
         vault,
-        level: report.level.name(),
+        level: report.level.name().to_owned(),
         objects: checked.packs + checked.small,
         bytes: checked.bytes,
         frames: checked.frames,
@@ -232,11 +272,12 @@ fn shown(vault: String, report: &Report, begun: Instant) -> VerifyShown {
         points_harmed: report.harmed().iter().map(ToString::to_string).collect(),
         points_known: report.harms_known,
         notes: report.notes.clone(),
+        job: None,
         elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-fn text(shown: &VerifyShown) -> String {
+pub(super) fn text(shown: &VerifyShown) -> String {
     let mut text = String::new();
     for finding in shown.findings.iter().take(FINDINGS_SHOWN) {
         text.push_str(&format!(

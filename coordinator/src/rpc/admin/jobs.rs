@@ -15,6 +15,7 @@ use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
 use crate::state::command::{Command, JobSpec, RestoreTarget, Work};
 use crate::state::entry::IdempotencyKey;
+use crate::state::rows::JobState;
 use crate::state::{State, Subject};
 
 /// What a verify looks at if the caller does not say: everything but the contents.
@@ -213,10 +214,14 @@ impl Services {
     /// A job as it is here.
     pub(crate) fn job_now(&self, id: JobId) -> Result<v1::Job, Refused> {
         let progress = self.progress(id);
-        self.handle.read(|state| {
+        let (mut job, good) = self.handle.read(|state| {
             let row = state.jobs().get(&id).ok_or_else(|| Refused::missing("job", id))?;
-            Ok(convert::job(state, id, row, progress.as_ref()))
-        })
+            let is_done = matches!(row.state, JobState::Done { .. });
+            let good = row.attempts.last().filter(|_| is_done).map(|attempt| attempt.epoch);
+            Ok::<_, Refused>((convert::job(state, id, row, progress.as_ref()), good))
+        })?;
+        job.report = good.and_then(|epoch| self.report(id, epoch));
+        Ok(job)
     }
 
     /// The job that a change was about, if it is of the kind that was asked for: jobs of all kinds are queued by one kind of change.

@@ -56,11 +56,10 @@ impl Services {
                 let vault = VaultId(*draw()?);
                 (vault, self.keys.vault_key(vault), VaultOrigin::Make)
             }
-            (false, _) => {
-                return Err(Refused::invalid(
-                    "key_file",
-                    "is for taking a vault over: a new one gets a new key",
-                ));
+            // Made by who asks, with that key: the job finds it, and that nobody has written to it.
+            (false, file) => {
+                let (vault, secret) = key_file::read(file)?;
+                (vault, secret, VaultOrigin::Make)
             }
         };
         if origin == VaultOrigin::TakeOver && !profile.is_empty() {

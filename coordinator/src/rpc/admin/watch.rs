@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tonic::Status;
 use tresor_proto::ids::JobId;
 use tresor_proto::v1;
@@ -18,7 +19,7 @@ use crate::rpc::refused::Refused;
 const WATCHES_MAX: usize = 1000;
 /// How often progress is looked at: it comes with beats, every few seconds.
 const TICK: Duration = Duration::from_secs(1);
-/// How long changes are gathered before a look: entries can come by hundreds in a second, and all watchers look at each.
+/// How long a look follows another at least: entries can come by hundreds in a second, and all watchers look at each.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The stream of a watch.
@@ -40,6 +41,8 @@ struct Watching {
     sent: v1::Job,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
+    /// When it may look again.
+    rested: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -72,6 +75,7 @@ pub(super) async fn watch_job(
         job,
         applied,
         leadership: services.handle.leadership(),
+        rested: Instant::now(),
         _permit: permit,
     };
     Ok(Box::pin(stream::unfold(Next::First(watching), step)))
@@ -106,7 +110,9 @@ impl Watching {
             tokio::select! {
                 changed = self.applied.changed() => {
                     changed.map_err(|_| NodeError::Stopping)?;
-                    tokio::time::sleep(GATHER).await;
+                    // At once, if the last look is long ago: the end of a job is waited for.
+                    tokio::time::sleep_until(self.rested).await;
+                    self.rested = Instant::now() + GATHER;
                     self.applied.mark_unchanged();
                 }
                 () = tokio::time::sleep(TICK) => {}

@@ -32,6 +32,7 @@ use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
 use tresor_proto::tls::{PeerInfo, Role};
 use tresor_proto::v1;
 use tresor_proto::v1::agent_server::Agent;
+use zeroize::Zeroizing;
 
 use super::context::{Services, opened};
 use super::refused::Refused;
@@ -74,11 +75,18 @@ impl Placement for ByPlacement {
     }
 }
 
+/// Keys of vaults beside the log: those of the home whose node this is. There they are changed, and what the log has is of when a vault was taken over.
+pub trait KeysHere: Send + Sync + 'static {
+    /// The platform's key of a vault, if it is here.
+    fn vault_key(&self, vault: VaultId) -> Option<Zeroizing<[u8; 32]>>;
+}
+
 /// Serves workers.
 #[derive(Clone)]
 pub struct AgentService {
     services: Services,
     key: ClusterKey,
+    keys_here: Option<Arc<dyn KeysHere>>,
     placement: Arc<dyn Placement>,
     /// One choice at a time, until the log has it: or a thousand workers that wake at once would all be given the same job.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -132,11 +140,17 @@ impl AgentService {
         Self {
             services,
             key,
+            keys_here: None,
             placement,
             turn: Arc::default(),
             watches: watch::Watches::default(),
             stopping,
         }
+    }
+
+    /// Asks `keys` for the key of a vault before the log.
+    pub fn set_keys_here(&mut self, keys: Option<Arc<dyn KeysHere>>) {
+        self.keys_here = keys;
     }
 
     fn status(&self, refused: &Refused) -> Status {

@@ -3,6 +3,8 @@
 //! A worker repeats what it reports until it hears an answer. It goes under a key made of the worker, the lease and all that is said, so that the log
 //! answers a repetition as it answered the first; who says something else after a refusal (because it looked again) is decided anew.
 
+use std::sync::PoisonError;
+
 use prost::Message;
 use tresor_proto::ids::{Epoch, JobId, WorkerId};
 use tresor_proto::v1;
@@ -48,8 +50,14 @@ impl AgentService {
                 "points of a vault that was taken over cannot be read"
             );
         }
+        let report = request.report.clone();
         let (completion, harmed) = words::completion(request)?;
         let lease = (completion.job, completion.epoch);
+        if let Some(report) = report {
+            // Before the log says that the job is done: who waits for it asks right then. Of an attempt that is refused nobody ever asks.
+            let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
+            presence.note_report(lease.0, lease.1, report);
+        }
         let key = report_key("complete", worker, lease, &content);
         let handle = &self.services.handle;
         handle

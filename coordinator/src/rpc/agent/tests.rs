@@ -177,6 +177,7 @@ impl Story {
 
 fn claimed(lease: &v1::Lease) -> v1::CompleteRequest {
     v1::CompleteRequest {
+        report: None,
         id: lease.id,
         session: lease.session,
         counts: None,
@@ -191,6 +192,7 @@ fn claimed(lease: &v1::Lease) -> v1::CompleteRequest {
 
 fn made(lease: &v1::Lease, point: u8) -> v1::CompleteRequest {
     v1::CompleteRequest {
+        report: None,
         id: lease.id,
         session: lease.session,
         counts: Some(v1::Counts {
@@ -199,6 +201,7 @@ fn made(lease: &v1::Lease, point: u8) -> v1::CompleteRequest {
             bytes_stored: 25,
             bytes_logical: 1000,
             took_ms: 9,
+            ..v1::Counts::default()
         }),
         outcome: Some(Outcome::Point(v1::PointMade {
             point: vec![point; 16].into(),

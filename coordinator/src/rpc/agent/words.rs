@@ -168,6 +168,16 @@ fn counts(counts: Option<v1::Counts>) -> Counts {
         bytes_stored: counts.bytes_stored,
         bytes_logical: counts.bytes_logical,
         took: counts.took_ms,
+        chunks_new: counts.chunks_new,
+        chunks_known: counts.chunks_known,
+        segments_inherited: counts.segments_inherited,
+        lookups: counts.lookups,
+        packs: counts.packs,
+        puts: counts.puts,
+        gets: counts.gets,
+        heads: counts.heads,
+        lists: counts.lists,
+        deletes: counts.deletes,
     }
 }
 
@@ -360,6 +370,7 @@ mod tests {
 
     fn complete(outcome: OutcomeMessage) -> Result<(Completion, Vec<PointId>), Refused> {
         completion(v1::CompleteRequest {
+            report: None,
             id: Some(v1::LeaseId { job: 5, epoch: 6 }),
             session: 6,
             counts: Some(v1::Counts {

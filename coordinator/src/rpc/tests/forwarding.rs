@@ -62,6 +62,7 @@ pub(super) async fn member(cluster: &Cluster, node: &TestNode, id: u64, listener
         services: cluster.services(node),
         key: cluster.key.clone(),
         identity: cluster.identity(Role::Coordinator, id),
+        keys_here: None,
         placement: Arc::new(any_job),
         peer: NoPeer,
         metrics: Arc::new(Metrics::new()),
@@ -275,6 +276,7 @@ async fn streams_and_calls_that_wait_pass_through() {
         .into_inner();
     assert_eq!(jobs.next().await.unwrap().unwrap().state, "running");
     let complete = v1::CompleteRequest {
+        report: None,
         id: lease.id,
         session: lease.session,
         counts: None,

@@ -126,6 +126,7 @@ async fn a_stop_is_bounded_whoever_still_waits_for_something() {
         services: cluster.services(&node),
         key: cluster.key.clone(),
         identity: cluster.identity(Role::Coordinator, 1),
+        keys_here: None,
         placement: std::sync::Arc::new(any_job),
         peer: NoPeer,
         metrics: std::sync::Arc::default(),

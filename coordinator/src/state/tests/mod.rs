@@ -165,6 +165,7 @@ fn counts(stored: u64) -> Counts {
         bytes_stored: stored,
         bytes_logical: 4000,
         took: 10,
+        ..Counts::default()
     }
 }
 

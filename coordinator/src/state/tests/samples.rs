@@ -96,6 +96,16 @@ impl Dice {
             bytes_stored: self.next(),
             bytes_logical: self.next(),
             took: self.next(),
+            chunks_new: self.next(),
+            chunks_known: self.next(),
+            segments_inherited: self.next(),
+            lookups: self.next(),
+            packs: self.next(),
+            puts: self.next(),
+            gets: self.next(),
+            heads: self.next(),
+            lists: self.next(),
+            deletes: self.next(),
         }
     }
 

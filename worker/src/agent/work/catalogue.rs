@@ -62,6 +62,7 @@ pub(super) async fn run(job: &Job, index: u64) -> Result<Done, JobError> {
     Ok(Done::Report {
         outcome: Outcome::Nothing,
         counts,
+        report: None,
     })
 }
 

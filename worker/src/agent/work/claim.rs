@@ -104,6 +104,7 @@ fn done(claim: ListedClaim, header: [u8; 32], points_unreadable: u64) -> Done {
             points_unreadable,
         }),
         counts: Counts::default(),
+        report: None,
     }
 }
 

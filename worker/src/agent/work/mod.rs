@@ -8,6 +8,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use tresor_proto::v1;
 use tresor_storage::Doing as _;
 use tresor_storage::ids::{ItemId, PointId};
 use tresor_storage::limits::SMALL_OBJECT_MAX;
@@ -33,6 +34,8 @@ pub(super) enum Done {
         outcome: Outcome,
         /// What it took.
         counts: Counts,
+        /// What was made in detail.
+        report: Option<v1::Report>,
     },
 }
 

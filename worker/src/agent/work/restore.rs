@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use tresor_proto::v1;
 use tresor_storage::manifest::Manifest;
 
 use super::{Done, disk_format, host_path, read_manifest};
@@ -50,6 +51,7 @@ pub(super) async fn run(job: &Job, work: &RestoreWork) -> Result<Done, JobError>
     job.activity
         .set_total(placed.iter().map(|placed| placed.disk.root.size).sum());
     let mut counts = Counts::default();
+    let mut disks = Vec::with_capacity(placed.len());
     for placed in &placed {
         let sink = job.unless_stopped(open_target(placed, existing)).await?;
         let request = RestoreRequest {
@@ -75,10 +77,25 @@ pub(super) async fn run(job: &Job, work: &RestoreWork) -> Result<Done, JobError>
         counts.bytes_read += outcome.bytes_fetched;
         counts.bytes_new += outcome.bytes_written;
         counts.bytes_logical += placed.disk.root.size;
+        disks.push(v1::DiskReport {
+            name: placed.disk.name.clone(),
+            size: placed.disk.root.size,
+            root: placed.disk.root.id.0.to_vec().into(),
+            path: placed.target.path.display().to_string(),
+            format: placed.target.format.name().to_owned(),
+            bytes_written: outcome.bytes_written,
+            bytes_equal: outcome.bytes_equal,
+            bytes_fetched: outcome.bytes_fetched,
+        });
     }
+    counts.requests = vault.meter().requests();
     Ok(Done::Report {
         outcome: Outcome::Nothing,
         counts,
+        report: Some(v1::Report {
+            disks,
+            ..v1::Report::default()
+        }),
     })
 }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tresor_proto::v1;
 use tresor_storage::Error;
-use tresor_storage::verify::{self, Level, Options, Report, Scope, Target};
+use tresor_storage::ids::PointId;
+use tresor_storage::verify::{self, Finding, Level, Options, Report, Scope, Target};
 
 use super::Done;
 use crate::agent::error::JobError;
@@ -17,6 +19,8 @@ use crate::error::WorkerError;
 
 /// Findings that are reported in words.
 const FINDINGS_NAMED: usize = 20;
+/// Findings that are told in detail to whoever waits: some hundred bytes each.
+const FINDINGS_DETAILED: usize = 1000;
 /// Longest line of one, characters.
 const LINE_MAX: usize = 500;
 /// Harmed points that are reported: what one entry of the log takes.
@@ -49,11 +53,16 @@ pub(super) async fn run(job: &Job, work: &VerifyWork) -> Result<Done, JobError> 
     mark(job, &vault, &report).await;
     let counts = Counts {
         bytes_read: report.checked.bytes,
+        requests: vault.meter().requests(),
         ..Counts::default()
     };
     Ok(Done::Report {
         outcome: Outcome::Findings(findings(&report)),
         counts,
+        report: Some(v1::Report {
+            verify: Some(in_detail(&report)),
+            ..v1::Report::default()
+        }),
     })
 }
 
@@ -109,6 +118,34 @@ async fn mark(job: &Job, vault: &JobVault, report: &Report) {
             error = crate::agent::failure::chain(&error),
             "index could not be told what is lost"
         );
+    }
+}
+
+/// All of it that whoever waits can have.
+fn in_detail(report: &Report) -> v1::VerifyReport {
+    let id = |point: &PointId| point.0.to_vec().into();
+    let checked = report.checked;
+    let finding = |finding: &Finding| v1::FindingReport {
+        kind: finding.kind.word().to_owned(),
+        object: finding.object.clone(),
+        what: finding.what.clone(),
+        points: finding.harms.iter().map(id).collect(),
+    };
+    let named = report.findings.len().min(FINDINGS_DETAILED);
+    let harmed = report.harmed();
+    v1::VerifyReport {
+        level: report.level.name().to_owned(),
+        objects: checked.packs + checked.small,
+        bytes: checked.bytes,
+        frames: checked.frames,
+        pieces: checked.pieces,
+        disks: checked.disks,
+        chunks: checked.chunks,
+        findings: report.findings[..named].iter().map(finding).collect(),
+        findings_more: report.findings_more + (report.findings.len() - named) as u64,
+        points_harmed: harmed.iter().take(HARMED_MAX).map(id).collect(),
+        points_known: report.harms_known,
+        notes: report.notes.clone(),
     }
 }
 

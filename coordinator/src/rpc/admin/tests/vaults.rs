@@ -104,11 +104,6 @@ async fn a_vault_is_taken_over_with_its_key_file() {
         ..take_over(1, &file)
     };
     refused_for(call!(cluster, create_vault, both), "profile");
-    let made = v1::CreateVaultRequest {
-        take_over: false,
-        ..take_over(1, &file)
-    };
-    refused_for(call!(cluster, create_vault, made), "key_file");
     call!(cluster, create_vault, take_over(1, &file)).unwrap();
     let spec = cluster
         .node
@@ -122,6 +117,33 @@ async fn a_vault_is_taken_over_with_its_key_file() {
         bytes.windows(8).any(|part| part == [0xcd; 8])
     });
     assert!(!logged, "no key is in the log in the clear");
+}
+
+#[tokio::test]
+async fn a_vault_that_was_just_made_is_entered_with_its_key_file_under_its_makers_claim() {
+    let cluster = Cluster::start();
+    let vault = VaultId([0x34; 16]);
+    let made = |file: &str| v1::CreateVaultRequest {
+        key_file: file.as_bytes().to_vec().into(),
+        ..create(1)
+    };
+    let file = text(vault, [0xab; 32]);
+    refused_for(
+        call!(cluster, create_vault, made(&file.replace("ab", "ac"))),
+        "key_file",
+    );
+    call!(cluster, create_vault, made(&file)).unwrap();
+    let spec = cluster
+        .node
+        .read(|state| state.vaults().get(&vault).unwrap().spec.clone());
+    assert_eq!(
+        spec.origin,
+        VaultOrigin::Make,
+        "its claim is looked for, and none is put above it"
+    );
+    let wrapped: Wrapped = postcard::from_bytes(&spec.key).unwrap();
+    let secret = ClusterKey::from_bytes(&[5; 32]).unwrap(Purpose::VaultKey(vault), &wrapped);
+    assert_eq!(*secret.unwrap(), [0xab; 32]);
 }
 
 #[tokio::test]
