@@ -75,7 +75,10 @@ fn age(id: &CheckpointId) -> (u64, u32, CheckpointId) {
 /// # Errors
 /// Those of the store.
 pub async fn list(vault: &Vault, group: u8) -> Result<Listed> {
-    let listed = vault.backend.list(&names::checkpoints(group)).map_ok(|listed| listed.name);
+    let listed = vault
+        .backend
+        .list(&names::checkpoints(group))
+        .map_ok(|listed| listed.name);
     let listed: Vec<String> = listed
         .try_collect()
         .await

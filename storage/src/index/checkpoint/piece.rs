@@ -313,16 +313,19 @@ mod tests {
     fn entries() -> impl Strategy<Value = Vec<Found>> {
         let numbers = any::<(u32, u32, u32, u32)>();
         proptest::collection::btree_map(any::<[u8; 32]>(), (0..4u64, numbers, any::<bool>()), 1..30).prop_map(|found| {
-            let found = found.into_iter().map(|(id, (part, (seq, frame_offset, frame_length, place), is_lost))| Found {
-                id: ChunkId(id),
-                location: Location {
-                    pack: pack(part, seq),
-                    frame_offset,
-                    frame_length,
-                    place,
-                },
-                is_lost,
-            });
+            let found =
+                found.into_iter().map(
+                    |(id, (part, (seq, frame_offset, frame_length, place), is_lost))| Found {
+                        id: ChunkId(id),
+                        location: Location {
+                            pack: pack(part, seq),
+                            frame_offset,
+                            frame_length,
+                            place,
+                        },
+                        is_lost,
+                    },
+                );
             found.collect()
         })
     }

@@ -131,15 +131,24 @@ impl<'a> CheckpointReader<'a> {
         let Entries(entries) = entries;
         let has = SlotSet::of_group(self.id.group, self.head.slots);
         let of_group = slots_of(self.id.group);
-        if !entries.iter().map(|found| slot_of(&found.id)).all(|slot| of_group.contains(&slot) && has.contains(slot)) {
+        if !entries
+            .iter()
+            .map(|found| slot_of(&found.id))
+            .all(|slot| of_group.contains(&slot) && has.contains(slot))
+        {
             return Err(malformed("an entry of a slot that it does not have"));
         }
-        if self.last_entry.zip(entries.first().copied()).is_some_and(|(before, first)| before.id >= first.id) {
+        if self
+            .last_entry
+            .zip(entries.first().copied())
+            .is_some_and(|(before, first)| before.id >= first.id)
+        {
             return Err(malformed("pieces are out of order"));
         }
         self.last_entry = entries.last().copied();
         self.entries += entries.len() as u64;
-        let wrong = self.entries > self.head.entries || (is_last && !self.passed_over && self.entries != self.head.entries);
+        let wrong =
+            self.entries > self.head.entries || (is_last && !self.passed_over && self.entries != self.head.entries);
         if wrong {
             return Err(malformed("has another number of entries than its head says"));
         }

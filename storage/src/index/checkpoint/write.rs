@@ -142,7 +142,15 @@ impl Writing<'_> {
             let (vault, name) = (Arc::clone(self.vault), name.clone());
             let seal = move || {
                 let (keyring, plain) = (&vault.keyring, piece.encode());
-                seal_object(keyring, ObjectKind::Checkpoint, vault.id, id.writer, next, &name, &plain)
+                seal_object(
+                    keyring,
+                    ObjectKind::Checkpoint,
+                    vault.id,
+                    id.writer,
+                    next,
+                    &name,
+                    &plain,
+                )
             };
             match tokio::task::spawn_blocking(seal).await {
                 Ok(sealed) => sealed?,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 
-use crate::index::runs::{Runs, take, take_u32};
 use crate::error::{Doing, FormatError, Result};
 use crate::ids::{PackId, Writer};
+use crate::index::runs::{Runs, take, take_u32};
 use crate::vault::{Vault, names};
 
 /// The version of its bytes.
@@ -43,7 +43,9 @@ impl PackList {
                 None => {}
             }
         }
-        let packs = found.into_iter().map(|(writer, packs)| (writer, packs.into_iter().collect()));
+        let packs = found
+            .into_iter()
+            .map(|(writer, packs)| (writer, packs.into_iter().collect()));
         let mut list = Self::made_of(packs.collect());
         list.strange = strange;
         Ok(list)
@@ -161,7 +163,9 @@ impl FromIterator<(PackId, u32)> for PackList {
         for (pack, length) in packs {
             found.entry(pack.writer).or_default().insert(pack.seq, length);
         }
-        let packs = found.into_iter().map(|(writer, packs)| (writer, packs.into_iter().collect()));
+        let packs = found
+            .into_iter()
+            .map(|(writer, packs)| (writer, packs.into_iter().collect()));
         Self::made_of(packs.collect())
     }
 }

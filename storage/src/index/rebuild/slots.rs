@@ -25,11 +25,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{
-    FOOTERS_AHEAD, Listed, Loss, Packs, Report, SEGMENTS_AHEAD, Target, add, check_inside, read_segment, stops, take_frames,
-    take_segment,
-};
 use super::packs::PackList;
+use super::{
+    FOOTERS_AHEAD, Listed, Loss, Packs, Report, SEGMENTS_AHEAD, Target, add, check_inside, read_segment, stops,
+    take_frames, take_segment,
+};
 use crate::error::{Doing, Result};
 use crate::ids::{CheckpointId, ChunkId, Location, PackId, Writer};
 use crate::index::checkpoint::{self, CheckpointReader, PackSet};
@@ -166,6 +166,15 @@ impl Bases {
         base
     }
 
+    /// Takes the last one back.
+    fn remove_last(&mut self) {
+        self.slots.pop();
+        let base = self.slots.len();
+        for pack in 0..self.packs {
+            self.lacking[pack * self.words + base / 64] &= !(1 << (base % 64));
+        }
+    }
+
     /// Says that a base has all packs of a set.
     fn has(&mut self, base: usize, set: &PackSet, list: &PackList) {
         for (writer, first, last) in set.ranges() {
@@ -193,7 +202,9 @@ impl Bases {
     }
 
     fn is_lacking(&self, at: usize) -> bool {
-        self.lacking[at * self.words..(at + 1) * self.words].iter().any(|word| *word != 0)
+        self.lacking[at * self.words..(at + 1) * self.words]
+            .iter()
+            .any(|word| *word != 0)
     }
 
     /// The place of a pack in the list.
@@ -206,15 +217,13 @@ impl Bases {
 
 impl Rebuild<'_> {
     /// Finds a base for each slot of a group.
-    async fn take_checkpoints(
-        &mut self,
-        group: u8,
-        progress: &mut (dyn FnMut(&SlotReport) + Send),
-    ) -> Result<()> {
+    async fn take_checkpoints(&mut self, group: u8, progress: &mut (dyn FnMut(&SlotReport) + Send)) -> Result<()> {
         let mut left = self.filling.slots().group(group);
         let listed = checkpoint::list(self.vault, group).await?;
         for name in listed.strange {
-            self.report.read.find(name, super::no_name("checkpoint of slots"), Loss::Nothing);
+            self.report
+                .read
+                .find(name, super::no_name("checkpoint of slots"), Loss::Nothing);
         }
         let cluster = self.index.stamp().cluster;
         let mut usable = listed.whole;
@@ -235,7 +244,7 @@ impl Rebuild<'_> {
                 Err(error) => {
                     self.report.read.find(names::checkpoint(id, 0), error, Loss::Nothing);
                     // What it said it has is not believed; the slots will have another base.
-                    self.bases.slots[base] = SlotSet::new();
+                    self.bases.remove_last();
                 }
             }
             progress(&self.report);
@@ -321,7 +330,11 @@ impl Rebuild<'_> {
         progress: &mut (dyn FnMut(&SlotReport) + Send),
     ) -> Result<()> {
         let is_worth = |(writer, packs): (&Writer, &BTreeMap<u32, Listed>)| {
-            let in_segments = self.list.of(*writer).map_or(0, <[_]>::len).min(crate::limits::SEGMENT_PACKS_MAX);
+            let in_segments = self
+                .list
+                .of(*writer)
+                .map_or(0, <[_]>::len)
+                .min(crate::limits::SEGMENT_PACKS_MAX);
             (packs.len() * SEGMENT_WORTH >= in_segments).then_some(*writer)
         };
         let writers: BTreeSet<Writer> = lacking.0.iter().filter_map(is_worth).collect();
@@ -354,7 +367,10 @@ impl Rebuild<'_> {
                         let listed: Vec<PackId> = entries.iter().map(|entry| entry.pack).collect();
                         // Those that are not lacking are not asked for; and what is not in the list was deleted since it was dead, or is told
                         // by whoever rebuilds a whole index.
-                        let wanted = entries.into_iter().filter(|entry| lacking.get(entry.pack).is_some()).collect();
+                        let wanted = entries
+                            .into_iter()
+                            .filter(|entry| lacking.get(entry.pack).is_some())
+                            .collect();
                         let target = Lacking {
                             filling: self.filling,
                             bases: &self.bases,
@@ -480,3 +496,6 @@ impl Target for Lacking<'_> {
         self.index.add_damage(pack, None).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,9 @@ pub struct Filling {
 
 impl std::fmt::Debug for Filling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Filling").field("slots", &self.slots()).finish_non_exhaustive()
+        f.debug_struct("Filling")
+            .field("slots", &self.slots())
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +56,10 @@ impl RocksIndex {
     /// Starts to fill those of `slots` that are begun and not complete.
     pub fn filling(&self, slots: &SlotSet) -> Filling {
         let table = self.shared.table();
-        let asked = table.slots.iter().filter(|(slot, held)| slots.contains(**slot) && !held.row.complete);
+        let asked = table
+            .slots
+            .iter()
+            .filter(|(slot, held)| slots.contains(**slot) && !held.row.complete);
         let generations = asked.map(|(slot, held)| (*slot, held.generation)).collect();
         Filling {
             index: self.clone(),
@@ -140,7 +145,11 @@ impl Shared {
         entries: &[Found],
     ) -> Result<(), IndexError> {
         let slots = self.still(generations);
-        let ours: Vec<Found> = entries.iter().filter(|found| slots.contains(slot_of(&found.id))).copied().collect();
+        let ours: Vec<Found> = entries
+            .iter()
+            .filter(|found| slots.contains(slot_of(&found.id)))
+            .copied()
+            .collect();
         for batch in ours.chunks(WRITE_BATCH) {
             let ids: Vec<ChunkId> = batch.iter().map(|found| found.id).collect();
             // Another's acknowledgement may rest on an entry that is written here: it finds it good and has nothing to write.

@@ -87,7 +87,10 @@ impl<R: Iterator<Item = Result<(PackId, u64), IndexError>>> Joint<R> {
     pub(super) fn new(generations: impl IntoIterator<Item = (u64, R)>) -> Result<Self, IndexError> {
         let begin = |(groups, mut rows): (u64, R)| Ok((groups, rows.next().transpose()?, rows));
         let rows: Result<Vec<_>, IndexError> = generations.into_iter().map(begin).collect();
-        let rows: Vec<_> = rows?.into_iter().map(|(groups, next, rows)| (groups, rows, next)).collect();
+        let rows: Vec<_> = rows?
+            .into_iter()
+            .map(|(groups, next, rows)| (groups, rows, next))
+            .collect();
         let groups = rows.iter().fold(0, |all, (groups, ..)| all | groups);
         Ok(Self { rows, groups })
     }
@@ -97,7 +100,11 @@ impl<R: Iterator<Item = Result<(PackId, u64), IndexError>>> Iterator for Joint<R
     type Item = Result<(PackId, u64), IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let pack = self.rows.iter().filter_map(|(.., next)| next.map(|(pack, _)| pack)).min()?;
+        let pack = self
+            .rows
+            .iter()
+            .filter_map(|(.., next)| next.map(|(pack, _)| pack))
+            .min()?;
         let mut joint = self.groups;
         for (groups, rows, next) in &mut self.rows {
             match *next {
@@ -152,7 +159,9 @@ impl RocksIndex {
         self.run(move |shared| {
             let db = &shared.opened.db;
             let generations = shared.generations_of(&slots);
-            let rows = generations.iter().map(|(generation, groups)| (*groups, Rows::new(db, *generation)));
+            let rows = generations
+                .iter()
+                .map(|(generation, groups)| (*groups, Rows::new(db, *generation)));
             let mut count = 0;
             for row in Joint::new(rows)? {
                 count += u64::from(row?.1 == slots.groups());
@@ -248,7 +257,9 @@ impl Shared {
 
     fn join(&self, into: u32, from: &BTreeMap<u32, u64>) -> Result<(), IndexError> {
         let db = &self.opened.db;
-        let rows = from.iter().map(|(generation, groups)| (*groups, Rows::new(db, *generation)));
+        let rows = from
+            .iter()
+            .map(|(generation, groups)| (*groups, Rows::new(db, *generation)));
         let mut joint = Joint::new(rows)?;
         loop {
             let batch: Result<Vec<_>, IndexError> = joint.by_ref().take(JOIN_BATCH).collect();
@@ -263,8 +274,20 @@ impl Shared {
         // Of the slots begun or dropped meanwhile nothing is said: they are of no generation that was joined.
         let moved: BTreeMap<u16, Held> = {
             let table = self.table();
-            let held = table.slots.iter().filter(|(_, held)| from.contains_key(&held.generation));
-            held.map(|(slot, held)| (*slot, Held { generation: into, ..*held })).collect()
+            let held = table
+                .slots
+                .iter()
+                .filter(|(_, held)| from.contains_key(&held.generation));
+            held.map(|(slot, held)| {
+                (
+                    *slot,
+                    Held {
+                        generation: into,
+                        ..*held
+                    },
+                )
+            })
+            .collect()
         };
         let mut batch = WriteBatch::default();
         for (slot, held) in &moved {

@@ -290,7 +290,10 @@ impl Shared {
         let ours = |held: &Held| held.row.since == since;
         let completed: BTreeMap<u16, Held> = {
             let table = self.table();
-            let held = table.slots.iter().filter(|(slot, held)| slots.contains(**slot) && ours(held));
+            let held = table
+                .slots
+                .iter()
+                .filter(|(slot, held)| slots.contains(**slot) && ours(held));
             held.map(|(slot, held)| {
                 let row = SlotRow { since, complete: true };
                 (*slot, Held { row, ..*held })

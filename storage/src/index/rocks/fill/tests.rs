@@ -78,7 +78,10 @@ async fn lineage_and_life_are_there_after_a_reopen() {
     drop(index);
     let index = RocksIndex::open(&dir.path().join("index"), STAMP).await.unwrap();
     assert_eq!(index.slots(), rows);
-    let told: Vec<_> = rows.iter().map(|(slot, row)| (*slot, row.since, row.complete)).collect();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|(slot, row)| (*slot, row.since, row.complete))
+        .collect();
     let expected = [0, 1, 2, 4, 5, 6, 7, 9].map(|slot| (slot, 70, slot < 5));
     assert_eq!(told, [&expected[..], &[(4095, 80, false)]].concat());
     assert_eq!(index.complete(), set([0, 1, 2, 4]));
@@ -90,9 +93,15 @@ async fn beginning_or_dropping_slots_forgets_their_entries_and_no_others() {
     let (_dir, index) = fresh().await;
     index.begin_slots(&SlotSet::all(), 1).await.unwrap();
     let slots = [0, 1, 2, 255, 256, 4094, 4095];
-    let all: Vec<_> = slots.iter().flat_map(|slot| (0..20).map(|n| (id_in(*slot, n), location(1, n)))).collect();
+    let all: Vec<_> = slots
+        .iter()
+        .flat_map(|slot| (1..21).map(|n| (id_in(*slot, n), location(1, n))))
+        .collect();
     // The outermost ids, too.
-    let ends = [(ChunkId([0; 32]), location(1, 1)), (ChunkId([0xff; 32]), location(1, 1))];
+    let ends = [
+        (ChunkId([0; 32]), location(1, 1)),
+        (ChunkId([0xff; 32]), location(1, 1)),
+    ];
     index.insert(session(1, 5), &[&all[..], &ends].concat()).await.unwrap();
     index.begin_slots(&set([1, 4095]), 2).await.unwrap();
     index.drop_slots(&set([255])).await.unwrap();
@@ -103,7 +112,10 @@ async fn beginning_or_dropping_slots_forgets_their_entries_and_no_others() {
     assert!(expected.iter().all(|id| left.contains_key(id)));
     // What is inserted afterwards is there.
     index.insert(session(1, 0), &ends).await.unwrap();
-    assert_eq!(index.locate(&[ChunkId([0xff; 32])]).await.unwrap(), [Some(location(1, 1))]);
+    assert_eq!(
+        index.locate(&[ChunkId([0xff; 32])]).await.unwrap(),
+        [Some(location(1, 1))]
+    );
 }
 
 #[tokio::test]
@@ -114,7 +126,9 @@ async fn a_rebuild_of_an_earlier_grant_changes_nothing() {
     assert_eq!(old.slots(), set([5, 6, 7]));
     index.begin_slots(&set([5]), 2).await.unwrap();
     index.drop_slots(&set([6])).await.unwrap();
-    let all: Vec<_> = (5..9).flat_map(|slot| (0..20).map(move |n| found(id_in(slot, n), n, false))).collect();
+    let all: Vec<_> = (5..9)
+        .flat_map(|slot| (0..20).map(move |n| found(id_in(slot, n), n, false)))
+        .collect();
     old.add(all[..50].to_vec()).await.unwrap();
     old.add_sorted(all).await.unwrap();
     let ids: Vec<_> = entries(&index).await.into_keys().collect();
@@ -130,10 +144,16 @@ async fn files_are_taken_in_and_survive_without_a_log() {
     let path = dir.path().join("index");
     index.begin_slots(&set(0..64), 1).await.unwrap();
     let filling = index.filling(&SlotSet::all());
-    let all: Vec<_> = (0..64).flat_map(|slot| (0..300).map(move |n| found(id_in(slot, n), n, n % 50 == 0))).collect();
+    let all: Vec<_> = (0..64)
+        .flat_map(|slot| (0..300).map(move |n| found(id_in(slot, n), n, n % 50 == 0)))
+        .collect();
     let batches = index.counters().batches_written;
     filling.add_sorted(all.clone()).await.unwrap();
-    assert_eq!(index.counters().batches_written, batches, "no entry went the ordinary way");
+    assert_eq!(
+        index.counters().batches_written,
+        batches,
+        "no entry went the ordinary way"
+    );
     let killed = dir.path().join("killed");
     std::fs::create_dir(&killed).unwrap();
     for file in std::fs::read_dir(&path).unwrap() {
@@ -149,7 +169,10 @@ async fn files_are_taken_in_and_survive_without_a_log() {
     assert_eq!(there.len(), all.len());
     for found in &all {
         let entry = there[&found.id];
-        assert_eq!((entry.location, entry.touch, entry.is_good()), (found.location, 0, !found.is_lost));
+        assert_eq!(
+            (entry.location, entry.touch, entry.is_good()),
+            (found.location, 0, !found.is_lost)
+        );
     }
 }
 
@@ -168,14 +191,23 @@ async fn what_sessions_insert_while_files_are_taken_in_wins() {
         tokio::spawn(async move {
             let mut inserted = Vec::new();
             for round in 0..60u32 {
-                let ids: Vec<_> = (0..20).map(|n| id_in((n % 8) as u16, (round * 20 + n) * 37 % EACH)).collect();
+                let ids: Vec<_> = (0..20)
+                    .map(|n| id_in((n % 8) as u16, (round * 20 + n) * 37 % EACH))
+                    .collect();
                 // Only what is new is stored, as a writer does.
                 let answers = index.lookup(session(1, 3), &ids).await.unwrap();
-                let new: Vec<_> = ids.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::New).map(|(id, _)| (*id, mine)).collect();
+                let new: Vec<_> = ids
+                    .iter()
+                    .zip(&answers)
+                    .filter(|(_, answer)| **answer == Answer::New)
+                    .map(|(id, _)| (*id, mine))
+                    .collect();
                 index.insert(session(1, 3), &new).await.unwrap();
                 let after = index.lookup(session(1, 3), &ids).await.unwrap();
                 for ((id, answer), after) in ids.iter().zip(answers).zip(after) {
-                    let Answer::Known(place) = after else { panic!("{id} was inserted") };
+                    let Answer::Known(place) = after else {
+                        panic!("{id} was inserted")
+                    };
                     if let Answer::Known(before) = answer {
                         assert_eq!(place, before);
                     }
@@ -216,7 +248,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let ids = || proptest::collection::vec(0..24u32, 1..8);
     let fills = |range| {
-        proptest::collection::btree_map(0..24u32, any::<bool>(), range).prop_map(|map| map.into_iter().collect::<Vec<_>>())
+        proptest::collection::btree_map(0..24u32, any::<bool>(), range)
+            .prop_map(|map| map.into_iter().collect::<Vec<_>>())
     };
     prop_oneof![
         1 => Just(Step::Begin),
@@ -319,7 +352,13 @@ async fn a_replacement_that_is_repeated_is_answered_as_the_first_time() {
             flags: Flags::NONE
         }
     );
-    assert_eq!(index.replace(session(2, 9), &[(id, from, location(3, 3))]).await.unwrap(), [false]);
+    assert_eq!(
+        index
+            .replace(session(2, 9), &[(id, from, location(3, 3))])
+            .await
+            .unwrap(),
+        [false]
+    );
     let stranger = crate::index::IndexSession {
         cluster: ClusterId(5),
         ..session(1, 0)

@@ -98,7 +98,10 @@ fn step() -> impl Strategy<Value = Step> {
 async fn take(index: &RocksIndex, stories: &mut BTreeMap<u16, Story>, step: &Step) {
     match step {
         Step::Begin(slots) => {
-            index.begin_slots(&slots.iter().copied().collect(), SINCE).await.unwrap();
+            index
+                .begin_slots(&slots.iter().copied().collect(), SINCE)
+                .await
+                .unwrap();
             stories.extend(slots.iter().map(|slot| (*slot, Story::default())));
         }
         Step::Drop(slots) => {
@@ -107,11 +110,18 @@ async fn take(index: &RocksIndex, stories: &mut BTreeMap<u16, Story>, step: &Ste
         }
         Step::Insert(pack, slots) => {
             // Only groups of which the sender knew all slots that are here.
-            let unknown: BTreeSet<u8> = stories.keys().filter(|slot| !slots.contains(slot)).map(|slot| group_of(*slot)).collect();
+            let unknown: BTreeSet<u8> = stories
+                .keys()
+                .filter(|slot| !slots.contains(slot))
+                .map(|slot| group_of(*slot))
+                .collect();
             let known = |slot: &u16| slots.contains(slot) && stories.contains_key(slot);
             let sent: Vec<u16> = USED.into_iter().filter(known).collect();
             let entries: Vec<_> = sent.iter().map(|slot| (id_in(*slot, *pack), place(*pack))).collect();
-            let groups = [0, 1].into_iter().filter(|group| !unknown.contains(group)).fold(0, |all, group| all | 1 << group);
+            let groups = [0, 1]
+                .into_iter()
+                .filter(|group| !unknown.contains(group))
+                .fold(0, |all, group| all | 1 << group);
             index
                 .insert_packs(session(1, 0), &entries, &[(place(*pack).pack, groups)])
                 .await
@@ -164,7 +174,11 @@ async fn compare(index: &RocksIndex, stories: &BTreeMap<u16, Story>, when: &str)
             .filter(|(slot, story)| group_of(**slot) == group && story.complete)
             .map(|(slot, story)| (*slot, story))
             .collect();
-        assert_eq!(slots, complete.keys().fold(0, |all, slot| all | 1 << (slot % 64)), "{when}");
+        assert_eq!(
+            slots,
+            complete.keys().fold(0, |all, slot| all | 1 << (slot % 64)),
+            "{when}"
+        );
         let whole = |pack: &u32| !complete.is_empty() && complete.values().all(|story| story.whole.contains(pack));
         let expected: BTreeSet<PackId> = (0..PACKS_USED).filter(whole).map(|pack| place(pack).pack).collect();
         assert_eq!(packs, expected, "packs of group {group} {when}");
@@ -172,7 +186,9 @@ async fn compare(index: &RocksIndex, stories: &BTreeMap<u16, Story>, when: &str)
             index.pack_count(&SlotSet::of_group(group, u64::MAX)).await.unwrap(),
             packs.len() as u64
         );
-        let pieces = complete.iter().flat_map(|(slot, story)| story.pieces.iter().map(|pack| (id_in(*slot, *pack), place(*pack))));
+        let pieces = complete
+            .iter()
+            .flat_map(|(slot, story)| story.pieces.iter().map(|pack| (id_in(*slot, *pack), place(*pack))));
         assert_eq!(entries, pieces.collect(), "entries of group {group} {when}");
         // What is said to be whole is there.
         for pack in &packs {
@@ -215,7 +231,10 @@ async fn many_grants_are_joined_so_that_an_insert_stays_a_few_rows() {
         assert!(index.shared.table().noted_in().len() <= GENERATIONS_MAX + 1);
     }
     let pack = place(3).pack;
-    index.insert_packs(session(1, 0), &[], &[(pack, u64::MAX)]).await.unwrap();
+    index
+        .insert_packs(session(1, 0), &[], &[(pack, u64::MAX)])
+        .await
+        .unwrap();
     assert_eq!(index.pack_count(&(0..40).collect()).await.unwrap(), 1);
     drop(index);
     // What a joining that was cut off wrote is cleared, and its number used again for something else.
@@ -278,11 +297,16 @@ async fn a_log_cut_anywhere_never_has_a_pack_without_its_entries_nor_a_complete_
             let complete = index.complete();
             for group in [0, 1] {
                 let (_, packs, entries) = told(&index, group).await;
-                let of_group = USED.into_iter().filter(|slot| group_of(*slot) == group && complete.contains(*slot));
+                let of_group = USED
+                    .into_iter()
+                    .filter(|slot| group_of(*slot) == group && complete.contains(*slot));
                 for slot in of_group {
                     assert!(entries.contains(&(id_in(slot, 0), place(0))), "cut at {cut}");
                     for pack in &packs {
-                        assert!(entries.contains(&(id_in(slot, pack.seq), place(pack.seq))), "cut at {cut}");
+                        assert!(
+                            entries.contains(&(id_in(slot, pack.seq), place(pack.seq))),
+                            "cut at {cut}"
+                        );
                     }
                 }
                 seen.insert((complete.len(), packs.len()));
