@@ -305,10 +305,11 @@ async fn a_damaged_checkpoint_is_a_finding_and_the_next_older_one_is_read() {
     let new = world.checkpoint(group).await;
     let slots: SlotSet = crate::index::slot::slots_of(group).collect();
     let expected = places(entries(&world.owner).await, &slots);
+    type Harm = fn(&mut Vec<u8>);
     for piece in 0..3 {
         let name = names::checkpoint(new, piece);
         let whole = world.store.read(&name, usize::MAX).await.unwrap();
-        let harms: [(&str, fn(&mut Vec<u8>)); 4] = [
+        let harms: [(&str, Harm); 4] = [
             ("a flipped bit", |bytes| *bytes.last_mut().unwrap() ^= 1),
             ("cut", |bytes| bytes.truncate(100)),
             ("empty", Vec::clear),
