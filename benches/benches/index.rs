@@ -1,7 +1,11 @@
 //! How fast the chunk index answers, and what an entry costs in memory and on disk.
 //!
 //! `TRESOR_BENCH_INDEX=100000000` sets the number of entries (1 million by default); the index is made in the system's temporary folder,
-//! or the one that `TRESOR_BENCH_DIR` names. Ids are asked in batches of 512 at random, half of the question: as a backup asks.
+//! or the one that `TRESOR_BENCH_DIR` names. Ids are asked in batches of 512 at random: known ones, unknown ones, and half and half as a backup asks; without
+//! and with a touch that must be written, by one thread and by two.
+//!
+//! `TRESOR_BENCH_LOAD=rows` makes the index as the first opening of a home does; otherwise it is made as the new owner of slots makes it of checkpoints,
+//! as sorted files.
 
 use std::fs;
 use std::hint::black_box;
@@ -11,7 +15,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use tokio::runtime::Runtime;
 use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, PartId, SessionId, VaultId, Writer};
-use tresor_storage::index::{ChunkIndex, IndexSession, RocksIndex, Stamp};
+use tresor_storage::index::rocks::FILE_ENTRIES;
+use tresor_storage::index::slot::{SlotSet, slot_of};
+use tresor_storage::index::{ChunkIndex, Found, IndexSession, RocksIndex, Stamp};
 use tresor_storage::limits::INDEX_BATCH;
 
 const STAMP: Stamp = Stamp {
@@ -65,9 +71,53 @@ fn folder_bytes(path: &Path) -> u64 {
         .sum()
 }
 
-fn load(runtime: &Runtime, path: &Path, entries: u64) {
+/// Makes it from sorted entries, a group of slots at a time. Only the index's own work is timed.
+fn load_sorted(runtime: &Runtime, path: &Path, entries: u64) -> f64 {
+    let mut numbers: Vec<(u16, u64)> = (0..entries).map(|n| (slot_of(&id(n)), n)).collect();
+    numbers.sort_unstable();
+    let mut seconds = 0.0;
+    runtime.block_on(async {
+        let index = RocksIndex::create(path, STAMP)
+            .await
+            .expect("an empty folder takes an index");
+        index.begin_slots(&SlotSet::all(), 1).await.expect("the disk has space");
+        let filling = index.filling(&SlotSet::all());
+        let mut rest = numbers.as_slice();
+        while !rest.is_empty() {
+            // Whole slots, so that their ids ascend from one batch to the next.
+            let last = rest[rest.len().min(FILE_ENTRIES) - 1].0;
+            let end = match rest.partition_point(|(slot, _)| *slot < last) {
+                0 => rest.partition_point(|(slot, _)| *slot <= last),
+                before if rest.len() > FILE_ENTRIES => before,
+                _ => rest.len(),
+            };
+            let (batch, after) = rest.split_at(end);
+            rest = after;
+            let found = |(_, n): &(u16, u64)| Found {
+                id: id(*n),
+                location: location(*n),
+                is_lost: false,
+            };
+            let mut batch: Vec<Found> = batch.iter().map(found).collect();
+            batch.sort_unstable_by_key(|found| found.id);
+            let start = Instant::now();
+            filling.add_sorted(batch).await.expect("the disk has space");
+            seconds += start.elapsed().as_secs_f64();
+        }
+        let start = Instant::now();
+        index
+            .complete_slots(&SlotSet::all(), 1)
+            .await
+            .expect("the disk has space");
+        seconds += start.elapsed().as_secs_f64();
+    });
+    seconds
+}
+
+/// Makes it as a home does, in the order of packs.
+fn load_rows(runtime: &Runtime, path: &Path, entries: u64) -> f64 {
     let start = Instant::now();
-    let index = runtime.block_on(async {
+    runtime.block_on(async {
         let load = RocksIndex::load(path, STAMP)
             .await
             .expect("an empty folder takes an index");
@@ -77,10 +127,18 @@ fn load(runtime: &Runtime, path: &Path, entries: u64) {
                 .collect();
             load.add(batch).await.expect("the disk has space");
         }
-        load.finish(None).await.expect("the disk has space")
+        load.finish(None).await.expect("the disk has space");
     });
-    let seconds = start.elapsed().as_secs_f64();
-    drop(index);
+    start.elapsed().as_secs_f64()
+}
+
+fn load(runtime: &Runtime, path: &Path, entries: u64) {
+    let by_rows = std::env::var_os("TRESOR_BENCH_LOAD").is_some_and(|how| how == "rows");
+    let seconds = if by_rows {
+        load_rows(runtime, path, entries)
+    } else {
+        load_sorted(runtime, path, entries)
+    };
     let bytes = folder_bytes(path);
     eprintln!(
         "loaded {entries} entries in {seconds:.1} s ({:.0} a second), {:.1} B an entry on disk",
@@ -124,14 +182,14 @@ fn main() {
         random ^= random << 17;
         random
     };
-    for (name, first) in [("known", 0), ("unknown", entries)] {
+    let mut question = move |known: u64| -> Vec<ChunkId> {
+        let ask = |n: u64| id(if n % 2 < known { 0 } else { entries } + draw() % entries);
+        (0..INDEX_BATCH as u64).map(ask).collect()
+    };
+    for (name, known) in [("known", 2), ("unknown", 0), ("half known", 1)] {
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
-                || {
-                    (0..INDEX_BATCH)
-                        .map(|_| id(first + draw() % entries))
-                        .collect::<Vec<_>>()
-                },
+                || question(known),
                 |ids| {
                     black_box(
                         runtime
@@ -143,6 +201,46 @@ fn main() {
             );
         });
     }
+    // Every answer raises its entry's epoch, which is written.
+    let mut epoch = 0;
+    group.bench_function("half known, touched", |bencher| {
+        bencher.iter_batched(
+            || {
+                epoch += 1;
+                let session = IndexSession {
+                    start_epoch: epoch,
+                    ..SESSION
+                };
+                (session, question(1))
+            },
+            |(session, ids)| {
+                black_box(
+                    runtime
+                        .block_on(index.lookup(session, &ids))
+                        .expect("the index answers"),
+                )
+            },
+            criterion::BatchSize::SmallInput,
+        );
+    });
+    group.throughput(Throughput::Elements(2 * INDEX_BATCH as u64));
+    group.bench_function("half known, by two", |bencher| {
+        bencher.iter_batched(
+            || [question(1), question(1)],
+            |questions| {
+                let asked = questions.map(|ids| {
+                    let index = index.clone();
+                    runtime.spawn(async move { index.lookup(SESSION, &ids).await.expect("the index answers") })
+                });
+                runtime.block_on(async {
+                    for answers in asked {
+                        black_box(answers.await.expect("no lookup panics"));
+                    }
+                });
+            },
+            criterion::BatchSize::SmallInput,
+        );
+    });
     // Entries as one pack brings them, and its sync.
     let mut next = entries * 2;
     group.throughput(Throughput::Elements(PACK_CHUNKS));
@@ -165,8 +263,8 @@ fn main() {
     group.finish();
     let memory = index.memory();
     eprintln!(
-        "memory after all: {memory:?}, {:.2} B an entry in the cache, {} KiB resident",
-        memory.cache as f64 / entries as f64,
+        "memory after all: {memory:?}, {:.2} B an entry in all, {} KiB resident",
+        (memory.cache + memory.memtables + memory.tables) as f64 / entries as f64,
         (resident() - before.min(resident())) >> 10
     );
     criterion.final_summary();

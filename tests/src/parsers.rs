@@ -12,7 +12,12 @@ use bytes::Bytes;
 use tresor_storage::backend::Abilities;
 use tresor_storage::catalog::{Catalog, CatalogId};
 use tresor_storage::chunk::{Fingerprint, IdKeys, Profile};
-use tresor_storage::ids::{ChunkId, ClusterId, ItemId, Location, PackId, PartId, PointId, SessionId, VaultId, Writer};
+use tresor_storage::ids::{
+    CheckpointId, ChunkId, ClusterId, ItemId, Location, PackId, PartId, PointId, SessionId, VaultId, Writer,
+};
+use tresor_storage::index::Found;
+use tresor_storage::index::checkpoint::{Entries, Head, PackSet, Piece};
+use tresor_storage::index::rebuild::PackList;
 use tresor_storage::index::segment::{self, SegmentBuilder};
 use tresor_storage::keys::{
     Generation, GenerationKeys, Key, KeyFile, Keyring, NewSlot, RecoveryKit, RevisionObject, Stamp, Unlock,
@@ -108,6 +113,16 @@ const VAULTS: &[Parser] = &[
         sample: segment_sample,
     },
     Parser {
+        name: "slot_checkpoint",
+        run: slot_checkpoint,
+        sample: checkpoint_sample,
+    },
+    Parser {
+        name: "pack_list",
+        run: pack_list,
+        sample: |random| pack_list_sample(random).encode(),
+    },
+    Parser {
         name: "key_revision",
         run: key_revision,
         sample: revision_sample,
@@ -125,7 +140,7 @@ const VAULTS: &[Parser] = &[
     Parser {
         name: "names",
         run: object_names,
-        sample: |_| names::pack(PACK_ID).into_bytes(),
+        sample: names_sample,
     },
     Parser {
         name: "key_file",
@@ -486,6 +501,70 @@ fn segment_sample(random: &mut Random) -> Vec<u8> {
     builder.finish()
 }
 
+fn slot_checkpoint(bytes: &[u8]) {
+    if let Ok(piece) = Piece::decode(bytes) {
+        // Not the same bytes: a writer that no entry names is left out.
+        assert_eq!(Piece::decode(&piece.encode()), Ok(piece));
+    }
+}
+
+fn checkpoint_sample(random: &mut Random) -> Vec<u8> {
+    let piece = match random.below(3) {
+        0 => Piece::Head(Head {
+            slots: random.bits() | 1,
+            entries: 5,
+            packs: 7,
+            pack_pieces: 1 + random.below(3) as u32,
+            spans: (0..1 + random.below(20) as u8).map(|slot| (slot, slot + 1)).collect(),
+        }),
+        1 => {
+            let mut set = PackSet::default();
+            for seq in (0..30).filter(|_| random.one_in(2)) {
+                set.push(PackId { seq, ..PACK_ID });
+            }
+            Piece::Packs(set)
+        }
+        _ => {
+            let found = |n: u8| Found {
+                id: ChunkId([n; 32]),
+                location: location(random),
+                is_lost: n % 3 == 0,
+            };
+            Piece::Entries(Entries((0..9).map(found).collect()))
+        }
+    };
+    piece.encode()
+}
+
+fn pack_list(bytes: &[u8]) {
+    if let Ok(list) = PackList::decode(bytes) {
+        assert_eq!(list.encode(), bytes);
+        assert!(list.iter().all(|(pack, length)| list.length(pack) == Some(length)));
+    }
+}
+
+fn pack_list_sample(random: &mut Random) -> PackList {
+    let packs = (0..random.below(30)).map(|_| {
+        let seq = random.below(50) as u32;
+        (PackId { seq, ..PACK_ID }, random.bits() as u32)
+    });
+    packs.collect()
+}
+
+fn names_sample(random: &mut Random) -> Vec<u8> {
+    let checkpoint = CheckpointId {
+        group: random.below(64) as u8,
+        writer: WRITER,
+        number: random.below(9) as u32,
+        slots: random.bits() | 1,
+    };
+    let name = match random.below(2) {
+        0 => names::pack(PACK_ID),
+        _ => names::checkpoint(checkpoint, random.below(9) as u32),
+    };
+    name.into_bytes()
+}
+
 fn key_revision(bytes: &[u8]) {
     let object = RevisionObject {
         name: names::key_revision(1, WRITER),
@@ -578,6 +657,9 @@ fn object_names(bytes: &[u8]) {
     }
     if let Some((cluster, index)) = names::parse_catalog(&name) {
         assert_eq!(names::catalog(cluster, index), name);
+    }
+    if let Some((checkpoint, piece)) = names::parse_checkpoint(&name) {
+        assert_eq!(names::checkpoint(checkpoint, piece), name);
     }
 }
 

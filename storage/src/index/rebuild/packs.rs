@@ -96,11 +96,13 @@ impl PackList {
     }
 
     /// Writers and the numbers and lengths of their packs, ascending.
+    #[cfg(feature = "rocks")]
     pub(super) fn writers(&self) -> impl Iterator<Item = (Writer, &[(u32, u32)])> {
         self.packs.iter().map(|(writer, packs)| (*writer, packs.as_slice()))
     }
 
     /// The numbers and lengths of a writer's packs, ascending.
+    #[cfg(feature = "rocks")]
     pub(super) fn of(&self, writer: Writer) -> Option<&[(u32, u32)]> {
         self.packs.get(&writer).map(Vec::as_slice)
     }

@@ -166,6 +166,15 @@ impl Bases {
         base
     }
 
+    /// Takes the last one back.
+    fn remove_last(&mut self) {
+        self.slots.pop();
+        let base = self.slots.len();
+        for pack in 0..self.packs {
+            self.lacking[pack * self.words + base / 64] &= !(1 << (base % 64));
+        }
+    }
+
     /// Says that a base has all packs of a set.
     fn has(&mut self, base: usize, set: &PackSet, list: &PackList) {
         for (writer, first, last) in set.ranges() {
@@ -235,7 +244,7 @@ impl Rebuild<'_> {
                 Err(error) => {
                     self.report.read.find(names::checkpoint(id, 0), error, Loss::Nothing);
                     // What it said it has is not believed; the slots will have another base.
-                    self.bases.slots[base] = SlotSet::new();
+                    self.bases.remove_last();
                 }
             }
             progress(&self.report);
@@ -487,3 +496,6 @@ impl Target for Lacking<'_> {
         self.index.add_damage(pack, None).await
     }
 }
+
+#[cfg(test)]
+mod tests;

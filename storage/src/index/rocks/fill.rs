@@ -8,6 +8,7 @@
 //! memtable, no compaction. Such a file would lie *over* what is there. So the ids that are there are left out of it (and go the ordinary way),
 //! and whether there are more by now is looked up again under the lock.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -213,7 +214,7 @@ impl Shared {
             drop(file);
             self.make_file(run, &now_there, &numbers)?
         };
-        self.take_file(file, run.len() - now_there.len())?;
+        self.take_file(&file, run.len() - now_there.len())?;
         let mut aside = now_there.iter().peekable();
         let aside: Vec<Found> = run
             .iter()
@@ -260,8 +261,8 @@ impl Shared {
         let mut numbers = HashMap::new();
         for found in run {
             let writer = found.location.pack.writer;
-            if !numbers.contains_key(&writer) {
-                numbers.insert(writer, numbering.number(db, &mut batch, writer)?);
+            if let Entry::Vacant(number) = numbers.entry(writer) {
+                number.insert(numbering.number(db, &mut batch, writer)?);
             }
         }
         if !batch.is_empty() {
@@ -304,7 +305,7 @@ impl Shared {
     }
 
     /// Lets the database take a file in, durable at once.
-    fn take_file(&self, file: FileMade, entries: usize) -> Result<(), IndexError> {
+    fn take_file(&self, file: &FileMade, entries: usize) -> Result<(), IndexError> {
         let db = &self.opened.db;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);

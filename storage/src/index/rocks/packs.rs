@@ -76,9 +76,15 @@ impl Iterator for Rows<'_> {
     }
 }
 
+/// A pack and the groups in which it is whole.
+type WholeIn = (PackId, u64);
+
+/// Generations and the groups in which they have slots.
+type Generations = BTreeMap<u32, u64>;
+
 /// Packs that are in every generation which has slots in a group: of each, in which groups. Ascending.
 pub(super) struct Joint<R> {
-    rows: Vec<(u64, R, Option<(PackId, u64)>)>,
+    rows: Vec<(u64, R, Option<WholeIn>)>,
     groups: u64,
 }
 
@@ -237,7 +243,7 @@ impl Shared {
         joined
     }
 
-    fn begin_joining(&self, most: usize) -> Result<Option<(u32, BTreeMap<u32, u64>)>, IndexError> {
+    fn begin_joining(&self, most: usize) -> Result<Option<(u32, Generations)>, IndexError> {
         let _writing = self.lock();
         let mut table = self.table_mut();
         let is_complete = |slots: &SlotSet| slots.iter().all(|slot| table.slots[&slot].row.complete);

@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn another_version_is_told_from_damage_whatever_follows_it() {
-        for row in [&[2, 0, 0, 0][..], &[2, 0, 0, 0, 1, 2, 3]] {
-            assert!(STAMP.check(row).is_err_and(|why| why.contains("version 2")));
+        for row in [&[3, 0, 0, 0][..], &[3, 0, 0, 0, 1, 2, 3]] {
+            assert!(STAMP.check(row).is_err_and(|why| why.contains("version 3")));
         }
         assert!(STAMP.check(&[]).is_err());
         assert!(STAMP.check(&STAMP.encode()[..35]).is_err());

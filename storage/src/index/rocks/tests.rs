@@ -211,7 +211,7 @@ async fn another_vault_claim_or_version_is_stale_and_left_alone() {
     index.shared.put_meta(STAMP_KEY, &newer).unwrap();
     drop(index);
     let why = stale(&path).await;
-    assert!(why.contains("version 2"), "{why}");
+    assert!(why.contains("version 3"), "{why}");
 }
 
 #[tokio::test]
@@ -222,10 +222,10 @@ async fn tables_of_another_version_are_stale() {
     {
         let opened = open::open(&path, options::database()).unwrap();
         let mut db = opened.db;
-        db.create_cf("slots", &Options::default()).unwrap();
+        db.create_cf("shelves", &Options::default()).unwrap();
     }
     let why = stale(&path).await;
-    assert!(why.contains("slots"), "{why}");
+    assert!(why.contains("shelves"), "{why}");
 }
 
 #[tokio::test]
