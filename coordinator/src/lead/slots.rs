@@ -313,8 +313,8 @@ impl Moves {
 
 /// Whether somebody that may serve has joined just now.
 fn is_settling(state: &State, now: Time) -> bool {
-    let present = state.workers().values().filter(|row| !row.removed);
-    present.into_iter().any(|row| now.since(row.joined) < SETTLE_MS)
+    let mut present = state.workers().values().filter(|row| !row.removed);
+    present.any(|row| now.since(row.joined) < SETTLE_MS)
 }
 
 #[cfg(test)]

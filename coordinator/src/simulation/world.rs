@@ -290,10 +290,17 @@ impl World {
         why.join("; ")
     }
 
+    /// Whether a member was ever taken in: one that came while things went wrong may have been refused, or its asking given up.
+    fn is_in(&self, member: &Member) -> bool {
+        let drivers = self.members.values().filter_map(|other| other.driver.as_ref());
+        let mut others = drivers.filter(|driver| driver.applied() > 0);
+        others.any(|driver| driver.members().iter().any(|(id, _)| *id == member.id))
+    }
+
     /// All members run and have the same, and no job waits that could run.
     fn is_done(&self) -> bool {
         let mut applied = Vec::new();
-        for member in self.members.values() {
+        for member in self.members.values().filter(|member| self.is_in(member)) {
             let Some(driver) = &member.driver else {
                 return false;
             };
@@ -317,7 +324,8 @@ impl World {
 
     fn end(mut self) -> Result<Report, String> {
         let mut applied = 0;
-        for member in self.members.values() {
+        let members: Vec<&Member> = self.members.values().filter(|member| self.is_in(member)).collect();
+        for member in members {
             let driver = member.driver.as_ref().unwrap();
             applied = driver.applied();
             let state = driver.state();

@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const NOBODY: Duration = Duration::from_secs(60);
 
 /// Drains a worker, and waits until it has nothing if that was asked for.
-pub(super) async fn drain(app: &App, args: WorkerDrainArgs) -> Result<Answer, CliError> {
+pub(super) async fn drain(app: &App, args: &WorkerDrainArgs) -> Result<Answer, CliError> {
     let cluster = app.need_cluster("worker drain")?;
     let name = human::plain(&args.name);
     let doing = || format!("could not drain {name}");
@@ -59,18 +59,22 @@ fn is_empty(worker: &v1::Worker) -> bool {
 fn waits_for(worker: &v1::Worker) -> String {
     let mut left = Vec::new();
     if worker.running > 0 {
-        left.push(format!("{} go on", human::many(worker.running as usize, "job")));
+        left.push(human::many(worker.running as usize, "job"));
     }
     if worker.slots > 0 {
         let slots = format!("{} of the index", human::many(worker.slots as usize, "slot"));
         left.push(match worker.takers {
-            Some(0) => format!("{slots} stay with it: no other worker that is here serves any"),
-            _ => format!("{slots} move to others, 256 a minute"),
+            Some(0) => format!("{slots}, which no other worker that is here takes"),
+            _ => format!("{slots}, of which 256 move in a minute"),
         });
     }
     match left.as_slice() {
         [] => format!("worker {} gets no work, and has none", worker.name),
-        left => format!("worker {} gets no new work; {}", worker.name, left.join("; ")),
+        left => format!(
+            "worker {} gets no new work; it still has {}",
+            worker.name,
+            left.join(" and ")
+        ),
     }
 }
 
@@ -124,9 +128,9 @@ mod tests {
             .join("\n");
         insta::assert_snapshot!(said, @"
         worker kvm-7 gets no work, and has none
-        worker kvm-7 gets no new work; 2 jobs go on
-        worker kvm-7 gets no new work; 1 job go on; 4096 slots of the index move to others, 256 a minute
-        worker kvm-7 gets no new work; 7 slots of the index stay with it: no other worker that is here serves any
+        worker kvm-7 gets no new work; it still has 2 jobs
+        worker kvm-7 gets no new work; it still has 1 job and 4 096 slots of the index, of which 256 move in a minute
+        worker kvm-7 gets no new work; it still has 7 slots of the index, which no other worker that is here takes
         ");
     }
 }

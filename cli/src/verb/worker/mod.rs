@@ -87,7 +87,7 @@ pub(crate) async fn run(app: &App, verb: WorkerVerb) -> Result<Answer, CliError>
         WorkerVerb::Start(args) => Box::pin(super::process::worker::run(app, args)).await,
         WorkerVerb::List => list(app).await,
         WorkerVerb::Show(args) => show(app, &args.name).await,
-        WorkerVerb::Drain(args) => drain::drain(app, args).await,
+        WorkerVerb::Drain(args) => drain::drain(app, &args).await,
         WorkerVerb::Undrain(args) => drain::undrain(app, &args.name).await,
         WorkerVerb::Endpoints(args) => endpoints::run(app, args.name.as_deref()).await,
         WorkerVerb::Remove(args) => remove(app, args).await,
