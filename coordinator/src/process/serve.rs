@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::ids::MemberId;
+use tresor_proto::tls::SharedIdentity;
 use tresor_proto::tls::inside::InsideIncoming;
 use tresor_proto::tls::local::LocalIncoming;
-use tresor_proto::tls::{Connector, NothingRevoked, PeerName, Role, SharedIdentity, Trust};
 
 use super::folder::{Folder, FolderError};
+use super::removed::{connector, heard_of_removal};
 use crate::lead::placement;
 use crate::lead::plans::Plans;
 use crate::node::driver::Upkeep;
@@ -75,7 +76,10 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The member.
     #[error("run the coordinator")]
-    Core(#[from] CoreError),
+    Core(#[source] CoreError),
+    /// It was removed from its cluster.
+    #[error("{}", CoreError::Removed)]
+    Removed,
     /// A listener.
     #[error("listen on {address}")]
     Listen {
@@ -91,6 +95,15 @@ pub enum StartError {
     /// A thread ended that must not.
     #[error("a part of the coordinator panicked")]
     Panicked,
+}
+
+impl From<CoreError> for StartError {
+    fn from(error: CoreError) -> Self {
+        match error {
+            CoreError::Removed => Self::Removed,
+            error => Self::Core(error),
+        }
+    }
 }
 
 /// The clocks that leases and people are counted with: the same as the node's.
@@ -198,17 +211,24 @@ pub async fn serve(
     let serving_stop = stop.child_token();
     let renewing = tokio::spawn(renew(
         folder.clone(),
-        identity,
+        identity.clone(),
         key,
         running.handle.clone(),
         serving_stop.clone(),
     ));
+    let removal = heard_of_removal(running.handle.clone(), identity);
+    tokio::pin!(removal);
     ready(&bound, &running.handle);
     let mut ended = running.ended;
     let serving = server::serve(listeners, served, serving_stop.clone());
     tokio::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result.map_err(StartError::from),
+        () = &mut removal => {
+            serving_stop.cancel();
+            let _ = serving.await;
+            Err(StartError::Removed)
+        }
         // The node cannot go on: neither can its services.
         node = &mut ended => {
             serving_stop.cancel();
@@ -235,25 +255,7 @@ pub async fn serve(
 fn dial(identity: &SharedIdentity) -> crate::peers::Dial {
     let identity = identity.clone();
     Arc::new(move |member: MemberId, address: &str| {
-        let own = identity.current();
-        let name = PeerName {
-            cluster: own.name().cluster,
-            role: Role::Coordinator,
-            id: member.0,
-        };
-        let trust = Trust::exactly(own.ca().clone(), name);
-        match Connector::with_identity(
-            vec![address.to_owned()],
-            trust,
-            identity.clone(),
-            Arc::new(NothingRevoked),
-        ) {
-            Ok(connector) => Some(connector.channel()),
-            Err(error) => {
-                tracing::error!(%member, address, %error, "the address of a coordinator cannot be used");
-                None
-            }
-        }
+        connector(&identity, member, address).map(|connector| connector.channel())
     })
 }
 

@@ -49,6 +49,7 @@ impl Names {
             || names::parse_claim(&name).is_some()
             || names::parse_catalog(&name).is_some()
             || names::parse_checkpoint(&name).is_some()
+            || names::parse_catalog_part(&name).is_some()
         {
             self.small.insert(name, length);
         } else if self.strange.len() < NOTES_MAX {

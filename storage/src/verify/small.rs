@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::catalog::{Catalog, CatalogId};
+use crate::catalog::{Catalog, CatalogId, open_part};
 use crate::error::{FormatError, Result};
 use crate::ids::{PackId, PointId, VaultId};
 use crate::index::checkpoint::Piece;
@@ -34,7 +34,7 @@ pub(super) fn check(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), Form
         check_one_part(vault, ObjectKind::Segment, FrameKind::Segment, Some(id), bytes)
     } else if names::parse_point(name).is_some() {
         check_one_part(vault, ObjectKind::Manifest, FrameKind::Manifest, None, bytes)
-    } else if names::parse_catalog(name).is_some() {
+    } else if names::parse_catalog(name).is_some() || names::parse_catalog_part(name).is_some() {
         check_one_part(vault, ObjectKind::Catalog, FrameKind::Catalog, None, bytes)
     } else if let Some((id, piece)) = names::parse_checkpoint(name) {
         let id = PackId {
@@ -163,6 +163,8 @@ pub(super) fn open(vault: &Vault, name: &str, bytes: &[u8]) -> Result<()> {
     } else if names::parse_checkpoint(name).is_some() {
         let (_, plain) = open_object(&vault.keyring, ObjectKind::Checkpoint, vault.id, name, bytes)?;
         Piece::decode(&plain)?;
+    } else if let Some((cluster, index, number)) = names::parse_catalog_part(name) {
+        open_part(&vault.keyring, vault.id, CatalogId { cluster, index }, number, bytes)?;
     } else {
         check_clear(vault.id, name, bytes)?;
     }

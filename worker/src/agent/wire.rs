@@ -5,7 +5,7 @@ use std::time::Duration;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1::{self, lease::Work as WorkMessage};
 use tresor_storage::Kind;
-use tresor_storage::catalog::{CATALOG_PLAIN_MAX, HIDDEN_MAX, Hidden};
+use tresor_storage::catalog::{HELD_MAX, HIDDEN_MAX, Hidden, STATE_MAX};
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId, VaultId};
 use tresor_storage::keys::Key;
 use tresor_storage::vault::claim::ListedClaim;
@@ -335,10 +335,22 @@ pub(super) fn fail(id: LeaseId, failure: &Failure) -> v1::FailRequest {
 }
 
 /// Puts the pieces of a catalogue together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Catalogue {
     content: CatalogueContent,
     state: Vec<u8>,
+    /// Longest state.
+    state_max: usize,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self {
+            content: CatalogueContent::default(),
+            state: Vec::new(),
+            state_max: STATE_MAX,
+        }
+    }
 }
 
 impl Catalogue {
@@ -357,10 +369,15 @@ impl Catalogue {
             let removed_at = hidden.hidden_at;
             self.content.hidden.insert(point, Hidden { item, removed_at });
         }
-        self.state.extend_from_slice(&piece.state);
-        if self.content.hidden.len() > HIDDEN_MAX || self.state.len() > CATALOG_PLAIN_MAX {
+        for held in piece.held {
+            let point = PointId(array("point id", &held.point).map_err(unreadable)?);
+            self.content.held.insert(point, held.reason);
+        }
+        let are_too_many = self.content.hidden.len() > HIDDEN_MAX || self.content.held.len() > HELD_MAX;
+        if are_too_many || self.state.len() + piece.state.len() > self.state_max {
             return Err(unreadable("the catalogue is larger than one can be"));
         }
+        self.state.extend_from_slice(&piece.state);
         Ok(())
     }
 
@@ -395,6 +412,7 @@ pub(super) fn adopt_points(id: LeaseId, points: &[AdoptedPoint]) -> v1::AdoptPoi
         manifest: point.manifest.to_vec().into(),
         consistency: point.consistency.name().to_owned(),
         hidden_at: point.hidden_at.clone().unwrap_or_default(),
+        held: point.held.clone().unwrap_or_default(),
     };
     v1::AdoptPointsRequest {
         id: some_id(id),
@@ -500,6 +518,7 @@ mod tests {
                 name: String::from("a"),
                 lease_ms,
                 beat_ms,
+                ..Default::default()
             };
             assert_eq!(registered(message).is_ok(), right, "{lease_ms} {beat_ms}");
         }
@@ -530,12 +549,16 @@ mod tests {
         assert_eq!((content.hidden.len(), &content.state[..]), (2, &b"abc"[..]));
         assert_eq!(content.written_at, "2026-01-02T00:00:00Z");
 
-        let mut endless = Catalogue::default();
+        let mut endless = Catalogue {
+            state_max: 9,
+            ..Catalogue::default()
+        };
         let piece = v1::CataloguePiece {
-            state: vec![0; 4 << 20].into(),
+            state: vec![0; 4].into(),
             ..Default::default()
         };
-        assert!((0..5).any(|_| endless.add(piece.clone()).is_err()));
+        assert!(endless.add(piece.clone()).is_ok() && endless.add(piece.clone()).is_ok());
+        assert!(endless.add(piece).is_err());
         let short = v1::CatalogueHidden {
             point: vec![1; 15].into(),
             ..hidden(1)

@@ -26,19 +26,22 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     // Who may only read learns it now, not after the first disk.
     vault.vault.cutter()?;
     let (parent, harmed) = job.unless_stopped(parent(work, &vault)).await?;
-    job.enter(Stage::Indexing);
+    let pins = work.parent.iter().map(|(point, _)| *point).collect();
     let routed = job.routed(&vault, claim).await?;
+    let control = job.control(&vault, claim, pins, harmed, routed.clone());
+    // Before the index, which takes long to build the first time: a catalogue that is put meanwhile has a later number than this lease, too.
+    job.unless_stopped(control.check_log()).await?;
+    job.enter(Stage::Indexing);
     let index: Arc<dyn ChunkIndex> = match &routed {
         Some(routed) => Arc::new(routed.clone()),
         None => job.unless_stopped(job.vaults.index(&vault, claim)).await?,
     };
     let disks = job.unless_stopped(open_disks(specs)).await?;
-    let pins = work.parent.iter().map(|(point, _)| *point).collect();
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(Arc::clone(&index))),
         index,
-        control: job.control(&vault, claim, pins, harmed, routed.clone()),
+        control,
         shares: routed.map(|routed| Arc::new(routed) as Arc<dyn Shares>),
     };
     let request = BackupRequest {
