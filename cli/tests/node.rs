@@ -285,11 +285,15 @@ fn a_home_that_was_copied_with_its_node_is_refused() {
         .status();
     assert!(copied.unwrap().success());
     let copy = site.text("copy");
-    for verb in [vec!["backup", &image], vec!["point", "list"], vec!["node", "start"]] {
+    for verb in [vec!["backup", &image], vec!["item", "list"], vec!["node", "start"]] {
         let refused = site.run(&[&["--home", &copy, "--json"], &verb[..]].concat());
         assert_eq!(refused.code, 2, "{refused}");
         assert!(refused.stdout.contains("a copy, or was moved"), "{refused}");
     }
+    // Reading needs no node.
+    let read = site.run(&["--home", &copy, "--json", "point", "list"]);
+    assert_eq!(read.code, 0, "{read}");
+    assert!(read.stderr.contains("a copy, or was moved"), "{read}");
     site.json(&["backup", &image]);
 }
 

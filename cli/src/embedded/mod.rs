@@ -18,6 +18,7 @@ mod host;
 mod vaults;
 
 use std::fs::DirBuilder;
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -152,9 +153,18 @@ impl Place {
     /// Writes down where the node was made.
     fn settle_in(&self) -> Result<(), CliError> {
         let path = self.root.join("place");
-        std::fs::write(&path, self.here()?).map_err(|source| CliError::File {
+        let beside = self.root.join(".place.new");
+        let write = || {
+            // Durable before anything else of the node is: without it the node would be taken for a copy's.
+            let mut file = std::fs::File::create(&beside)?;
+            file.write_all(self.here().map_err(std::io::Error::other)?.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)?;
+            std::fs::File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|source: std::io::Error| CliError::File {
             doing: "write",
-            path,
+            path: path.clone(),
             source,
         })
     }
@@ -162,11 +172,21 @@ impl Place {
     /// Refuses a home that was copied with its node: both would write under one claim, with one set of numbers.
     pub(crate) fn check(&self) -> Result<(), CliError> {
         let path = self.root.join("place");
-        let was = std::fs::read_to_string(&path).map_err(|source| CliError::File {
-            doing: "read",
-            path,
-            source,
-        })?;
+        let was = match std::fs::read_to_string(&path) {
+            Ok(was) => was,
+            // A copy has it. A node that was being made when the power went has not.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(CliError::File {
+                    doing: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        if was.is_empty() {
+            return self.settle_in();
+        }
         if was == self.here()? {
             return Ok(());
         }
@@ -214,21 +234,27 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
         return Ok(None);
     }
     if is_made {
-        place.check()?;
+        match place.check() {
+            Err(error) if only_reads(verb) => return Ok(without_node(app, &error)),
+            checked => checked?,
+        }
     } else if founding == Founding::Needed {
         check_founding(app)?;
     }
     match Box::pin(become_or_find(app, verb, &place, need, founding)).await {
         // Getting data back needs a vault and its key, and nothing else.
-        Err(error) if only_reads(verb) && !matches!(error, CliError::Interrupted) => {
-            app.screen.say(&format!(
-                "warning: {}; the vault is read without the node",
-                error.chain()
-            ));
-            Ok(None)
-        }
+        Err(error) if only_reads(verb) && !matches!(error, CliError::Interrupted) => Ok(without_node(app, &error)),
         entered => entered,
     }
+}
+
+/// Says that the node is done without.
+fn without_node(app: &App, error: &CliError) -> Option<Host> {
+    app.screen.say(&format!(
+        "warning: {}; the vault is read without the node",
+        error.chain()
+    ));
+    None
 }
 
 async fn become_or_find(

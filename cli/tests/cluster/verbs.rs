@@ -259,6 +259,7 @@ fn nodes_are_drained_removed_and_led() {
         items: Some(4),
         ..Default::default()
     });
+    here.json(&["worker", "drain", "kvm-7"]);
     let ran = here.run(&["worker", "drain", "kvm-7", "--wait"]);
     assert!(
         ran.code == 0 && ran.stderr.contains("300 slots") && ran.stdout.contains("has none"),

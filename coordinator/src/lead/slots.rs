@@ -30,6 +30,9 @@ pub const GRANT_MS: u64 = 2000;
 pub const WAIT_MS: u64 = 10 * 60_000;
 /// Refusals of a session after which planned moves wait for it.
 pub const REFUSALS: u32 = 2;
+/// How long after slots that lack entries were granted again others that do are, milliseconds. A worker that cannot open a vault lacks something of every
+/// session, and making its share anew each time would help nobody.
+pub const LACKS_MS: u64 = 10 * 60_000;
 /// While no slot is anybody's, the first grants wait until nobody has joined for so long, milliseconds: workers of a new cluster come together, and what the
 /// first would get alone had to be moved again.
 pub const SETTLE_MS: i64 = 5000;
@@ -193,6 +196,8 @@ pub struct Moves {
     since: Option<u64>,
     /// When anything was granted last.
     granted_at: Option<u64>,
+    /// When slots that lack entries were granted again last.
+    mended_at: Option<u64>,
     /// When a planned batch was proposed last.
     batch_at: Option<u64>,
     /// Since when a batch waits for sessions.
@@ -256,11 +261,12 @@ impl Moves {
             .keys()
             .map(|id| (*id, state.workers().get(id).and_then(|row| row.life)))
             .collect();
+        let mends = self.mended_at.is_none_or(|at| now_ms.saturating_sub(at) >= LACKS_MS);
         let rows = state.slots().iter().map(|(slot, row)| {
             let owned = Owned {
                 worker: row.worker,
                 // One that lacks entries goes back to its owner, to begin afresh.
-                is_live: lives.get(&row.worker) == Some(&Some(row.life)) && !row.lacks,
+                is_live: lives.get(&row.worker) == Some(&Some(row.life)) && !(row.lacks && mends),
             };
             (*slot, owned)
         });
@@ -276,6 +282,10 @@ impl Moves {
         }
         let grants = self.grants(state, presence, now, now_ms)?;
         self.granted_at = Some(now_ms);
+        let lacks = |slot: &u16| state.slots().get(slot).is_some_and(|row| row.lacks);
+        if grants.iter().any(|(slot, _)| lacks(slot)) {
+            self.mended_at = Some(now_ms);
+        }
         Some(Command::GrantSlots {
             seen: state.marks().slot_map,
             grants,

@@ -82,7 +82,13 @@ impl Rocks {
                 0 => Err(StoreError::Damaged {
                     source: "its log is gone".into(),
                 }),
-                logs if logs < LOGS_KEPT => open(path, &lazily(&mut database())?),
+                logs if logs < LOGS_KEPT => {
+                    // What is replayed and stays in its log must be as durable as what is written after it: a process that was killed leaves a tail which is
+                    // in the system's memory alone, and RocksDB syncs only the log that it writes to. With a torn older log and a whole newer one, rows
+                    // would be missing that `applied` says are there.
+                    sync_logs(path).map_err(|e| disk("sync its log", e))?;
+                    open(path, &lazily(&mut database())?)
+                }
                 _ => open(path, &database()),
             },
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing),
@@ -93,6 +99,17 @@ impl Rocks {
     fn family(&self, family: Family) -> &ColumnFamily {
         handle(&self.db, family)
     }
+}
+
+/// Makes all logs durable as far as they were written.
+fn sync_logs(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            fs::File::open(path)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 fn handle(db: &DB, family: Family) -> &ColumnFamily {

@@ -34,13 +34,15 @@ impl Marks {
     /// Those of the index; telling again is harmless.
     pub async fn apply(&self, index: &dyn ChunkIndex) -> Result<(), IndexError> {
         // Damage first: a backup that begins in between inherits nothing from it.
+        // An owner of a share that does not answer keeps nobody from telling the others.
+        let mut told = Ok(());
         for (pack, frame_offset) in &self.damage {
-            index.add_damage(*pack, *frame_offset).await?;
+            told = told.and(index.add_damage(*pack, *frame_offset).await);
         }
         for batch in self.lost.chunks(INDEX_BATCH) {
-            index.mark_lost(batch).await?;
+            told = told.and(index.mark_lost(batch).await);
         }
-        Ok(())
+        told
     }
 }
 

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use tresor_storage::ids::ItemId;
-use tresor_storage::index::ChunkIndex;
+use tresor_storage::ids::{ChunkId, ItemId, Location};
 use tresor_storage::index::slot::SlotSet;
+use tresor_storage::index::{ChunkIndex, IndexSession};
 use tresor_storage::manifest::{Consistency, Manifest};
 use tresor_storage::vault::{Vault, VaultReader};
 
@@ -61,6 +61,9 @@ pub trait Shares: Send + Sync + 'static {
 
     /// Begins to ask again: what these answered so far does not count any more.
     fn ask_again(&self, slots: &SlotSet);
+
+    /// Inserts some of the entries of packs, and not all of them.
+    async fn insert_some(&self, session: IndexSession, entries: &[(ChunkId, Location)]);
 
     /// Waits, a bounded time, until what was inserted is acknowledged or given up.
     async fn settle(&self);

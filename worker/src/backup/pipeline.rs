@@ -107,6 +107,7 @@ async fn make(
                 disk: disk.name.clone(),
                 parent,
                 damage: Arc::clone(&damage),
+                defers: !request.allow_live,
                 cores: Arc::clone(&cores),
                 buffers: Arc::clone(&buffers),
                 progress: Arc::clone(&steering.progress),
@@ -217,6 +218,7 @@ async fn make(
         engine,
         session,
         disks: &new_disks,
+        damage: &damage,
         compression_level: request.effort.compression_level,
     };
     moves.settle(&mut counts).await?;
@@ -252,6 +254,7 @@ struct Moves<'a> {
     engine: &'a Engine,
     session: Session,
     disks: &'a [NewDisk],
+    damage: &'a KnownDamage,
     compression_level: i32,
 }
 
@@ -276,6 +279,8 @@ impl Moves<'_> {
                 vault: &self.engine.vault,
                 reader: &self.engine.reader,
                 index: &self.engine.index,
+                shares,
+                damage: self.damage,
                 session: self.session.for_index(),
                 writer: Writer {
                     cluster: self.session.cluster,

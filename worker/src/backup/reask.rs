@@ -19,6 +19,9 @@ use tresor_storage::recipe::{Child, Entry, NodeSink as _, NodeSource, Root, Tree
 use tresor_storage::seal::{FrameKind, compress};
 use tresor_storage::vault::{PackWriter, Vault, VaultReader, Written};
 
+use super::Shares;
+use super::segment::KnownDamage;
+
 /// A disk of the new point, and the one that it followed.
 pub(super) struct NewDisk {
     pub(super) root: Root,
@@ -30,6 +33,9 @@ pub(super) struct Reask<'a> {
     pub(super) vault: &'a Arc<Vault>,
     pub(super) reader: &'a Arc<VaultReader>,
     pub(super) index: &'a Arc<dyn ChunkIndex>,
+    pub(super) shares: &'a Arc<dyn Shares>,
+    /// Hints into it are none, whoever answers them.
+    pub(super) damage: &'a KnownDamage,
     pub(super) session: IndexSession,
     /// A part of its own: the numbers of the first one's packs are used up.
     pub(super) writer: Writer,
@@ -141,18 +147,16 @@ impl Walk<'_> {
         for (piece, answer) in needed.into_iter().zip(answers) {
             let writer = piece.at.pack.writer;
             match answer {
-                Answer::Known(_) => {}
+                Answer::Known(at) if !self.with.damage.harms(at) => {}
                 // It is in a pack of this session, which is durable: only the entry is to be made again.
                 _ if writer.cluster == self.with.writer.cluster && writer.session == self.with.writer.session => {
                     own.push((piece.id, piece.at));
                 }
-                Answer::New | Answer::Claimed => self.store(piece).await?,
+                Answer::Known(_) | Answer::New | Answer::Claimed => self.store(piece).await?,
             }
         }
-        if !own.is_empty()
-            && let Err(error) = self.with.index.insert(self.with.session, &own).await
-        {
-            tracing::warn!(%error, "index did not take entries");
+        if !own.is_empty() {
+            self.with.shares.insert_some(self.with.session, &own).await;
         }
         Ok(())
     }

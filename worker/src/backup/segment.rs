@@ -130,7 +130,7 @@ impl KnownDamage {
         Self(found.into_iter().collect())
     }
 
-    fn harms(&self, at: Location) -> bool {
+    pub(super) fn harms(&self, at: Location) -> bool {
         !self.0.is_empty() && (self.0.contains(&(at.pack, None)) || self.0.contains(&(at.pack, Some(at.frame_offset))))
     }
 }
@@ -146,6 +146,8 @@ pub(super) struct DiskContext {
     pub(super) disk: String,
     pub(super) parent: Option<Arc<Tree>>,
     pub(super) damage: Arc<KnownDamage>,
+    /// Whether what others are storing is waited for: not of a disk that may be another one when it is read again.
+    pub(super) defers: bool,
     pub(super) cores: Arc<Cores>,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) progress: Arc<Progress>,
@@ -456,6 +458,7 @@ impl DiskContext {
     pub(super) fn believed(&self, answer: Answer) -> Answer {
         match answer {
             Answer::Known(at) if self.damage.harms(at) => Answer::New,
+            Answer::Claimed if !self.defers => Answer::New,
             answer => answer,
         }
     }

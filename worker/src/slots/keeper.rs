@@ -7,22 +7,23 @@
 //! 4. The rebuild begins: the list of packs is made (or fetched from the owner who makes it) after the grant. So a pack is in the list, or it was put
 //!    after it, and then its entries are inserted here, because its session learns of the grant or is refused at its commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tresor_proto::ids::WorkerId;
 use tresor_storage::ids::VaultId;
-use tresor_storage::index::Stamp;
 use tresor_storage::index::rebuild::PackList;
 use tresor_storage::index::rebuild::slots::rebuild_slots;
 use tresor_storage::index::slot::SlotSet;
+use tresor_storage::index::{ChunkIndex as _, Stamp};
 use tresor_storage::vault::Vault;
 
 use super::checkpoints::{self, Checkpoints};
@@ -126,6 +127,8 @@ pub(crate) struct Keeper {
     life: Option<Life>,
     vaults_seen: Option<u64>,
     open: BTreeMap<VaultId, Open>,
+    /// A rebuild has ended: there may be slots that came meanwhile.
+    rebuilt: Arc<Notify>,
 }
 
 fn lineage(mine: &[(u16, Grant)]) -> BTreeMap<u16, u64> {
@@ -139,6 +142,7 @@ impl Keeper {
             life: None,
             vaults_seen: None,
             open: BTreeMap::new(),
+            rebuilt: Arc::default(),
         }
     }
 
@@ -151,6 +155,7 @@ impl Keeper {
             let wake = again.unwrap_or(upkeep).min(upkeep).min(checkpoints);
             tokio::select! {
                 () = views.changed() => {}
+                () = self.rebuilt.notified() => {}
                 () = sleep_until(wake) => {}
                 () = stop.cancelled() => break,
             }
@@ -197,10 +202,12 @@ impl Keeper {
             self.parts.owner.install(&view.map, &mine).await;
             return Ok(());
         }
+        // A vault that cannot be opened keeps nobody from the others.
+        let mut not_open = Ok(());
         if self.vaults_seen != Some(view.vaults) || self.life != Some(life) {
-            self.open_vaults(life).await?;
+            not_open = self.open_vaults(life).await?;
             self.adopt(life).await?;
-            self.vaults_seen = Some(view.vaults);
+            self.vaults_seen = not_open.is_ok().then_some(view.vaults);
         }
         let lineage = lineage(&mine);
         let mut fresh: BTreeMap<VaultId, BTreeMap<u64, SlotSet>> = BTreeMap::new();
@@ -231,13 +238,17 @@ impl Keeper {
                 began.map_err(|source| KeeperError::Index { vault: id, source })?;
             }
         }
+        // ◆ Only now: what was inserted before its slots were begun would have gone with that, and with it that it was touched.
+        for (id, open) in &self.open {
+            self.parts.owner.open(*id, Arc::clone(&open.owned));
+        }
         self.parts.owner.install(&view.map, &mine).await;
         self.rebuild(&view.map, &lineage).await;
-        Ok(())
+        not_open
     }
 
-    /// Opens what is claimed, and closes what is not any more.
-    async fn open_vaults(&mut self, life: Life) -> Result<(), KeeperError> {
+    /// Opens what is claimed, and closes what is not any more. Answers what could not be opened.
+    async fn open_vaults(&mut self, life: Life) -> Result<Result<(), KeeperError>, KeeperError> {
         let listed = self.parts.vaults.claimed(life).await.map_err(KeeperError::Vaults)?;
         let claimed: BTreeMap<VaultId, LeaseVault> = listed.into_iter().map(|vault| (vault.id, vault)).collect();
         let is_gone = |id: &VaultId, open: &Open| {
@@ -260,12 +271,11 @@ impl Keeper {
             if self.open.contains_key(&id) {
                 continue;
             }
-            // One that cannot be reached keeps nobody from the others.
             if let Err(source) = self.open_vault(id, &vault).await {
                 failed = Some(KeeperError::Open { vault: id, source });
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok(failed.map_or(Ok(()), Err))
     }
 
     async fn open_vault(&mut self, id: VaultId, lease: &LeaseVault) -> Result<(), JobError> {
@@ -288,7 +298,6 @@ impl Keeper {
                 .map_err(tresor_storage::Error::from)?;
         }
         let owned = Arc::new(OwnedVault::new(index, claim.cluster));
-        self.parts.owner.open(id, Arc::clone(&owned));
         self.open.insert(
             id,
             Open {
@@ -349,7 +358,8 @@ impl Keeper {
                 .map(|(slot, _)| slot)
                 .collect();
             if let Some(rebuild) = &open.rebuild {
-                if !rebuild.task.is_finished() && rebuild.slots == incomplete {
+                // One that is under way and still wanted goes on: what came since then is made after it.
+                if !rebuild.task.is_finished() && rebuild.slots.is_subset(&incomplete) {
                     continue;
                 }
                 open.rebuild.take().expect("there is one").end().await;
@@ -370,9 +380,10 @@ impl Keeper {
             };
             let cancel = CancellationToken::new();
             let stopped = cancel.clone();
+            let rebuilt = Arc::clone(&self.rebuilt);
             let task = tokio::spawn(async move {
                 tokio::select! {
-                    () = work.run() => {}
+                    () = work.run() => rebuilt.notify_one(),
                     () = stopped.cancelled() => {}
                 }
             });
@@ -482,9 +493,24 @@ impl Work {
 
     async fn once(&self) -> Result<u64, tresor_storage::Error> {
         let list = self.list().await?;
-        // Named before anything of them comes in, as with inserts.
-        let named = list.iter().map(|(pack, _)| pack).take(index::WITNESSES);
-        self.owned.index().witness(named).await?;
+        // Named before anything of them comes in, as with inserts: those of the latest sessions, which an older state of the store would not have.
+        // Sessions of different clusters are in no order, and this one's came last.
+        let cluster = self.owned.cluster();
+        let (mut ours, mut others) = (VecDeque::new(), VecDeque::new());
+        for (pack, _) in list.iter() {
+            let latest = if pack.writer.cluster == cluster {
+                &mut ours
+            } else {
+                &mut others
+            };
+            latest.push_back(pack);
+            if latest.len() > index::WITNESSES {
+                latest.pop_front();
+            }
+        }
+        let latest = if ours.is_empty() { others } else { ours };
+        self.owned.index().witness(latest).await?;
+        self.learn_damage().await?;
         let rocks = self.owned.index().rocks();
         // Nothing is dead before there is sweeping.
         let report = rebuild_slots(&self.vault, rocks, &self.slots, &list, &|_| false, &mut |_| {}).await?;
@@ -498,6 +524,25 @@ impl Work {
             rocks.complete_slots(&slots, since).await?;
         }
         Ok(report.checkpoint_entries + report.read.entries)
+    }
+
+    /// Damage that was noted at other owners: notes are in no checkpoint, and an owner that goes takes its own along.
+    async fn learn_damage(&self) -> Result<(), tresor_storage::Error> {
+        let cluster = self.owned.cluster();
+        for owner in self.map.owners.iter().filter(|owner| owner.worker != self.me) {
+            let Some(peer) = self.peers.of(owner) else { continue };
+            match peer.damage(self.vault_id, cluster).await {
+                Ok(noted) => {
+                    for (pack, frame) in noted {
+                        self.owned.index().add_damage(pack, frame).await?;
+                    }
+                }
+                Err(error) => {
+                    tracing::info!(worker = owner.name, %error, "damage that another worker noted is not known here")
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The list of the vault's packs, made after the newest grant: by one owner of those that were granted something with it.

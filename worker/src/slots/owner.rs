@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock as SyncRwLock};
 
 use async_trait::async_trait;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::time::Instant;
 use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, SessionId, VaultId};
 use tresor_storage::index::slot::{SLOTS, SlotSet, slot_of};
@@ -22,6 +22,9 @@ use super::map::{Grant, SlotMap};
 use super::peer::{PeerError, SlotPeer};
 use super::wire::{Asked, Changed};
 use crate::home::index::HomeIndex;
+
+/// Calls under way at once, with those whose callers have gone: 64 inserts of a pack are some megabytes.
+const CALLS_MAX: usize = 64;
 
 /// A vault whose chunks are answered for.
 pub(crate) struct OwnedVault {
@@ -37,6 +40,11 @@ impl OwnedVault {
             cluster,
             claims: Mutex::default(),
         }
+    }
+
+    /// The cluster that has claimed it.
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.cluster
     }
 
     /// Its entries.
@@ -64,6 +72,17 @@ impl Held {
         session.0 > self.applied || self.open.contains(&session)
     }
 
+    /// The groups of slots of which this database has none that is not held.
+    fn groups_within(&self, index: &HomeIndex) -> u64 {
+        let rows = index.rocks().slots();
+        let others = rows.into_iter().filter(|(slot, row)| {
+            let grant = self.grants.get(usize::from(*slot)).copied().flatten();
+            grant.is_none_or(|grant| grant.since != row.since)
+        });
+        let others: SlotSet = others.map(|(slot, _)| slot).collect();
+        !others.groups()
+    }
+
     /// Whether the slot of an id is held under the grant that was named.
     fn holds(&self, asked: &Asked) -> bool {
         self.grants[usize::from(slot_of(&asked.id))].is_some_and(|grant| grant.epoch == asked.epoch)
@@ -76,6 +95,7 @@ pub(crate) struct Owner {
     held: Arc<RwLock<Held>>,
     vaults: Arc<SyncRwLock<HashMap<VaultId, Arc<OwnedVault>>>>,
     lists: Arc<super::lists::Lists>,
+    calls: Arc<Semaphore>,
 }
 
 impl Owner {
@@ -91,6 +111,7 @@ impl Owner {
             })),
             vaults: Arc::default(),
             lists,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
         }
     }
 
@@ -154,7 +175,10 @@ impl Owner {
         R: Future<Output = Result<T, PeerError>> + Send,
     {
         let this = self.clone();
+        // Kept until the call has ended, whoever waits for it.
+        let permit = Arc::clone(&self.calls).acquire_owned().await.expect("never closed");
         let call = tokio::spawn(async move {
+            let _permit = permit;
             let held = Arc::clone(&this.held).read_owned().await;
             match this.vault(vault) {
                 // It is not open yet, or not any more: nothing is held of it.
@@ -272,12 +296,10 @@ impl SlotPeer for Owner {
                 });
             }
             let index = &vault.index;
-            // Who asked under another map may have sent pieces of slots that are held here elsewhere.
-            let groups = if whole_at != 0 && whole_at == held.version {
-                u64::MAX
-            } else {
-                0
-            };
+            // Who asked under another map may have sent pieces of slots that are held here elsewhere, and of slots that are here and not held nobody sent any.
+            let is_whole =
+                whole_at != 0 && whole_at == held.version && entries.iter().all(|(asked, _)| held.holds(asked));
+            let groups = if is_whole { held.groups_within(index) } else { 0 };
             let changed = change(&held, &entries, async |ours| {
                 index.insert_packs(session, &ours, groups).await
             })

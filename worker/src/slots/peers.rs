@@ -14,8 +14,9 @@ use super::peer::SlotPeer;
 use super::remote::Remote;
 use super::revoked::Revoked;
 
-/// How long an owner that did not answer is left alone: its ids are new until then, and nobody waits for it.
+/// How long an owner that did not answer is left alone: its ids are new until then, and nobody waits for it. Twice as long each time, up to a lease.
 const SUSPENDED: Duration = Duration::from_secs(3);
+const SUSPENDED_MAX: Duration = Duration::from_secs(30);
 
 /// Makes channels to other workers.
 pub(crate) trait Dial: Send + Sync + 'static {
@@ -53,6 +54,8 @@ struct Known {
     serves: String,
     peer: Arc<dyn SlotPeer>,
     suspended: Option<Instant>,
+    /// Times in a row that it was.
+    failures: u32,
 }
 
 /// All owners that were asked so far.
@@ -96,6 +99,7 @@ impl Peers {
                 serves: owner.serves.clone(),
                 peer: Arc::clone(&peer),
                 suspended: None,
+                failures: 0,
             },
         );
         Some(peer)
@@ -106,8 +110,14 @@ impl Peers {
         let now = Instant::now();
         match self.known().get_mut(&worker) {
             Some(peer) => {
-                let was = peer.suspended.replace(now + SUSPENDED);
-                was.is_none_or(|until| now >= until)
+                if peer.suspended.is_some_and(|until| now < until) {
+                    // Asked before it was known.
+                    return false;
+                }
+                let time = SUSPENDED * 1_u32.checked_shl(peer.failures.min(8)).unwrap_or(1);
+                peer.suspended = Some(now + time.min(SUSPENDED_MAX));
+                peer.failures = peer.failures.saturating_add(1);
+                true
             }
             None => false,
         }
@@ -117,6 +127,7 @@ impl Peers {
     pub(crate) fn resume(&self, worker: WorkerId) {
         if let Some(peer) = self.known().get_mut(&worker) {
             peer.suspended = None;
+            peer.failures = 0;
         }
     }
 

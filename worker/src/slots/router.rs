@@ -29,6 +29,9 @@ use super::view::Views;
 use super::wire::{Asked, Changed, EPOCHS_MAX, IDS_MAX};
 use crate::backup::Shares;
 
+/// How long an answer may take, and a change, whoever is asked: this process has no wire that would tell, and its disk may stand still.
+const LOOKUP: Duration = Duration::from_secs(3);
+const CHANGE: Duration = Duration::from_secs(10);
 /// How long an insert holds up its pack: an owner that lost its connection is there again by then.
 const INSERT_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries of an insert.
@@ -154,9 +157,10 @@ impl Routed {
         batcher
     }
 
-    async fn insert_at_owners(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>) {
+    /// Returns when the owners have taken it, or after a few seconds in which some did not: then it is sent on beside.
+    async fn insert_at_owners(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>, are_whole: bool) {
         let shared = Arc::clone(&self.shared);
-        let mut work = tokio::spawn(async move { shared.insert(session, entries).await });
+        let mut work = tokio::spawn(async move { shared.insert(session, entries, are_whole).await });
         if tokio::time::timeout(INSERT_PATIENCE, &mut work).await.is_ok() {
             return;
         }
@@ -183,7 +187,7 @@ impl Shared {
         let Some(peer) = self.peers.of(owner) else {
             return vec![None; count];
         };
-        match peer.lookup(self.vault, session, asked.clone(), true).await {
+        match within(LOOKUP, peer.lookup(self.vault, session, asked.clone(), true)).await {
             Ok(answers) => {
                 self.peers.resume(owner.worker);
                 let mut used = self.used();
@@ -227,10 +231,10 @@ impl Shared {
     }
 
     /// Sends entries until each is acknowledged under the grant that is then in force; what is not, in the end, is noted.
-    async fn insert(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>) {
+    async fn insert(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>, are_whole: bool) {
         let began = Instant::now();
         let mut left = entries;
-        let mut is_first = true;
+        let mut is_first = are_whole;
         loop {
             let map = self.views.map();
             let whole_at = if is_first { map.version } else { 0 };
@@ -280,7 +284,7 @@ impl Shared {
             for part in parts {
                 sends.push(async move {
                     let done = match self.peers.of(owner) {
-                        Some(peer) => peer.insert(self.vault, session, part.clone(), whole_at).await,
+                        Some(peer) => within(CHANGE, peer.insert(self.vault, session, part.clone(), whole_at)).await,
                         None => Err(PeerError::Unreachable {
                             why: String::from("it did not answer a moment ago"),
                         }),
@@ -318,19 +322,29 @@ impl Shared {
         let map = self.views.map();
         let calls = map.owners.iter().filter_map(|owner| {
             let call = call(self.peers.of(owner)?);
-            Some(async move { (owner, call.await) })
+            Some(async move { (owner, within(CHANGE, call).await) })
         });
         let mut all = Vec::new();
         for (owner, done) in futures::future::join_all(calls).await {
             match done {
                 Ok(done) => all.push(done),
                 Err(error) => {
+                    self.note_failure(owner, &error);
                     tracing::warn!(worker = owner.name, vault = %self.vault, %error, what, "an owner of slots did not do it");
                 }
             }
         }
         all
     }
+}
+
+/// A call that ends.
+async fn within<T>(time: Duration, call: impl Future<Output = Result<T, PeerError>>) -> Result<T, PeerError> {
+    tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
+        Err(PeerError::Unreachable {
+            why: format!("nothing within {} s", time.as_secs()),
+        })
+    })
 }
 
 /// Splits into messages: so many ids, and so many different grants.
@@ -377,6 +391,10 @@ impl Shares for Routed {
         }
     }
 
+    async fn insert_some(&self, session: IndexSession, entries: &[(ChunkId, Location)]) {
+        self.insert_at_owners(session, entries.to_vec(), false).await;
+    }
+
     async fn settle(&self) {
         let mut inserts = self.inserts.lock().await;
         while inserts.join_next().await.is_some() {}
@@ -416,9 +434,9 @@ impl ChunkIndex for Routed {
         Ok(answers)
     }
 
-    /// Returns when the owners have taken it, or after a few seconds in which some did not: then it is sent on beside.
+    /// All entries of the packs that they name.
     async fn insert(&self, session: IndexSession, entries: &[(ChunkId, Location)]) -> Result<(), IndexError> {
-        self.insert_at_owners(session, entries.to_vec()).await;
+        self.insert_at_owners(session, entries.to_vec(), true).await;
         Ok(())
     }
 
@@ -431,7 +449,7 @@ impl ChunkIndex for Routed {
             let owner = &map.owners[owner];
             for part in parts(group.into_iter().map(|(_, asked, at)| (asked, at)).collect(), IDS_MAX) {
                 let marked = match shared.peers.of(owner) {
-                    Some(peer) => peer.mark_lost(shared.vault, shared.cluster, part).await,
+                    Some(peer) => within(CHANGE, peer.mark_lost(shared.vault, shared.cluster, part)).await,
                     None => Err(PeerError::Unreachable { why: String::new() }),
                 };
                 is_whole &= marked.is_ok_and(|all| !all.contains(&Changed::NotHeld));
@@ -458,7 +476,7 @@ impl ChunkIndex for Routed {
             ) {
                 let asked = part.iter().map(|(asked, _)| *asked).collect();
                 // Readers have hints, and footers besides: an owner that is away costs them time.
-                match peer.locate(shared.vault, shared.cluster, asked).await {
+                match within(LOOKUP, peer.locate(shared.vault, shared.cluster, asked)).await {
                     Ok(answers) => {
                         for ((_, at), answer) in part.into_iter().zip(answers) {
                             if let Some(Answer::Known(location)) = answer {

@@ -17,6 +17,7 @@ use super::home::{DiskShown, keep_until, leave_metrics};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::cluster::{Cluster, ClusterError};
+use crate::config::Origin;
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::metrics::{BackupRun, Requests};
@@ -189,7 +190,10 @@ async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Star
         allow_backing: args.allow_backing,
         ..Default::default()
     };
-    if !is_known(cluster, &request, &spec).await? && cluster.is_of_home() && !request.vault.is_empty() {
+    if !is_known(cluster, &request, &spec).await?
+        && cluster.is_of_home()
+        && app.settings.vault.origin != Origin::Default
+    {
         // In another vault it may be, too: who names the vault asks for it in this one.
         let also = ProtectItemRequest {
             spec: Some(spec.clone()),

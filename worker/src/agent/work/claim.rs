@@ -145,7 +145,15 @@ async fn claim_of_making(vault: &JobVault) -> Result<ListedClaim, JobError> {
         });
     }
     match claim::holder(backend, vault.vault.id).await? {
-        Some((listed, Some(_))) => Ok(listed),
+        // What was made names the cluster that made it.
+        Some((listed, Some(_))) if listed.cluster == vault.header.first_cluster => Ok(listed),
+        // Not that of any attempt at making it.
+        Some((listed, Some(_))) => Err(JobError::Lease {
+            why: format!(
+                "the vault at {} was made before, and has been taken over since: claim {} is another one's",
+                vault.url, listed.number
+            ),
+        }),
         Some((listed, None)) => Err(FormatError::Malformed {
             what: "claim of the vault",
             why: "cannot be read",
