@@ -25,6 +25,7 @@ pub(super) use claim::withdraw_claim;
 
 /// How an attempt ended well.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an attempt makes one, which is moved once")]
 pub(super) enum Done {
     /// The coordinator took it already, with its point.
     Committed,
