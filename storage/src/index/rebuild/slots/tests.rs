@@ -398,7 +398,7 @@ async fn a_checkpoint_of_many_pieces_is_read_in_part() {
     let place = world.packs[&pack][0].1;
     let slots: SlotSet = crate::index::slot::slots_of(0).collect();
     world.owner.begin_slots(&SlotSet::all(), 2).await.unwrap();
-    // 64 slots of 7000 entries: three pieces.
+    // 64 slots of 3500 entries: two pieces.
     let id = |slot: u16, n: u32| {
         let mut id = [0; 32];
         id[0] = (slot >> 4) as u8;
@@ -412,15 +412,15 @@ async fn a_checkpoint_of_many_pieces_is_read_in_part() {
         is_lost: false,
     };
     let all: Vec<_> = (0..64)
-        .flat_map(|slot| (0..7000).map(move |n| found(slot, n)))
+        .flat_map(|slot| (0..3500).map(move |n| found(slot, n)))
         .collect();
     world.owner.filling(&SlotSet::all()).add_sorted(all).await.unwrap();
     world.owner.complete_slots(&SlotSet::all(), 2).await.unwrap();
     let id = world.checkpoint(0).await;
-    assert_eq!(list(&world.vault, 0).await.unwrap().pieces[&id].len(), 4);
+    assert_eq!(list(&world.vault, 0).await.unwrap().pieces[&id].len(), 3);
     let one: SlotSet = [63].into_iter().collect();
     let (index, report) = world.moved(&one, &BTreeSet::new()).await;
-    assert_eq!((report.checkpoint_pieces_read, report.checkpoint_entries), (2, 7000));
+    assert_eq!((report.checkpoint_pieces_read, report.checkpoint_entries), (2, 3500));
     assert_eq!(
         places(entries(&index).await, &slots),
         places(entries(&world.owner).await, &one)
@@ -428,7 +428,7 @@ async fn a_checkpoint_of_many_pieces_is_read_in_part() {
     let (index, report) = world.moved(&slots, &BTreeSet::new()).await;
     assert_eq!(
         (report.checkpoint_pieces_read, report.checkpoint_entries),
-        (4, 64 * 7000)
+        (3, 64 * 3500)
     );
     assert_eq!(
         places(entries(&index).await, &slots),
@@ -464,7 +464,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     /// Checkpoints of any age, packs nobody was told of, dead packs that lie there or are gone: what a new owner answers is true, and it knows what
     /// the old one knew.
     #[test]

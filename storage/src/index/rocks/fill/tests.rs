@@ -265,7 +265,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_history_of_a_slot_that_is_filled_agrees_with_the_rules(steps in proptest::collection::vec(step(), 1..25)) {
         Runtime::new().unwrap().block_on(async {

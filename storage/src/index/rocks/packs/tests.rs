@@ -200,7 +200,7 @@ async fn compare(index: &RocksIndex, stories: &BTreeMap<u16, Story>, when: &str)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn packs_are_whole_where_every_slot_of_the_group_has_them(steps in proptest::collection::vec(step(), 1..25)) {
         Runtime::new().unwrap().block_on(async {
