@@ -84,10 +84,12 @@ impl App {
             // Who names addresses means those, also if the cluster has moved since the login.
             Target::Members(addresses) => Kept {
                 addresses: addresses.clone(),
+                given: addresses.clone(),
                 ..Kept::find(home, addresses)?
             },
         };
-        Ok(Some(Cluster::kept(&kept, patience, &self.screen)?))
+        let cluster = Cluster::kept(&kept, patience, &self.screen)?;
+        Ok(Some(cluster.keeping(home, kept, self.now)))
     }
 
     /// From here on the verb works with the node of its home.

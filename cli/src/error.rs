@@ -65,6 +65,9 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// This coordinator is none of its cluster's any more.
+    #[error("this coordinator was removed from its cluster and has ended")]
+    Removed,
     /// A recovery point cannot be had whole.
     #[error("part of {what} is missing or damaged")]
     Damage {
@@ -112,6 +115,7 @@ impl CliError {
             Self::Interrupted | Self::Worker(WorkerError::Interrupted) => Failure::Interrupted,
             Self::Damage { .. } => Failure::Damage,
             Self::Process { .. } => Failure::Machine(Kind::Invalid),
+            Self::Removed => Failure::Machine(Kind::Denied),
             Self::While { source, .. } => source.failure(),
             Self::Storage(error) => failure_of_storage(error),
             Self::Worker(WorkerError::Storage(error)) => failure_of_storage(error),

@@ -36,6 +36,9 @@ pub(crate) fn hint(error: &CliError, vault: &str) -> Option<String> {
         )),
         CliError::Worker(WorkerError::Storage(error)) | CliError::Storage(error) => of_storage(error, vault),
         CliError::Worker(WorkerError::Control(error)) | CliError::Control(error) => of_control(error, vault),
+        CliError::Removed => Some(String::from(
+            "tresor coordinator start --join … --token-file … with an empty folder makes a new one of it",
+        )),
         error => of_kind(error.failure(), vault),
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tresor_storage::vault::naming::check_vault_name;
 
 /// Most addresses of one cluster: more coordinators than anybody runs.
-const ADDRESSES_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 
 /// Where a coordinator listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

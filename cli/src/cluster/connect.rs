@@ -82,6 +82,14 @@ impl Way {
         }
     }
 
+    /// Who answered last.
+    pub(super) fn connected_to(&self) -> Option<Address> {
+        match self {
+            Self::Socket(_) | Self::Inside(_) => None,
+            Self::Members { connector, .. } => connector.connected_to()?.parse().ok(),
+        }
+    }
+
     /// Whether it failed because who answers is not who was meant.
     pub(super) fn untrusted(&self, status: &Status) -> Option<ClusterError> {
         let Self::Members { addresses, .. } = self else {
@@ -168,7 +176,7 @@ impl Cluster {
         };
         let ca = CaCertificate::from_pem(&kept.ca).map_err(|error| damaged(format!("has no authority: {error}")))?;
         let cluster = unhex(&kept.cluster).ok_or_else(|| damaged(String::from("has no cluster's id")))?;
-        let addresses: Vec<String> = kept.addresses.iter().map(Address::to_string).collect();
+        let addresses: Vec<String> = kept.tried().iter().map(Address::to_string).collect();
         let connector = Connector::new(addresses.clone(), Trust::any_coordinator(ca, cluster))
             .map_err(|error| damaged(format!("cannot be used: {}", chain(&error))))?;
         let way = Way::Members {

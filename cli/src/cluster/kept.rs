@@ -2,11 +2,16 @@
 //! is its owner's alone).
 //!
 //! `cluster.toml` is written last and removed first: a login that was cut off is none.
+//!
+//! Coordinators come and go; whom to trust stays. So the addresses are replaced by those that the cluster itself says ([`Kept::refresh`]), and neither the
+//! authority nor the token ever is. The addresses that were typed at the login stay beside them: they may be names that lead elsewhere by now, and the
+//! login is found by them.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tresor_proto::token::{ApiToken, TokenError};
 use tresor_storage::keys::create_secret;
@@ -21,6 +26,8 @@ const FOLDER: &str = "clusters";
 const FILE: &str = "cluster.toml";
 const CA: &str = "ca.crt";
 const TOKEN: &str = "token";
+/// How long addresses are taken for new.
+const FRESH: SignedDuration = SignedDuration::from_hours(24);
 
 /// Takes the token out of the first line of what was typed or read.
 ///
@@ -37,8 +44,10 @@ pub(crate) struct Kept {
     pub(crate) name: String,
     /// The cluster's id, 32 hexadecimal digits.
     pub(crate) cluster: String,
-    /// Where its coordinators listen.
+    /// Where its coordinators listen, as far as is known.
     pub(crate) addresses: Vec<Address>,
+    /// As they were typed at the login.
+    pub(crate) given: Vec<Address>,
     /// The certificate of its authority, PEM.
     pub(crate) ca: String,
     /// Who we are.
@@ -51,6 +60,24 @@ pub(crate) struct Kept {
 struct File {
     cluster: String,
     addresses: String,
+    /// What was typed, where it is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given: Option<String>,
+}
+
+/// Held while files of a login are written.
+struct Writing(#[expect(dead_code, reason = "the lock ends with it")] std::fs::File);
+
+impl Writing {
+    fn begin(folder: &Path) -> Result<Self, CliError> {
+        let lock = std::fs::File::open(folder).and_then(|file| file.lock().map(|()| file));
+        lock.map(Self).map_err(failed("lock", folder))
+    }
+}
+
+fn read_file(folder: &Path) -> Result<File, CliError> {
+    let text = read_small(&folder.join(FILE))?;
+    toml::from_str(&text).map_err(|error| damaged(folder, error.message().to_owned()))
 }
 
 fn folder(home: &Path, name: &str) -> PathBuf {
@@ -102,9 +129,10 @@ impl Kept {
         if !folder.join(FILE).is_file() {
             return Ok(None);
         }
-        let text = read_small(&folder.join(FILE))?;
-        let file: File = toml::from_str(&text).map_err(|error| damaged(&folder, error.message().to_owned()))?;
-        let addresses = parse_addresses(&file.addresses).map_err(|why| damaged(&folder, why))?;
+        let file = read_file(&folder)?;
+        let parse = |text: &str| parse_addresses(text).map_err(|why| damaged(&folder, why));
+        let addresses = parse(&file.addresses)?;
+        let given = file.given.as_deref().map_or_else(|| Ok(addresses.clone()), parse)?;
         let path = folder.join(TOKEN);
         let metadata = std::fs::metadata(&path).map_err(failed("read", &path))?;
         if metadata.mode() & 0o077 != 0 {
@@ -115,6 +143,7 @@ impl Kept {
             name: name.to_owned(),
             cluster: file.cluster,
             addresses,
+            given,
             ca: read_small(&folder.join(CA))?.to_string(),
             token,
         }))
@@ -128,7 +157,7 @@ impl Kept {
         let mut found: Vec<Self> = Vec::new();
         for name in Self::names(home)? {
             if let Some(kept) = Self::load(home, &name)?
-                && kept.addresses.iter().any(|address| addresses.contains(address))
+                && kept.tried().iter().any(|address| addresses.contains(address))
             {
                 found.push(kept);
             }
@@ -154,16 +183,55 @@ impl Kept {
     /// When it cannot be written.
     pub(crate) fn save(&self, home: &Path) -> Result<PathBuf, CliError> {
         let folder = folder(home, &self.name);
+        // Makes the folder, too.
+        replace(&folder.join(TOKEN), &self.token.reveal())?;
+        let _writing = Writing::begin(&folder)?;
         let file = File {
             cluster: self.cluster.clone(),
             addresses: list(&self.addresses),
+            given: (self.given != self.addresses).then(|| list(&self.given)),
         };
-        let text = toml::to_string(&file).expect("two texts are TOML");
+        let text = toml::to_string(&file).expect("texts are TOML");
         remove(&folder.join(FILE))?;
         replace(&folder.join(TOKEN), &self.token.reveal())?;
         replace(&folder.join(CA), &self.ca)?;
         replace(&folder.join(FILE), &text)?;
         Ok(folder)
+    }
+
+    /// Where it is tried to reach the cluster: what was typed comes last.
+    pub(crate) fn tried(&self) -> Vec<Address> {
+        let others = self.given.iter().filter(|address| !self.addresses.contains(address));
+        self.addresses.iter().chain(others).cloned().collect()
+    }
+
+    /// Whether nobody has looked for a day where the coordinators are.
+    pub(crate) fn is_old(&self, home: &Path, now: Timestamp) -> bool {
+        let written = std::fs::metadata(folder(home, &self.name).join(FILE)).and_then(|data| data.modified());
+        let written = written.ok().and_then(|time| Timestamp::try_from(time).ok());
+        written.is_none_or(|written| now.duration_since(written).abs() > FRESH)
+    }
+
+    /// Keeps where the coordinators are now, as the cluster said. A login that is another one by now, or none, stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub(crate) fn refresh(&self, home: &Path, now: &[Address]) -> Result<(), CliError> {
+        let folder = folder(home, &self.name);
+        let _writing = Writing::begin(&folder)?;
+        let Some(kept) = Self::load(home, &self.name)? else {
+            return Ok(());
+        };
+        if kept.cluster != self.cluster || now.is_empty() {
+            return Ok(());
+        }
+        let file = File {
+            cluster: kept.cluster,
+            addresses: list(now),
+            given: (kept.given != now).then(|| list(&kept.given)),
+        };
+        let text = toml::to_string(&file).expect("texts are TOML");
+        replace(&folder.join(FILE), &text)
     }
 
     /// Forgets the login of that name; says whether there was one.
@@ -216,6 +284,7 @@ mod tests {
             name: name.to_owned(),
             cluster: "ab".repeat(16),
             addresses: parse_addresses(addresses).unwrap(),
+            given: parse_addresses(addresses).unwrap(),
             ca: String::from("certificate\n"),
             token: ApiToken::random().unwrap(),
         }
@@ -226,12 +295,13 @@ mod tests {
             name,
             cluster,
             addresses,
+            given,
             ca,
             token,
         } = kept;
         (
             format!("{name} {cluster}"),
-            list(addresses),
+            format!("{} {}", list(addresses), list(given)),
             ca.clone(),
             token.reveal().to_string(),
         )
@@ -271,6 +341,48 @@ mod tests {
         assert_eq!(find("t1:7420").unwrap().name, "test");
         assert_eq!(find("c2:7420").unwrap_err().failure().code().number(), 2);
         assert_eq!(find("c9:7420").unwrap_err().failure().code().number(), 5);
+    }
+
+    #[test]
+    fn addresses_are_replaced_and_nothing_else_of_a_login() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        let prod = kept("prod", "c1:7420");
+        prod.save(home).unwrap();
+        let now = |text: &str| parse_addresses(text).unwrap();
+        prod.refresh(home, &now("c2:7420,c3:7420")).unwrap();
+        let read = Kept::load(home, "prod").unwrap().unwrap();
+        assert_eq!((read.ca.as_str(), &*read.token.reveal()), (prod.ca.as_str(), &*prod.token.reveal()));
+        assert_eq!(list(&read.addresses), "c2:7420,c3:7420");
+        assert_eq!(list(&read.tried()), "c2:7420,c3:7420,c1:7420", "what was typed is tried, too");
+        assert_eq!(Kept::find(home, &now("c1:7420")).unwrap().name, "prod");
+        assert_eq!(Kept::find(home, &now("c3:7420")).unwrap().name, "prod");
+        // What was typed stays what was typed.
+        read.refresh(home, &now("c4:7420")).unwrap();
+        assert_eq!(list(&Kept::load(home, "prod").unwrap().unwrap().tried()), "c4:7420,c1:7420");
+
+        // A login in another cluster that took the name in between is not touched, nor is one that is gone made again.
+        let other = Kept {
+            cluster: "cd".repeat(16),
+            ..kept("prod", "d1:7420")
+        };
+        other.save(home).unwrap();
+        prod.refresh(home, &now("c5:7420")).unwrap();
+        assert_eq!(list(&Kept::load(home, "prod").unwrap().unwrap().tried()), "d1:7420");
+        std::fs::remove_file(folder(home, "prod").join(FILE)).unwrap();
+        prod.refresh(home, &now("c5:7420")).unwrap();
+        assert!(Kept::load(home, "prod").unwrap().is_none());
+    }
+
+    #[test]
+    fn addresses_are_old_after_a_day() {
+        let home = tempfile::tempdir().unwrap();
+        let prod = kept("prod", "c1:7420");
+        prod.save(home.path()).unwrap();
+        let now = Timestamp::now();
+        assert!(!prod.is_old(home.path(), now));
+        assert!(prod.is_old(home.path(), now + SignedDuration::from_hours(25)));
+        assert!(kept("gone", "c1:7420").is_old(home.path(), now));
     }
 
     #[test]

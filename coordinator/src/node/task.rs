@@ -28,6 +28,9 @@ const BATCH: usize = 256;
 /// How long a leader that stops waits for another one to lead.
 const HAND_OVER: Duration = Duration::from_millis(1500);
 
+/// How long a member goes on that knows that it was removed: until others have heard it from the leader, some heartbeats and an election.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// The monotonic clock of this process, milliseconds: what leases are counted with.
 pub fn monotonic_ms() -> u64 {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
@@ -181,6 +184,8 @@ impl Task {
         // After a long sync the ticks that were missed are not made up: an election is worth less than the time to hear of the leader.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stopping: Option<Instant> = None;
+        let mut left: Option<Instant> = None;
+        let refused = self.peers.removed();
         self.settle()?;
         loop {
             tokio::select! {
@@ -189,6 +194,7 @@ impl Task {
                 Some(message) = inbound.recv() => self.receive(&message),
                 Some(step) = steps.recv() => self.step(step),
                 Some((to, is_whole)) = self.snapshots_ended.recv() => self.driver.report_snapshot(to, is_whole),
+                () = refused.cancelled(), if stopping.is_none() => return Err(CoreError::Removed),
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now());
                     self.driver.ask(u64::MAX, Ask::Transfer(None), now());
@@ -209,6 +215,14 @@ impl Task {
                 }
             }
             self.settle()?;
+            if stopping.is_none() && self.driver.core().membership().was_removed(self.driver.me()) {
+                // Others may need what it still has to send, or this member may have had a part in the change that removed it.
+                if left.get_or_insert_with(Instant::now).elapsed() > LINGER {
+                    return Err(CoreError::Removed);
+                }
+            } else {
+                left = None;
+            }
             if let Some(since) = stopping
                 && (!self.leadership.borrow().is_me
                     || self.driver.core().membership().voters.len() < 2

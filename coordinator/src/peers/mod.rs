@@ -34,6 +34,7 @@ pub struct Peers {
     dial: Dial,
     runtime: tokio::runtime::Handle,
     peers: BTreeMap<MemberId, Peer>,
+    removed: CancellationToken,
 }
 
 impl Peers {
@@ -43,7 +44,14 @@ impl Peers {
             dial,
             runtime,
             peers: BTreeMap::new(),
+            removed: CancellationToken::new(),
         }
+    }
+
+    /// Cancelled when another member has refused this one because it was removed. One is enough: who refuses has shown a certificate of that member, and
+    /// refuses only what its log says.
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
     }
 
     /// Has a stream to each of these members and to nobody else.
@@ -65,7 +73,12 @@ impl Peers {
             let dial = Arc::clone(&self.dial);
             let to = address.to_owned();
             self.runtime
-                .spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
+                .spawn(outgoing::run(
+                    move || dial(id, &to),
+                    waiting,
+                    stop.clone(),
+                    self.removed.clone(),
+                ));
             let peer = Peer {
                 address: address.to_owned(),
                 queue,

@@ -73,7 +73,10 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The member.
     #[error("run the coordinator")]
-    Core(#[from] CoreError),
+    Core(#[source] CoreError),
+    /// It was removed from its cluster.
+    #[error("{}", CoreError::Removed)]
+    Removed,
     /// A listener.
     #[error("listen on {address}")]
     Listen {
@@ -89,6 +92,15 @@ pub enum StartError {
     /// A thread ended that must not.
     #[error("a part of the coordinator panicked")]
     Panicked,
+}
+
+impl From<CoreError> for StartError {
+    fn from(error: CoreError) -> Self {
+        match error {
+            CoreError::Removed => Self::Removed,
+            error => Self::Core(error),
+        }
+    }
 }
 
 /// The clocks that leases and people are counted with: the same as the node's.

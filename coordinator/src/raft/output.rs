@@ -278,6 +278,9 @@ pub enum CoreError {
         /// What is wrong.
         why: &'static str,
     },
+    /// It is a member no more.
+    #[error("this coordinator was removed from its cluster")]
+    Removed,
     /// Its settings.
     #[error("these settings cannot be: {why}")]
     Config {

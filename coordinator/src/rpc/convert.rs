@@ -15,6 +15,16 @@ use crate::state::rows::{
 };
 use crate::state::{State, UNDO_MS};
 
+/// Coordinators that a node or a program is told of: as many as one takes.
+pub const ADDRESSES_MAX: usize = 32;
+
+/// Where all coordinators are, by their numbers.
+pub fn coordinators(state: &State) -> Vec<String> {
+    let present = state.members().values().filter(|member| !member.removed);
+    let addresses = present.map(|member| member.address.clone());
+    addresses.take(ADDRESSES_MAX).collect()
+}
+
 /// A vault's name; its id where it is gone.
 pub fn vault_name(state: &State, id: VaultId) -> String {
     state

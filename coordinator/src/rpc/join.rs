@@ -15,6 +15,7 @@ use tresor_proto::v1::join_server::Join;
 
 use super::auth::refusal;
 use super::context::{Services, opened};
+use super::convert;
 use super::refused::Refused;
 use crate::node::NodeError;
 use crate::node::handle::Membership;
@@ -28,8 +29,6 @@ use crate::state::rows::TokenUse;
 
 /// What everybody hears whose token is not good.
 const NOT_GOOD: &str = "the join token is not good here";
-/// Coordinators that a node is told of.
-const ADDRESSES_MAX: usize = 32;
 
 /// Serves nodes that join, and nodes that renew.
 #[derive(Debug, Clone)]
@@ -239,7 +238,7 @@ impl JoinService {
         }
         let (authority, certificate) = self.issue(&request.csr, shown.role, id)?;
         tracing::info!(role = %shown.role, id, name = request.name, "a node has joined");
-        let (cluster_name, members) = handle.read(|state| {
+        let (cluster_name, members, coordinators) = handle.read(|state| {
             let name = state.cluster().map(|cluster| cluster.name.clone());
             let present = state.members().iter().filter(|(_, member)| !member.removed);
             let members: Vec<v1::CoordinatorAddress> = present
@@ -247,9 +246,9 @@ impl JoinService {
                     id: id.0,
                     address: member.address.clone(),
                 })
-                .take(ADDRESSES_MAX)
+                .take(convert::ADDRESSES_MAX)
                 .collect();
-            (name.unwrap_or_default(), members)
+            (name.unwrap_or_default(), members, convert::coordinators(state))
         });
         Ok(v1::JoinResponse {
             id,
@@ -258,7 +257,7 @@ impl JoinService {
             cluster_name,
             certificate: certificate.into(),
             ca_certificate: authority.certificate().der().to_vec().into(),
-            coordinators: members.iter().map(|member| member.address.clone()).collect(),
+            coordinators,
             members,
             cluster_key: match shown.role {
                 Role::Coordinator => self.key.expose().to_vec().into(),

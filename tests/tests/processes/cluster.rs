@@ -391,6 +391,20 @@ impl Cluster {
         self.node(name).process.take().unwrap().terminate()
     }
 
+    /// Waits until it ends by itself, which it must with that code; returns all that it wrote.
+    pub(crate) fn ends(&mut self, name: &str, code: i32) -> String {
+        let mut process = self.node(name).process.take().unwrap();
+        let status = until(format!("{name} ends by itself"), || process.ended());
+        let log = self.log(name);
+        assert_eq!(status.code(), Some(code), "{log}");
+        log
+    }
+
+    /// Does not know any more a node that has ended.
+    pub(crate) fn forget(&mut self, name: &str) {
+        assert!(self.nodes.remove(name).unwrap().process.is_none(), "{name} runs");
+    }
+
     /// Starts it again, as it was started after it had joined.
     pub(crate) fn restart(&mut self, name: &str) {
         self.node(name).start(&[]);

@@ -16,4 +16,5 @@ mod majority;
 mod members;
 mod partition;
 mod paused_leader;
+mod replaced;
 mod rolling;

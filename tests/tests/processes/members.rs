@@ -28,6 +28,8 @@ const POINTS: u64 = 100_000;
 const ITEMS: u64 = 1000;
 /// Entries on their way at once: below what a member takes.
 const AT_ONCE: usize = 900;
+/// What the process of a removed coordinator ends with.
+const REMOVED: i32 = 5;
 /// A disk that is backed up meanwhile.
 const DISK: usize = 8 << 20;
 
@@ -176,7 +178,8 @@ fn coordinators_come_and_go_under_load_with_a_hundred_thousand_points() {
     }
     // Neither does it answer anybody, nor do the others need it.
     assert!(cluster.policies(&[&old]).is_err());
-    cluster.kill(&old);
+    cluster.ends(&old, REMOVED);
+    cluster.forget(&old);
     let names: Vec<&str> = left.iter().map(String::as_str).collect();
     cluster.make_policy(&names, "without-it").unwrap();
     cluster.assert_replicas_agree();

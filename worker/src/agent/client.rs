@@ -40,6 +40,9 @@ pub trait Channels: Send + Sync + 'static {
 
     /// Another coordinator is tried first from now on.
     fn skip(&self);
+
+    /// Hears where all coordinators are now, with every answer that says it. Who has one way to one coordinator has no use for it.
+    fn learn(&self, _coordinators: &[String]) {}
 }
 
 /// The coordinators of a cluster.
@@ -218,6 +221,7 @@ impl<C: Channels> Coordinator for Client<C> {
                 client.register(request(message, CALL)).await
             })
             .await?;
+        self.channels.learn(&answer.coordinators);
         wire::registered(answer)
     }
 
@@ -240,6 +244,7 @@ impl<C: Channels> Coordinator for Client<C> {
                 |mut client| async move { client.beat(request(message, BEAT)).await },
             )
             .await?;
+        self.channels.learn(&answer.coordinators);
         Ok(wire::beat_answer(answer))
     }
 

@@ -29,13 +29,13 @@ use tresor_storage::ids::random_bytes;
 use zeroize::Zeroizing;
 
 use super::calls::{Backoff, Patience, random, repeat};
-use super::client::{Channels, Client, error_of};
+use super::client::{Client, error_of};
+use super::coordinators::{Coordinators, StoredCluster};
 use super::port::CallError;
 use crate::control::ControlError;
 use crate::home::files;
 
 const IDENTITY: &str = "identity";
-const CLUSTER: &str = "cluster.json";
 const JOINING: &str = "joining";
 const ANOTHER: &str = "another";
 const VERSION: u32 = 1;
@@ -119,13 +119,6 @@ pub struct Membership {
     pub connector: Connector,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredCluster {
-    version: u32,
-    name: String,
-    coordinators: Vec<String>,
-}
-
 /// What is written down before a node is asked for.
 struct Joining {
     /// Of which token: another one begins another join.
@@ -158,14 +151,7 @@ impl Membership {
         let Some(identity) = Identity::load(&folder.join(IDENTITY))? else {
             return Ok(None);
         };
-        let path = folder.join(CLUSTER);
-        let text = files::read(&path)?.ok_or_else(|| files::damaged(&path, "missing beside the worker's identity"))?;
-        let stored: StoredCluster =
-            serde_json::from_str(&text).map_err(|error| files::damaged(&path, error.to_string()))?;
-        if stored.version != VERSION {
-            let why = format!("version {} is not known to this version", stored.version);
-            return Err(files::damaged(&path, why).into());
-        }
+        let stored = StoredCluster::load(folder)?;
         Ok(Some((identity, stored)))
     }
 
@@ -254,22 +240,24 @@ impl Membership {
 
     /// The identity last: until it is there nobody has joined.
     fn keep(&self, folder: &Path, coordinators: Vec<String>) -> Result<(), JoinError> {
-        let path = folder.join(CLUSTER);
-        let stored = StoredCluster {
-            version: VERSION,
-            name: self.cluster_name.clone(),
-            coordinators,
-        };
-        let text = serde_json::to_string_pretty(&stored)
-            .map_err(|error| files::trouble("could not write", &path, std::io::Error::other(error)))?;
-        files::replace(&path, text.as_bytes())?;
+        StoredCluster::new(&self.cluster_name, coordinators).save(folder)?;
         self.identity.current().save(&folder.join(IDENTITY))?;
         Ok(())
     }
 
-    /// The coordinators, for [`super::run`].
-    pub fn client(&self) -> Client<Connector> {
-        Client::new(self.connector.clone())
+    /// The coordinators, for [`super::run`]: those that the worker's folder tells of, and those that are `given` beside them (`host:port`), which are tried
+    /// first until the cluster says where its coordinators are.
+    ///
+    /// # Errors
+    /// [`JoinError::Files`]; [`JoinError::Connect`] when an address is none.
+    pub fn client(&self, folder: &Path, given: Vec<String>) -> Result<Client<Coordinators>, JoinError> {
+        let heard = StoredCluster::load(folder)?.coordinators;
+        if !given.is_empty() {
+            let others = heard.iter().filter(|address| !given.contains(address)).cloned();
+            self.connector.set_addresses(given.iter().cloned().chain(others).collect())?;
+        }
+        let coordinators = Coordinators::new(self.connector.clone(), folder, &self.cluster_name, heard, given);
+        Ok(Client::new(coordinators))
     }
 
     /// Asks for the next certificate whenever the present one has a third of its time left, until `shutdown`. What fails is tried again: there are days.
@@ -340,16 +328,6 @@ impl Membership {
         identity.save(&folder.join(IDENTITY))?;
         self.identity.replace(identity)?;
         Ok(())
-    }
-}
-
-impl Channels for Connector {
-    fn channel(&self) -> Channel {
-        Self::channel(self)
-    }
-
-    fn skip(&self) {
-        Self::skip(self);
     }
 }
 

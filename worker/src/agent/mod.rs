@@ -12,6 +12,7 @@
 mod calls;
 pub mod client;
 mod control;
+mod coordinators;
 pub mod error;
 pub mod failure;
 mod job;
@@ -25,6 +26,7 @@ mod wire;
 mod work;
 
 pub use client::{Channels, Client};
+pub use coordinators::Coordinators;
 pub use error::AgentError;
 pub use failure::{Failure, FailureKind};
 pub use join::{JoinError, Membership};

@@ -457,6 +457,7 @@ mod tests {
                 name: String::from("a"),
                 lease_ms,
                 beat_ms,
+                ..Default::default()
             };
             assert_eq!(registered(message).is_ok(), right, "{lease_ms} {beat_ms}");
         }

@@ -36,6 +36,7 @@ pub(super) async fn run(app: &App) -> Result<Answer, CliError> {
     let doing = || String::from("could not find out how the cluster is");
     let me = cluster.who_am_i(WhoAmIRequest {}).await.doing(doing)?;
     let report = cluster.get_status(GetStatusRequest {}).await.doing(doing)?;
+    cluster.hear_of(me.coordinators.iter().map(String::as_str));
     let shown = shown(me, report);
     Ok(app.screen.answer(&shown, || text(&shown)))
 }
@@ -88,6 +89,7 @@ mod tests {
     #[test]
     fn the_text_of_a_cluster() {
         let me = WhoAmIResponse {
+            coordinators: vec![String::from("c1:7420")],
             name: String::from("alice"),
             role: String::from("operator"),
             cluster: "ab".repeat(16),

@@ -57,6 +57,7 @@ pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<Answer, CliError
         name: args.name.clone().unwrap_or_else(|| list(&addresses)),
         cluster: met.cluster,
         addresses: addresses.clone(),
+        given: addresses.clone(),
         ca: met.ca,
         token: token(app, &args)?,
     };
@@ -64,6 +65,10 @@ pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<Answer, CliError
     let me = cluster.who_am_i(WhoAmIRequest {}).await.doing(doing)?;
     if args.name.is_none() {
         kept.name = name(&me, &kept.cluster);
+    }
+    // The cluster knows more of them than were typed.
+    if let Some(known) = cluster.nearest_first(&me.coordinators) {
+        kept.addresses = known;
     }
     let folder = kept.save(&app.settings.home.value).doing(doing)?;
     let shown = LoggedIn {

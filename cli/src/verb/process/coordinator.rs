@@ -1,7 +1,7 @@
 //! `tresor coordinator start`.
 
 use serde::Serialize;
-use tresor_coordinator::process::{Folder, Joining, ServeSettings, join, serve};
+use tresor_coordinator::process::{Folder, Joining, ServeSettings, StartError, join, serve};
 use tresor_worker::home::host_name;
 
 use super::{failed, read_token};
@@ -50,7 +50,10 @@ pub(crate) async fn run(app: &App, args: CoordinatorStartArgs) -> Result<Answer,
     };
     Box::pin(serve(&folder, settings, None, ready, cancel))
         .await
-        .map_err(|error| failed("the coordinator cannot go on", error))?;
+        .map_err(|error| match error {
+            StartError::Removed => CliError::Removed,
+            error => failed("the coordinator cannot go on", error),
+        })?;
     Ok(app.screen.answer(&Stopped { stopped: true }, || {
         String::from("the coordinator has stopped")
     }))

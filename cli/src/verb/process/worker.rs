@@ -63,10 +63,9 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
             ));
         }
     };
-    if !args.coordinators.is_empty() {
-        let set = membership.connector.set_addresses(args.coordinators);
-        set.map_err(|error| failed("could not use the addresses of the coordinators", error))?;
-    }
+    let client = membership
+        .client(&data, args.coordinators)
+        .map_err(|error| failed("could not use the addresses of the coordinators", error))?;
     let name = membership.identity.current().name();
     app.screen.note(&format!(
         "worker {} of cluster {} works",
@@ -80,7 +79,7 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
         ..AgentConfig::new(&data)
     };
     let stores = StoreTables::new(app.settings.stores.clone(), &app.settings.home.value);
-    let running = agent::run(config, membership.client(), Arc::new(stores), cancel.clone());
+    let running = agent::run(config, client, Arc::new(stores), cancel.clone());
     let renewing = membership.keep_renewed(&data, cancel.clone());
     let (result, ()) = tokio::join!(
         async {

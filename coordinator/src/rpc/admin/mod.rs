@@ -29,6 +29,7 @@ use tresor_proto::v1::admin_server::{Admin, AdminServer};
 
 use super::caller::Caller;
 use super::context::{Services, opened};
+use super::convert;
 use super::fields::time_text;
 use super::refused::Refused;
 use crate::state::entry::Actor;
@@ -157,6 +158,7 @@ impl Services {
                 cluster: cluster.map(|cluster| hex(&cluster.id)).unwrap_or_default(),
                 cluster_name: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
                 expires: time_text(expires),
+                coordinators: convert::coordinators(state),
             })
         })
         .await

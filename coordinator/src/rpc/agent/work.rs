@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
 use tresor_proto::v1;
 
+use super::super::convert;
 use super::super::refused::Refused;
 use super::{AgentService, lease, words};
 use crate::node::NodeError;
@@ -37,14 +38,15 @@ impl AgentService {
             .change(Actor::Worker(worker), None, command)
             .await?;
         self.hear(worker, life, None);
-        let name = self
-            .services
-            .handle
-            .read(|state| state.workers().get(&worker).map(|row| row.name.clone()));
+        let (name, coordinators) = self.services.handle.read(|state| {
+            let name = state.workers().get(&worker).map(|row| row.name.clone());
+            (name, convert::coordinators(state))
+        });
         Ok(v1::RegisterResponse {
             name: name.unwrap_or_default(),
             lease_ms: u32::try_from(LEASE_MS).expect("half a minute"),
             beat_ms: u32::try_from(BEAT_MS).expect("less than a lease"),
+            coordinators,
         })
     }
 
@@ -172,10 +174,11 @@ impl AgentService {
         self.hear(worker, life, Some(request.wall_ms.saturating_sub(wall.0)));
         let now = self.services.clock.monotonic_ms();
         // In the order of the node's task: the state first.
-        let (answer, drained) = self.services.handle.read(|state| {
+        let (answer, drained, coordinators) = self.services.handle.read(|state| {
             let drained = state.workers().get(&worker).is_some_and(|row| row.drained);
             let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
-            (presence.beat(state, worker, life, &said, now), drained)
+            let answer = presence.beat(state, worker, life, &said, now);
+            (answer, drained, convert::coordinators(state))
         });
         let ids = |leases: Vec<(JobId, Epoch)>| {
             let id = |(job, epoch): (JobId, Epoch)| v1::LeaseId {
@@ -188,6 +191,7 @@ impl AgentService {
             held: ids(answer.held),
             cancelled: ids(answer.cancelled),
             drained,
+            coordinators,
         })
     }
 }
