@@ -352,14 +352,24 @@ mod tests {
         let now = |text: &str| parse_addresses(text).unwrap();
         prod.refresh(home, &now("c2:7420,c3:7420")).unwrap();
         let read = Kept::load(home, "prod").unwrap().unwrap();
-        assert_eq!((read.ca.as_str(), &*read.token.reveal()), (prod.ca.as_str(), &*prod.token.reveal()));
+        assert_eq!(
+            (read.ca.as_str(), &*read.token.reveal()),
+            (prod.ca.as_str(), &*prod.token.reveal())
+        );
         assert_eq!(list(&read.addresses), "c2:7420,c3:7420");
-        assert_eq!(list(&read.tried()), "c2:7420,c3:7420,c1:7420", "what was typed is tried, too");
+        assert_eq!(
+            list(&read.tried()),
+            "c2:7420,c3:7420,c1:7420",
+            "what was typed is tried, too"
+        );
         assert_eq!(Kept::find(home, &now("c1:7420")).unwrap().name, "prod");
         assert_eq!(Kept::find(home, &now("c3:7420")).unwrap().name, "prod");
         // What was typed stays what was typed.
         read.refresh(home, &now("c4:7420")).unwrap();
-        assert_eq!(list(&Kept::load(home, "prod").unwrap().unwrap().tried()), "c4:7420,c1:7420");
+        assert_eq!(
+            list(&Kept::load(home, "prod").unwrap().unwrap().tried()),
+            "c4:7420,c1:7420"
+        );
 
         // A login in another cluster that took the name in between is not touched, nor is one that is gone made again.
         let other = Kept {

@@ -88,7 +88,10 @@ impl Keeper {
 /// Where coordinators are, as the cluster says, behind the one that answered: that may be the only way from here. None where nothing can be understood, as
 /// of a later version: then everything that is known stays.
 fn nearest_first(coordinators: &[String], connected: Option<Address>) -> Option<Vec<Address>> {
-    let others: Vec<Address> = coordinators.iter().map(|address| address.parse().ok()).collect::<Option<_>>()?;
+    let others: Vec<Address> = coordinators
+        .iter()
+        .map(|address| address.parse().ok())
+        .collect::<Option<_>>()?;
     if others.is_empty() {
         return None;
     }

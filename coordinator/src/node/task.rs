@@ -185,7 +185,6 @@ impl Task {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stopping: Option<Instant> = None;
         let mut left: Option<Instant> = None;
-        let refused = self.peers.removed();
         self.settle()?;
         loop {
             tokio::select! {
@@ -194,7 +193,6 @@ impl Task {
                 Some(message) = inbound.recv() => self.receive(&message),
                 Some(step) = steps.recv() => self.step(step),
                 Some((to, is_whole)) = self.snapshots_ended.recv() => self.driver.report_snapshot(to, is_whole),
-                () = refused.cancelled(), if stopping.is_none() => return Err(CoreError::Removed),
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now());
                     self.driver.ask(u64::MAX, Ask::Transfer(None), now());

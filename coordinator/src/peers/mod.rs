@@ -34,7 +34,6 @@ pub struct Peers {
     dial: Dial,
     runtime: tokio::runtime::Handle,
     peers: BTreeMap<MemberId, Peer>,
-    removed: CancellationToken,
 }
 
 impl Peers {
@@ -44,14 +43,7 @@ impl Peers {
             dial,
             runtime,
             peers: BTreeMap::new(),
-            removed: CancellationToken::new(),
         }
-    }
-
-    /// Cancelled when another member has refused this one because it was removed. One is enough: who refuses has shown a certificate of that member, and
-    /// refuses only what its log says.
-    pub fn removed(&self) -> CancellationToken {
-        self.removed.clone()
     }
 
     /// Has a stream to each of these members and to nobody else.
@@ -73,12 +65,7 @@ impl Peers {
             let dial = Arc::clone(&self.dial);
             let to = address.to_owned();
             self.runtime
-                .spawn(outgoing::run(
-                    move || dial(id, &to),
-                    waiting,
-                    stop.clone(),
-                    self.removed.clone(),
-                ));
+                .spawn(outgoing::run(move || dial(id, &to), waiting, stop.clone()));
             let peer = Peer {
                 address: address.to_owned(),
                 queue,

@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tresor_proto::tls::{self, Refusal};
 use tresor_proto::v1::RaftMessage;
 use tresor_proto::v1::peer_client::PeerClient;
 
@@ -20,13 +19,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A stream that lasted so long was good: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// Sends what comes through `waiting` until `stop`; between two streams everything that comes is dropped. Cancels `removed` when the member refuses this one
-/// for good.
+/// Sends what comes through `waiting` until `stop`; between two streams everything that comes is dropped.
 pub(super) async fn run(
     dial: impl Fn() -> Option<Channel> + Send,
     mut waiting: mpsc::Receiver<Bytes>,
     stop: CancellationToken,
-    removed: CancellationToken,
 ) {
     let mut pause = PAUSE_MIN;
     loop {
@@ -40,9 +37,6 @@ pub(super) async fn run(
                     () = stop.cancelled() => return,
                     ended = &mut call => {
                         if let Err(status) = ended {
-                            if tls::refusal(&status) == Some(Refusal::Removed) {
-                                removed.cancel();
-                            }
                             tracing::debug!(code = ?status.code(), message = status.message(), "a stream to a coordinator broke");
                         }
                         break;

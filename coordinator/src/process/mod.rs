@@ -12,6 +12,7 @@ mod found;
 mod join;
 mod refound;
 mod remains;
+mod removed;
 mod serve;
 
 pub use folder::{Folder, FolderError};

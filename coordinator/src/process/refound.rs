@@ -86,6 +86,7 @@ pub fn refound(folder: &Folder, remains: Remains, refounding: Refounding) -> Res
         applied,
         key,
         from,
+        is_whole: _,
     } = remains;
     let now = Timestamp::now().as_second();
     let mut cluster = [0; 16];

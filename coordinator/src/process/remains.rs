@@ -50,7 +50,8 @@ pub enum RemainsError {
     NoCatalogue,
     /// Catalogues of several clusters.
     #[error(
-        "the catalogues are of clusters {one} and {other}: restore one of them, and take the vaults of the other over"
+        "the catalogues are of clusters {} and {}: restore one of them, and take the vaults of the other over",
+        .one.escape_debug(), .other.escape_debug()
     )]
     Several {
         /// One.
@@ -107,6 +108,8 @@ pub struct Remains {
     pub(super) key: ClusterKey,
     /// What it is, for people and for the audit trail.
     pub(super) from: String,
+    /// Whether it is all that there was when it was written.
+    pub(super) is_whole: bool,
 }
 
 /// What a person is told of it.
@@ -126,6 +129,8 @@ pub struct Inventory {
     pub items: u64,
     /// Points, hidden ones too.
     pub points: u64,
+    /// Whether it is all that there was when it was written: a catalogue of a vault has bounds.
+    pub is_whole: bool,
 }
 
 impl Remains {
@@ -221,9 +226,11 @@ impl Remains {
             hex(&newest.cluster),
             newest.time
         );
+        let is_whole = decoded.iter().all(|catalogue| catalogue.header.is_whole);
         // Loaded in their order: a later row takes the place of an earlier one.
         let rows = decoded.into_iter().flat_map(|catalogue| catalogue.rows);
         let mut remains = Self::new(State::load(rows)?, newest.index, key, from)?;
+        remains.is_whole = is_whole;
         remains.state.call(newest.cluster, &newest.cluster_name);
         Ok(remains)
     }
@@ -248,6 +255,7 @@ impl Remains {
             applied,
             key,
             from,
+            is_whole: true,
         })
     }
 
@@ -262,6 +270,7 @@ impl Remains {
             policies: state.policies().len() as u64,
             items: state.items().len() as u64,
             points: state.points().len() as u64,
+            is_whole: self.is_whole,
         }
     }
 }

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::ids::MemberId;
+use tresor_proto::tls::SharedIdentity;
 use tresor_proto::tls::inside::InsideIncoming;
 use tresor_proto::tls::local::LocalIncoming;
-use tresor_proto::tls::{Connector, NothingRevoked, PeerName, Role, SharedIdentity, Trust};
 
 use super::folder::{Folder, FolderError};
+use super::removed::{connector, heard_of_removal};
 use crate::lead::placement;
 use crate::lead::plans::Plans;
 use crate::node::driver::Upkeep;
@@ -207,17 +208,24 @@ pub async fn serve(
     let serving_stop = stop.child_token();
     let renewing = tokio::spawn(renew(
         folder.clone(),
-        identity,
+        identity.clone(),
         key,
         running.handle.clone(),
         serving_stop.clone(),
     ));
+    let removal = heard_of_removal(running.handle.clone(), identity);
+    tokio::pin!(removal);
     ready(&bound, &running.handle);
     let mut ended = running.ended;
     let serving = server::serve(listeners, served, serving_stop.clone());
     tokio::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result.map_err(StartError::from),
+        () = &mut removal => {
+            serving_stop.cancel();
+            let _ = serving.await;
+            Err(StartError::Removed)
+        }
         // The node cannot go on: neither can its services.
         node = &mut ended => {
             serving_stop.cancel();
@@ -244,25 +252,7 @@ pub async fn serve(
 fn dial(identity: &SharedIdentity) -> crate::peers::Dial {
     let identity = identity.clone();
     Arc::new(move |member: MemberId, address: &str| {
-        let own = identity.current();
-        let name = PeerName {
-            cluster: own.name().cluster,
-            role: Role::Coordinator,
-            id: member.0,
-        };
-        let trust = Trust::exactly(own.ca().clone(), name);
-        match Connector::with_identity(
-            vec![address.to_owned()],
-            trust,
-            identity.clone(),
-            Arc::new(NothingRevoked),
-        ) {
-            Ok(connector) => Some(connector.channel()),
-            Err(error) => {
-                tracing::error!(%member, address, %error, "the address of a coordinator cannot be used");
-                None
-            }
-        }
+        connector(&identity, member, address).map(|connector| connector.channel())
     })
 }
 

@@ -8,8 +8,8 @@
 //! …        the header, in postcard
 //! rows     each in postcard: table · key · row
 //! ```
-//! Both together fit into one sealed object. A vault with more than that goes without what can be found elsewhere: visible points have manifests in the
-//! vault. The rows are gathered a few thousand at a time, so that the log goes on meanwhile: what changes behind the gathering makes the vault's
+//! The rows of a large vault are sealed in parts ([`CATALOGUE_BYTES_MAX`] in all, which is more than all points that a cluster may have take). With even
+//! more than that the vault goes without what can be found elsewhere: visible points have manifests in the vault. The rows are gathered a few thousand at a time, so that the log goes on meanwhile: what changes behind the gathering makes the vault's
 //! catalogue fall behind again, and the next one has it.
 
 use std::collections::BTreeSet;
@@ -25,14 +25,15 @@ use crate::state::{RowOf, State};
 
 /// The form written now.
 const FORM: u8 = 1;
-/// What the object of a catalogue takes, hidden points and rows together: the sealing side takes 16 MiB less its own parts.
-pub const CATALOGUE_BYTES_MAX: usize = 15 << 20;
+/// What the rows of a catalogue may take: the sealing side takes 960 MiB in parts. A point's row has some 110 bytes, so the most points that a cluster may have
+/// take a third of a gigabyte, and its items with many disks as much again.
+pub const CATALOGUE_BYTES_MAX: usize = 900 << 20;
 /// Hidden points of one catalogue: two thirds of what the format takes. The newest are kept: the oldest are about to be given up.
 pub const HIDDEN_MAX: usize = 100_000;
-/// What a hidden point takes, bytes: two ids, a time, and the tags and lengths of three fields.
-const HIDDEN_BYTES: usize = 2 * 18 + 26 + 6;
-/// What the rows may take at least.
-const _: () = assert!(HIDDEN_MAX * HIDDEN_BYTES + (8 << 20) < CATALOGUE_BYTES_MAX);
+/// Held points beside the rows, for a cluster that takes the vault over without its rows: as many as the format takes.
+pub const HELD_MAX: usize = 20_000;
+/// What the points of a cluster and ten thousand of its largest items take, at the most.
+const _: () = assert!(crate::state::POINTS_MAX as usize * 160 + 10_000 * (16 << 10) < CATALOGUE_BYTES_MAX);
 /// Room for the header, whose texts have bounds of their own.
 const HEADER_BYTES_MAX: usize = 4096;
 /// Longest key and row that are read.
@@ -67,11 +68,22 @@ pub struct HiddenPoint {
     pub hidden: Time,
 }
 
+/// A held point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPoint {
+    /// The point.
+    pub point: PointId,
+    /// Why.
+    pub reason: Box<str>,
+}
+
 /// What is to be sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
     /// The vault's hidden points.
     pub hidden: Vec<HiddenPoint>,
+    /// The vault's held points.
+    pub held: Vec<HeldPoint>,
     /// The rows, encoded.
     pub state: Vec<u8>,
     /// When that was so.
@@ -138,9 +150,12 @@ pub struct Encoder {
     vault: VaultId,
     phase: Phase,
     hidden: Vec<HiddenPoint>,
+    held: Vec<HeldPoint>,
     special: Vec<PointId>,
     policies: BTreeSet<PolicyId>,
     rows: Vec<u8>,
+    /// What the rows may take.
+    room: usize,
     is_whole: bool,
 }
 
@@ -151,9 +166,11 @@ impl Encoder {
             vault,
             phase: Phase::Look(None),
             hidden: Vec::new(),
+            held: Vec::new(),
             special: Vec::new(),
             policies: BTreeSet::new(),
             rows: Vec::new(),
+            room: CATALOGUE_BYTES_MAX - HEADER_BYTES_MAX,
             is_whole: true,
         }
     }
@@ -210,6 +227,12 @@ impl Encoder {
                         hidden,
                     });
                 }
+                if let Some(reason) = &point.held {
+                    self.held.push(HeldPoint {
+                        point: id,
+                        reason: reason.clone(),
+                    });
+                }
                 if is_special(point) {
                     self.special.push(id);
                 }
@@ -226,6 +249,8 @@ impl Encoder {
             self.hidden.truncate(HIDDEN_MAX);
         }
         self.hidden.sort_unstable_by_key(|point| point.point);
+        // What is left out here is in the rows still.
+        self.held.truncate(HELD_MAX);
         self.write(state, RowOf::Marks);
         self.write(state, RowOf::Vault(self.vault));
         self.phase = Phase::Items(None);
@@ -306,8 +331,7 @@ impl Encoder {
         let row = (row.table, row.key, row.value.unwrap_or_default());
         self.rows =
             postcard::to_extend(&row, std::mem::take(&mut self.rows)).expect("rows are bytes and memory can be had");
-        let room = CATALOGUE_BYTES_MAX - HEADER_BYTES_MAX - self.hidden.len() * HIDDEN_BYTES;
-        let fits = self.rows.len() <= room;
+        let fits = self.rows.len() <= self.room;
         if !fits {
             self.rows.truncate(before);
             self.is_whole = false;
@@ -333,6 +357,7 @@ impl Encoder {
         bytes.extend_from_slice(&self.rows);
         Some(Catalogue {
             hidden: self.hidden,
+            held: self.held,
             state: bytes,
             time: state.now(),
             is_whole: self.is_whole,
@@ -448,6 +473,8 @@ mod tests {
         assert_eq!(read.marks().audit_head, story.state.marks().audit_head);
         // Secrets that are not this vault's stay where they are.
         assert!(read.cluster().is_none() && read.tokens().is_empty() && read.workers().is_empty());
+        let held: Vec<_> = catalogue.held.iter().map(|held| (held.point, &*held.reason)).collect();
+        assert_eq!(held, [(points[0], "for the auditors")]);
         let hidden: Vec<PointId> = catalogue.hidden.iter().map(|point| point.point).collect();
         assert_eq!(hidden, [points[1]]);
     }
@@ -492,13 +519,10 @@ mod tests {
         let mut whole = Encoder::new(MAIN);
         while !whole.step(&story.state) {}
         let mut encoder = Encoder::new(MAIN);
-        // As if so much of the room were taken that all but the last row fits.
-        let room = CATALOGUE_BYTES_MAX - HEADER_BYTES_MAX - whole.hidden.len() * HIDDEN_BYTES;
-        let before = room - whole.rows.len() + 1;
-        encoder.rows = vec![0; before];
+        // All but the last row fits.
+        encoder.room = whole.rows.len() - 1;
         while !encoder.step(&story.state) {}
         assert!(!encoder.is_whole);
-        encoder.rows.drain(..before);
         let catalogue = encoder.finish(&story.state, 7).unwrap();
         let decoded = decode(&catalogue.state).unwrap();
         assert!(!decoded.header.is_whole);

@@ -129,8 +129,9 @@ impl State {
             ("ended jobs", self.views.ended.len(), ENDED_JOBS_MAX),
             ("vaults", self.vaults.len(), VAULTS_MAX as usize),
             ("policies", self.policies.len(), VAULTS_MAX as usize),
-            ("workers", self.workers.len(), NODES_MAX as usize),
-            ("coordinators", self.members.len(), NODES_MAX as usize),
+            // Those of a lost cluster stay beside those of the one that was founded again from it.
+            ("workers", self.workers.len(), 2 * NODES_MAX as usize),
+            ("coordinators", self.members.len(), 2 * NODES_MAX as usize),
             ("tokens", self.tokens.len(), TOKENS_MAX as usize),
             ("audit entries", self.audit.len(), AUDIT_MAX),
             ("answers", self.answers.len(), ANSWERS_MAX),

@@ -3,6 +3,7 @@
 use tresor_proto::ids::{MemberId, WorkerId};
 
 use super::command::{MemberSpec, WorkerFacts, WorkerSpec};
+use super::entry::Time;
 use super::reply::{Refusal, Reply};
 use super::rows::{Member, Worker};
 use super::texts::{LONG_LINE_MAX, check_label, check_labels, check_line, check_long_line};
@@ -49,7 +50,8 @@ impl State {
                 beside: format!(" at {}", spec.address),
             });
         }
-        if self.members.len() as u64 >= NODES_MAX {
+        let joined = self.members.values().filter(|row| self.is_of_this_cluster(row.joined));
+        if joined.count() as u64 >= NODES_MAX {
             return Err(full());
         }
         let id = if spec.member == MemberId(0) {
@@ -71,6 +73,11 @@ impl State {
         Ok(Reply::Made(id.0))
     }
 
+    /// Whether a node joined this cluster, and not the lost one that it was founded again from. The clock never goes back.
+    fn is_of_this_cluster(&self, joined: Time) -> bool {
+        self.cluster().is_none_or(|cluster| joined >= cluster.created)
+    }
+
     pub(super) fn remove_member(&mut self, id: MemberId) -> Result<Reply, Refusal> {
         let left = self.members.values().filter(|member| !member.removed).count();
         let Some(member) = self.members.get(&id).filter(|member| !member.removed) else {
@@ -90,7 +97,8 @@ impl State {
         if self.views.worker_names.contains_key(&spec.name) {
             return Err(Refusal::exists("worker", &spec.name));
         }
-        if self.workers.len() as u64 >= NODES_MAX {
+        let joined = self.workers.values().filter(|row| self.is_of_this_cluster(row.joined));
+        if joined.count() as u64 >= NODES_MAX {
             return Err(full());
         }
         self.use_join_token(spec.token, "worker")?;

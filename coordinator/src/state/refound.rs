@@ -23,7 +23,7 @@ use super::entry::{Actor, Time};
 use super::reply::{Refusal, Reply};
 use super::rows::{Cluster, JobState, Member, VaultState};
 use super::texts::{check_blob, check_label};
-use super::{FIRST_FORM, NODES_MAX, State};
+use super::{FIRST_FORM, State};
 
 /// How far above the newest entry that is known the log goes on: jobs, workers and coordinators have numbers of the log, and what the lost cluster numbered
 /// later is not to be mistaken for something else. Some days of a large cluster.
@@ -77,7 +77,8 @@ impl State {
         self.drop_what_hangs();
         self.rename_doubles();
         self.clock.applied = index;
-        self.clock.now = self.clock.now.max(refounding.now);
+        // Past every moment of the lost cluster: which nodes joined which of both is told by it.
+        self.clock.now = Time(self.clock.now.0.saturating_add(1)).max(refounding.now);
         self.begin_undo_anew();
         self.clock.form = self.clock.form.max(FIRST_FORM);
         self.clock.expiry_stopped = Some(FOUNDED_AGAIN);
@@ -86,6 +87,7 @@ impl State {
             (self.clock.audit_next, self.clock.audit_head) = (0, [0; 32]);
         }
         let jobs = self.end_jobs_of_lost();
+        self.forget_nodes_before_lost();
         self.refuse_nodes_of_lost();
         self.refuse_tokens_of_lost(refounding)?;
         let member = self.begin_cluster(index, refounding);
@@ -233,6 +235,32 @@ impl State {
         open.len() as u64
     }
 
+    /// Nodes of the cluster before the lost one, if there was one, are forgotten: what they did is long ended. Those of the lost one stay, because its jobs
+    /// name them, and count against no bound of this one.
+    fn forget_nodes_before_lost(&mut self) {
+        let Some(begin) = self.cluster().map(|cluster| cluster.created) else {
+            return;
+        };
+        let old: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, row)| row.joined < begin)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.workers.remove(&id);
+        }
+        let old: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, row)| row.joined < begin)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.members.remove(&id);
+        }
+    }
+
     /// Nodes of the lost cluster have certificates of its authority. Their names are free, so that they join anew as who they were: items name hosts.
     fn refuse_nodes_of_lost(&mut self) {
         let workers: Vec<WorkerId> = self.workers.iter().map(|(id, _)| *id).collect();
@@ -287,12 +315,6 @@ impl State {
                 created: now,
             },
         );
-        while self.members.len() as u64 >= NODES_MAX {
-            let Some(oldest) = self.members.first().map(|(id, _)| *id) else {
-                break;
-            };
-            self.members.remove(&oldest);
-        }
         let id = MemberId(index);
         self.members.insert(
             id,

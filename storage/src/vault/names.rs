@@ -94,6 +94,18 @@ pub fn catalog(cluster: ClusterId, index: u64) -> String {
     format!("{CATALOG}{cluster}-{index:016x}")
 }
 
+/// `catalog/<cluster>-<index>.<number>`: a part of the state of a catalogue.
+pub fn catalog_part(cluster: ClusterId, index: u64, number: u16) -> String {
+    format!("{}.{number:04x}", catalog(cluster, index))
+}
+
+/// Reads the name of a part of a catalogue.
+pub fn parse_catalog_part(name: &str) -> Option<(ClusterId, u64, u16)> {
+    let (catalog, number) = name.split_once('.')?;
+    let (cluster, index) = parse_catalog(catalog)?;
+    Some((cluster, index, crate::ids::unhex::<2>(number).map(u16::from_be_bytes)?))
+}
+
 /// Reads a catalogue's name.
 pub fn parse_catalog(name: &str) -> Option<(ClusterId, u64)> {
     let (cluster, index) = name.strip_prefix(CATALOG)?.split_once('-')?;
@@ -123,6 +135,10 @@ mod tests {
         assert_eq!(parse_key_revision(&key_revision(3, writer)), Some((3, writer)));
         assert_eq!(parse_claim(&claim(3, ClusterId(5))), Some((3, ClusterId(5))));
         assert_eq!(parse_catalog(&catalog(ClusterId(5), 3)), Some((ClusterId(5), 3)));
+        let part = catalog_part(ClusterId(5), 3, 258);
+        assert_eq!(parse_catalog_part(&part), Some((ClusterId(5), 3, 258)));
+        assert_eq!(parse_catalog(&part), None, "a part is no catalogue");
+        assert_eq!(parse_catalog_part(&catalog(ClusterId(5), 3)), None);
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Names {
             || names::parse_key_revision(&name).is_some()
             || names::parse_claim(&name).is_some()
             || names::parse_catalog(&name).is_some()
+            || names::parse_catalog_part(&name).is_some()
         {
             self.small.insert(name, length);
         } else if self.strange.len() < NOTES_MAX {

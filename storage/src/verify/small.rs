@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::catalog::{Catalog, CatalogId};
+use crate::catalog::{Catalog, CatalogId, open_part};
 use crate::error::{FormatError, Result};
 use crate::ids::{PackId, PointId, VaultId};
 use crate::index::segment::{self, SegmentEntry};
@@ -33,7 +33,7 @@ pub(super) fn check(vault: VaultId, name: &str, bytes: &[u8]) -> Result<(), Form
         check_one_part(vault, ObjectKind::Segment, FrameKind::Segment, Some(id), bytes)
     } else if names::parse_point(name).is_some() {
         check_one_part(vault, ObjectKind::Manifest, FrameKind::Manifest, None, bytes)
-    } else if names::parse_catalog(name).is_some() {
+    } else if names::parse_catalog(name).is_some() || names::parse_catalog_part(name).is_some() {
         check_one_part(vault, ObjectKind::Catalog, FrameKind::Catalog, None, bytes)
     } else {
         check_clear(vault, name, bytes)
@@ -153,6 +153,8 @@ pub(super) fn open(vault: &Vault, name: &str, bytes: &[u8]) -> Result<()> {
         Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, name, bytes)?;
     } else if let Some((cluster, index)) = names::parse_catalog(name) {
         Catalog::open(&vault.keyring, vault.id, CatalogId { cluster, index }, bytes)?;
+    } else if let Some((cluster, index, number)) = names::parse_catalog_part(name) {
+        open_part(&vault.keyring, vault.id, CatalogId { cluster, index }, number, bytes)?;
     } else {
         check_clear(vault.id, name, bytes)?;
     }

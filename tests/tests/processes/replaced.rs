@@ -23,12 +23,18 @@ fn coordinators_are_replaced_one_by_one_and_workers_and_people_find_the_new_ones
         let address = cluster.address(&new);
         let known = cluster.path("w1").join("cluster.json");
         until(format!("the worker knows {new}"), || {
-            std::fs::read_to_string(&known).unwrap().contains(&address).then_some(())
+            std::fs::read_to_string(&known)
+                .unwrap()
+                .contains(&address)
+                .then_some(())
         });
         // Any command: the one that lists who is there was called while it joined.
         until(format!("the login knows {new}"), || {
             cluster.verb(&["coordinator", "list"]);
-            std::fs::read_to_string(&login).unwrap().contains(&address).then_some(())
+            std::fs::read_to_string(&login)
+                .unwrap()
+                .contains(&address)
+                .then_some(())
         });
         let old = format!("c{}", number - 1);
         cluster.verb(&["coordinator", "transfer", "--to", &new]);

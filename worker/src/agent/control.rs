@@ -98,7 +98,9 @@ impl LeaseControl {
 
     /// ◆ A log that was put back to an older state of itself gives leases with numbers that it gave before. Then a catalogue of ours is later than this
     /// lease, and nothing is written. One that another lease has put since this one was given looks the same: the next attempt has a later number.
-    async fn check_catalogues(&self) -> Result<(), ControlError> {
+    ///
+    /// Once, and at the beginning of the attempt: what is put later comes of a later lease as a matter of course.
+    pub(crate) async fn check_log(&self) -> Result<(), ControlError> {
         let listed = list(&self.vault).await?;
         let ours = listed.iter().filter(|id| id.cluster == self.claim.cluster);
         match ours.map(|id| id.index).max() {
@@ -132,7 +134,10 @@ impl LeaseControl {
             },
             Err(error) => error,
         };
-        // A point that is refused is deleted; but not one that a taker may have found and counted since it was put.
+        // A point that is refused is deleted; but not one that a taker may have found and counted since it was put. A taker whose claim comes between this
+        // look and the deletion may count it, and finds its manifest gone later. That loses nothing that anybody was promised: the log of the holder
+        // refused the point, so it never was one, and the taker's next backup of the item finds its parent gone, reports that, and makes a whole point
+        // (which refers to nothing of it). To delete nothing instead would leave a point that the log refused where every later taker counts it.
         self.check_claim().await.map_err(left)?;
         Err(match error {
             CallError::Refused { kind, why, hint } => ControlError::Refused { kind, why, hint },
@@ -177,7 +182,6 @@ impl Control for LeaseControl {
         // A disk is not read for a vault that another cluster has taken over.
         if request.writes {
             self.check_claim().await?;
-            self.check_catalogues().await?;
         }
         Ok(self.session)
     }

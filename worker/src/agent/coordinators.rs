@@ -156,9 +156,7 @@ impl Channels for Coordinators {
         if *heard == coordinators {
             return;
         }
-        let all = self
-            .kept
-            .all(coordinators, self.connector.connected_to().as_deref());
+        let all = self.kept.all(coordinators, self.connector.connected_to().as_deref());
         if let Err(error) = self.connector.set_addresses(all) {
             tracing::warn!(
                 error = super::failure::chain(&error),
@@ -208,7 +206,11 @@ mod tests {
         stored.save(folder.path()).unwrap();
         let read = StoredCluster::load(folder.path()).unwrap();
         assert_eq!((read.name, read.coordinators), (stored.name, stored.coordinators));
-        std::fs::write(folder.path().join(FILE), "{\"version\":2,\"name\":\"x\",\"coordinators\":[]}").unwrap();
+        std::fs::write(
+            folder.path().join(FILE),
+            "{\"version\":2,\"name\":\"x\",\"coordinators\":[]}",
+        )
+        .unwrap();
         assert!(StoredCluster::load(folder.path()).is_err());
     }
 }

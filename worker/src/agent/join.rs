@@ -34,6 +34,7 @@ use super::coordinators::{Coordinators, StoredCluster};
 use super::port::CallError;
 use crate::control::ControlError;
 use crate::home::files;
+use crate::home::lock::{Holder, Lock};
 
 const IDENTITY: &str = "identity";
 const JOINING: &str = "joining";
@@ -164,13 +165,16 @@ impl Membership {
     /// membership stays until there is the new one, so that a token of a cluster that is not there takes nothing away.
     ///
     /// # Errors
-    /// As [`join`](Self::join). It can be repeated with the same token.
+    /// As [`join`](Self::join); [`JoinError::Files`] while a worker runs in the folder. It can be repeated with the same token.
     pub async fn join_another(
         folder: &Path,
         addresses: Vec<String>,
         token: &JoinToken,
         name: &str,
     ) -> Result<Self, JoinError> {
+        // A worker that runs would go on under the identity that it began with, in a folder that says another.
+        files::make_folder(folder)?;
+        let _lock = Lock::take(&folder.join("lock"), &Holder::this("worker start"), Duration::ZERO)?;
         let aside = folder.join(ANOTHER);
         let of_token = |(identity, _): &(Identity, StoredCluster)| identity.ca().fingerprint() == token.ca;
         if !Self::load_stored(&aside)?.as_ref().is_some_and(of_token) {
@@ -254,7 +258,8 @@ impl Membership {
         let heard = StoredCluster::load(folder)?.coordinators;
         if !given.is_empty() {
             let others = heard.iter().filter(|address| !given.contains(address)).cloned();
-            self.connector.set_addresses(given.iter().cloned().chain(others).collect())?;
+            self.connector
+                .set_addresses(given.iter().cloned().chain(others).collect())?;
         }
         let coordinators = Coordinators::new(self.connector.clone(), folder, &self.cluster_name, heard, given);
         Ok(Client::new(coordinators))

@@ -340,6 +340,8 @@ pub struct CatalogueContent {
     pub written_at: String,
     /// What the coordinator knows of the vault, as it encodes it.
     pub state: Bytes,
+    /// Held points, with the reasons.
+    pub held: BTreeMap<PointId, String>,
 }
 
 /// A point as the log has it.
@@ -368,6 +370,8 @@ pub struct AdoptedPoint {
     pub time: String,
     /// Until when it is to be kept, RFC 3339.
     pub keep_until: Option<String>,
+    /// Why it was held, if it was.
+    pub held: Option<String>,
     /// The BLAKE3 of its manifest.
     pub manifest: [u8; 32],
     /// How consistent it is.

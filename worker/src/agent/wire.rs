@@ -5,7 +5,7 @@ use std::time::Duration;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1::{self, lease::Work as WorkMessage};
 use tresor_storage::Kind;
-use tresor_storage::catalog::{CATALOG_PLAIN_MAX, HIDDEN_MAX, Hidden};
+use tresor_storage::catalog::{HELD_MAX, HIDDEN_MAX, Hidden, STATE_MAX};
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId, VaultId};
 use tresor_storage::keys::Key;
 use tresor_storage::vault::claim::ListedClaim;
@@ -314,8 +314,13 @@ impl Catalogue {
             let removed_at = hidden.hidden_at;
             self.content.hidden.insert(point, Hidden { item, removed_at });
         }
+        for held in piece.held {
+            let point = PointId(array("point id", &held.point).map_err(unreadable)?);
+            self.content.held.insert(point, held.reason);
+        }
         self.state.extend_from_slice(&piece.state);
-        if self.content.hidden.len() > HIDDEN_MAX || self.state.len() > CATALOG_PLAIN_MAX {
+        let is_too_large = self.content.hidden.len() > HIDDEN_MAX || self.content.held.len() > HELD_MAX;
+        if is_too_large || self.state.len() > STATE_MAX {
             return Err(unreadable("the catalogue is larger than one can be"));
         }
         Ok(())
@@ -352,6 +357,7 @@ pub(super) fn adopt_points(id: LeaseId, points: &[AdoptedPoint]) -> v1::AdoptPoi
         manifest: point.manifest.to_vec().into(),
         consistency: point.consistency.name().to_owned(),
         hidden_at: point.hidden_at.clone().unwrap_or_default(),
+        held: point.held.clone().unwrap_or_default(),
     };
     v1::AdoptPointsRequest {
         id: some_id(id),
@@ -490,10 +496,10 @@ mod tests {
 
         let mut endless = Catalogue::default();
         let piece = v1::CataloguePiece {
-            state: vec![0; 4 << 20].into(),
+            state: vec![0; 64 << 20].into(),
             ..Default::default()
         };
-        assert!((0..5).any(|_| endless.add(piece.clone()).is_err()));
+        assert!((0..16).any(|_| endless.add(piece.clone()).is_err()));
         let short = v1::CatalogueHidden {
             point: vec![1; 15].into(),
             ..hidden(1)

@@ -173,6 +173,8 @@ impl HomeControl {
         catalog.cluster_state.clear();
         // What was swept since needs no hiding any more.
         catalog.hidden.retain(|point, _| items.contains_key(point));
+        catalog.parts.clear();
+        catalog.held.retain(|point, _| items.contains_key(point));
         now.clone_into(&mut catalog.written_at);
 
         let writing = self.may_write()?;

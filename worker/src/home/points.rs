@@ -12,7 +12,7 @@ use tresor_storage::manifest::Manifest;
 use tresor_storage::vault::{Vault, VaultError, names};
 use tresor_storage::{Doing as _, Error, Result};
 
-use crate::control::catalog::{Found, is_damage, read_newest};
+use crate::control::catalog::{Found, is_damage, read_newest, read_state};
 use crate::control::home::POINTS_MAX;
 
 /// Manifests read at once: they are small, and the store bounds what is in flight.
@@ -124,7 +124,14 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
     for (name, error) in damaged {
         found.note_damage(name, error);
     }
-    found.cluster_state = catalog.cluster_state.clone();
+    if let Some(id) = id {
+        match read_state(vault, id, &catalog).await {
+            Ok(state) => found.cluster_state = state.into(),
+            // Which points are hidden is known all the same.
+            Err(error) if is_damage(&error) => found.note_damage(id.object_name(), error),
+            Err(error) => return Err(error),
+        }
+    }
     if let Some(id) = id {
         found.note_session(id.cluster, id.index);
     }

@@ -30,6 +30,8 @@ struct RefoundedShown {
     policies: u64,
     items: u64,
     points: u64,
+    /// Whether what it begins from is all that there was when that was written.
+    is_whole: bool,
     jobs_cancelled: u64,
     coordinator: String,
     address: String,
@@ -44,6 +46,9 @@ struct KeyWritten {
     file: String,
 }
 
+/// What is to be known before the question is answered.
+const CUT: &str = "\nwarning: not all that was known fitted into the catalogues. Points that are left out are found again in the vaults; items, policies and holds \
+                   may be missing. A file of `tresor cluster backup` has all of them.";
 const RESTORING: &str = "could not restore the cluster";
 const RECOVERING: &str = "could not recover the cluster";
 
@@ -118,7 +123,7 @@ fn told(inventory: &Inventory) -> String {
         human::count(inventory.policies),
         human::count(inventory.items),
         human::count(inventory.points),
-    )
+    ) + if inventory.is_whole { "" } else { CUT }
 }
 
 fn data_of(app: &App, args: &RefoundArgs) -> PathBuf {
@@ -145,6 +150,7 @@ async fn begin_again(app: &App, doing: &'static str, remains: Remains, args: Ref
         policies: inventory.policies,
         items: inventory.items,
         points: inventory.points,
+        is_whole: inventory.is_whole,
         jobs_cancelled: founded.jobs,
         coordinator: name,
         address: args.address,
@@ -224,7 +230,7 @@ async fn from_stores(
         let opening = home::open_for_reading(None, Place::Url(url), &source, &app.stores);
         let vault = Box::pin(opening).await.doing(doing)?;
         match read_newest_of_coordinators(&vault.vault).await.doing(doing)? {
-            Some((_, catalogue)) => catalogues.push(catalogue.cluster_state.to_vec()),
+            Some((_, state)) => catalogues.push(state),
             None => return Err(failed(RESTORING, RemainsError::NoCatalogue)).doing(doing),
         }
     }

@@ -78,7 +78,12 @@ async fn list(app: &App) -> Result<Answer, CliError> {
     let cluster = app.need_cluster("coordinator list")?;
     let listed = cluster.list_coordinators(ListCoordinatorsRequest {}).await;
     let listed = listed.doing(|| String::from("could not list coordinators"))?;
-    cluster.hear_of(listed.coordinators.iter().map(|coordinator| coordinator.address.as_str()));
+    cluster.hear_of(
+        listed
+            .coordinators
+            .iter()
+            .map(|coordinator| coordinator.address.as_str()),
+    );
     let shown = Coordinators {
         coordinators: listed.coordinators.into_iter().map(CoordinatorShown::from).collect(),
     };

@@ -55,8 +55,7 @@ impl AgentService {
         if !catalogue.is_whole {
             tracing::warn!(%vault, "a vault has more than fits into its catalogue: the rest is in its manifests");
         }
-        let pieces = catalogue_messages(&catalogue);
-        Ok(Box::pin(tokio_stream::iter(pieces.into_iter().map(Ok))))
+        Ok(Box::pin(tokio_stream::iter(catalogue_messages(catalogue).map(Ok))))
     }
 
     /// Points of the vault of a lease: all, or one.
@@ -153,8 +152,8 @@ fn all_points(handle: Handle, vault: VaultId) -> impl Stream<Item = Result<v1::A
     })
 }
 
-/// The messages of a catalogue: hidden points first, then the state.
-fn catalogue_messages(catalogue: &Catalogue) -> Vec<v1::CataloguePiece> {
+/// The messages of a catalogue: hidden and held points first, then the state, which is not copied as a whole.
+fn catalogue_messages(catalogue: Catalogue) -> impl Iterator<Item = v1::CataloguePiece> + Send {
     let mut pieces = vec![v1::CataloguePiece {
         written_at: catalogue.time.to_string(),
         ..v1::CataloguePiece::default()
@@ -170,11 +169,23 @@ fn catalogue_messages(catalogue: &Catalogue) -> Vec<v1::CataloguePiece> {
             ..v1::CataloguePiece::default()
         });
     }
-    for some in catalogue.state.chunks(PIECE_BYTES) {
+    for some in catalogue.held.chunks(HIDDEN_A_MESSAGE) {
+        let held = some.iter().map(|held| v1::CatalogueHeld {
+            point: held.point.0.to_vec().into(),
+            reason: held.reason.to_string(),
+        });
         pieces.push(v1::CataloguePiece {
-            state: some.to_vec().into(),
+            held: held.collect(),
             ..v1::CataloguePiece::default()
         });
     }
-    pieces
+    let mut state = bytes::Bytes::from(catalogue.state);
+    let rows = std::iter::from_fn(move || {
+        let some = state.split_to(state.len().min(PIECE_BYTES));
+        (!some.is_empty()).then(|| v1::CataloguePiece {
+            state: some,
+            ..v1::CataloguePiece::default()
+        })
+    });
+    pieces.into_iter().chain(rows)
 }

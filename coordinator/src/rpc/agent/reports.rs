@@ -4,12 +4,13 @@
 //! answers a repetition as it answered the first; who says something else after a refusal (because it looked again) is decided anew.
 
 use prost::Message;
-use tresor_proto::ids::{Epoch, JobId, WorkerId};
+use tresor_proto::ids::{Epoch, JobId, PointId, VaultId, WorkerId};
 use tresor_proto::v1;
 
 use super::super::refused::Refused;
 use super::{AgentService, own_attempt, words};
 use crate::lead::retries;
+use crate::node::NodeError;
 use crate::state::command::{Command, FailureKind, VaultOrigin, Work};
 use crate::state::entry::{Actor, IdempotencyKey};
 use crate::state::reply::Reply;
@@ -101,6 +102,7 @@ impl AgentService {
     pub(super) async fn adopt(&self, worker: WorkerId, request: v1::AdoptPointsRequest) -> Result<u64, Refused> {
         let content = request.encode_to_vec();
         let lease = words::lease_id(request.id.as_ref())?;
+        let held = words::held(&request.points)?;
         let points = words::adopted(request.points)?;
         let handle = &self.services.handle;
         handle.barrier().await?;
@@ -126,6 +128,32 @@ impl AgentService {
                 adopted += count;
             }
         }
+        self.hold(vault, held).await?;
         Ok(adopted)
+    }
+
+    /// Holds what the vault's newest catalogue says is held and the log does not know of: it was held after what the log begins from was written down. Each
+    /// in an entry of its own, in the audit trail. One that was released by then is held again, and a person can release it again: the other way round
+    /// something would be lost.
+    async fn hold(&self, vault: VaultId, held: Vec<(PointId, String)>) -> Result<(), Refused> {
+        let handle = &self.services.handle;
+        let unknown = |(point, _): &(PointId, String)| {
+            handle.read(|state| {
+                let row = state.points().get(point).filter(|row| row.held.is_none());
+                let item = row.and_then(|row| state.items().get(&row.item));
+                item.is_some_and(|item| item.spec.vault == vault)
+            })
+        };
+        for (point, reason) in held.into_iter().filter(unknown) {
+            match handle
+                .change(Actor::Cluster, None, Command::Hold { point, reason })
+                .await
+            {
+                Ok(_) => tracing::info!(%point, "a point is held that the vault's catalogue says is held"),
+                Err(NodeError::Refused(refusal)) => tracing::warn!(%point, %refusal, "a point could not be held again"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }

@@ -33,6 +33,8 @@ const HARMED_TOLD_MAX: usize = 10_000;
 pub(super) const HARMED_AN_ENTRY: usize = 5_000;
 /// Longest name of an item that is adopted, characters: it was written by somebody else, and the log cleans it.
 const ITEM_NAME_CHARS_MAX: usize = 1000;
+/// Bytes of the reason of a hold: as many as the log takes.
+const REASON_BYTES_MAX: usize = 255;
 /// Points of one message that are adopted.
 pub(super) const ADOPTED_MAX: usize = 10_000;
 
@@ -232,6 +234,29 @@ pub(super) fn failure(request: &v1::FailRequest) -> Failure {
         message: clean(&request.message),
         hint: clean(&request.hint),
     }
+}
+
+/// Which of the points found in a vault are held, as its catalogue says, and why.
+pub(super) fn held(points: &[v1::AdoptedPoint]) -> Result<Vec<(PointId, String)>, Refused> {
+    let held = points.iter().filter(|point| !point.held.is_empty());
+    let read = |point: &v1::AdoptedPoint| {
+        let mut reason: String = point
+            .held
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(REASON_BYTES_MAX)
+            .collect();
+        while reason.len() > REASON_BYTES_MAX {
+            reason.pop();
+        }
+        let reason = if reason.is_empty() {
+            String::from("held")
+        } else {
+            reason
+        };
+        Ok((PointId(fixed("point", &point.point)?), reason))
+    };
+    held.map(read).collect()
 }
 
 /// Points found in a vault that was taken over.

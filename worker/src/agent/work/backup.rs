@@ -25,15 +25,18 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     // Who may only read learns it now, not after the first disk.
     vault.vault.cutter()?;
     let (parent, harmed) = job.unless_stopped(parent(work, &vault)).await?;
+    let pins = work.parent.iter().map(|(point, _)| *point).collect();
+    let control = job.control(&vault, claim, pins, harmed);
+    // Before the index, which takes long to build the first time: a catalogue that is put meanwhile has a later number than this lease, too.
+    job.unless_stopped(control.check_log()).await?;
     job.enter(Stage::Indexing);
     let index = job.unless_stopped(job.vaults.index(&vault, claim)).await?;
     let disks = job.unless_stopped(open_disks(specs)).await?;
-    let pins = work.parent.iter().map(|(point, _)| *point).collect();
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(&index)),
         index,
-        control: job.control(&vault, claim, pins, harmed),
+        control,
     };
     let request = BackupRequest {
         item: work.item,

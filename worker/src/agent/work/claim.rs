@@ -269,6 +269,7 @@ async fn read_point(vault: &Vault, catalog: &Catalog, name: String) -> Result<Re
         keep_until: manifest.keep_until,
         manifest: hash,
         consistency: manifest.consistency,
+        held: catalog.held.get(&manifest.point).cloned(),
     })))
 }
 

@@ -569,6 +569,7 @@ impl Coordinator for AsWorker {
                 hidden: hidden.collect(),
                 written_at: String::from("2026-01-01T00:00:00Z"),
                 state: state.catalogue_state.clone(),
+                held: std::collections::BTreeMap::new(),
             }),
         )
     }

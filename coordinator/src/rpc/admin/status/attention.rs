@@ -8,7 +8,7 @@ use super::{Items, Notes, Seen};
 use crate::node::clock::DIFFERENCE_MS;
 use crate::rpc::convert;
 use crate::rpc::policy::span_in_words;
-use crate::state::command::Work;
+use crate::state::command::{VaultOrigin, Work};
 use crate::state::entry::Time;
 use crate::state::rows::{JobState, VaultState};
 use crate::state::{FOUNDED_AGAIN, ITEMS_MAX, POINTS_MAX, State};
@@ -152,11 +152,20 @@ fn vaults(seen: Seen<'_>, said: &mut Vec<String>) {
                     }
                     None => format!("Vault {name} was not made: tresor vault remove {name}, and make it again"),
                 }),
-                Some(job) if seen.now.since(vault.added) >= MAKING_MS => said.push(format!(
-                    "Vault {name} is still being made after {}: tresor explain job {job}",
-                    span_in_words(seen.now.since(vault.added))
-                )),
-                Some(_) => {}
+                Some(job) => {
+                    // A vault may be claimed long after it was made: when the cluster was founded again.
+                    let since = state.jobs().get(&job).map_or(vault.added, |job| job.created);
+                    let made = match vault.spec.origin {
+                        VaultOrigin::Make => "made",
+                        VaultOrigin::TakeOver => "claimed",
+                    };
+                    if seen.now.since(since) >= MAKING_MS {
+                        said.push(format!(
+                            "Vault {name} is still being {made} after {}: tresor explain job {job}",
+                            span_in_words(seen.now.since(since))
+                        ));
+                    }
+                }
             },
             // Whoever leads goes on with it.
             VaultState::Removing => {}
