@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use tresor_storage::backend::Abilities;
-use tresor_storage::catalog::{Catalog, CatalogId};
+use tresor_storage::catalog::{Catalog, CatalogId, open_part};
 use tresor_storage::chunk::{Fingerprint, IdKeys, Profile};
 use tresor_storage::ids::{ChunkId, ClusterId, ItemId, Location, PackId, PartId, PointId, SessionId, VaultId, Writer};
 use tresor_storage::index::segment::{self, SegmentBuilder};
@@ -466,6 +466,17 @@ fn catalog(bytes: &[u8]) {
     )
     .unwrap();
     let _ = Catalog::open(&KEYRING, VAULT, id, &sealed);
+    let sealed = seal_object(
+        &KEYRING,
+        ObjectKind::Catalog,
+        VAULT,
+        WRITER,
+        0,
+        &id.part_name(1),
+        bytes,
+    )
+    .unwrap();
+    let _ = open_part(&KEYRING, VAULT, id, 1, &sealed);
 }
 
 fn index_segment(bytes: &[u8]) {
@@ -578,6 +589,9 @@ fn object_names(bytes: &[u8]) {
     }
     if let Some((cluster, index)) = names::parse_catalog(&name) {
         assert_eq!(names::catalog(cluster, index), name);
+    }
+    if let Some((cluster, index, number)) = names::parse_catalog_part(&name) {
+        assert_eq!(names::catalog_part(cluster, index, number), name);
     }
 }
 

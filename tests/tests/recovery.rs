@@ -236,8 +236,8 @@ async fn a_cluster_founded_again_from_a_backup_has_its_points_and_the_lost_one_w
     let open = open_for_reading(None, Place::Url(&url), &keys, &StoreConfigs::default())
         .await
         .unwrap();
-    let (_, catalogue) = read_newest_of_coordinators(&open.vault).await.unwrap().unwrap();
-    let words = vec![catalogue.cluster_state.to_vec()];
+    let (_, state) = read_newest_of_coordinators(&open.vault).await.unwrap().unwrap();
+    let words = vec![state];
     let remains = Remains::of_catalogues(&words, load_cluster_key(&cluster_key).unwrap()).unwrap();
     let inventory = remains.inventory();
     assert_eq!(

@@ -133,7 +133,7 @@ impl Cluster {
         let stop = CancellationToken::new();
         let running = agent::run(
             config,
-            membership.client(),
+            membership.client(&self.path(name), Vec::new()).unwrap(),
             Arc::new(StoreConfigs::default()),
             stop.clone(),
         );

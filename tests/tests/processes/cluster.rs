@@ -222,6 +222,66 @@ impl Cluster {
         self.text(&file)
     }
 
+    /// Founds the cluster again without any of its coordinators, with a verb of `tresor cluster` that does: the first of the new one is called `name`. Returns
+    /// what the verb said.
+    pub(crate) fn begin_again(&mut self, verb: &[&str], name: &str, number: usize) -> Value {
+        for lost in self.coordinators() {
+            if self.runs(&lost) {
+                self.kill(&lost);
+            }
+            self.forget(&lost);
+        }
+        let place = Place::loopback(number);
+        let (data, address) = (self.text(name), format!("{}:{PORT}", place.ip));
+        let where_to = ["--address", &address, "--data", &data, "--coordinator", name];
+        let args = [&["--json", "cluster"], verb, &where_to].concat();
+        let founded = Ran::new(&args, command(&self.path("home"), None, &args).output().unwrap());
+        assert_eq!(founded.code, 0, "{founded}");
+        let founded = founded.value();
+        self.token = founded["token"].as_str().unwrap().parse().unwrap();
+        self.fingerprint = founded["ca_fingerprint"].as_str().unwrap().parse().unwrap();
+        self.channels.lock().unwrap().clear();
+        let mut node = Self::coordinator(&self.folder, name, &place);
+        node.start(&[]);
+        self.nodes.insert(name.to_owned(), node);
+        let fingerprint = self.fingerprint;
+        let contact = until("the new coordinator answers", || {
+            let addresses = std::slice::from_ref(&address);
+            self.runtime.block_on(first_contact(addresses, fingerprint)).ok()
+        });
+        self.trust = contact.trust();
+        self.log_in(&address);
+        founded
+    }
+
+    /// Lets a worker leave the lost cluster and join the one that was founded again, and waits until it works.
+    pub(crate) fn join_anew(&mut self, name: &str) {
+        let token = self.join_token("worker", name);
+        let addresses = self.addresses();
+        self.node(name)
+            .start(&["--join", &addresses, "--token-file", &token, "--name", name]);
+        until(format!("{name} works"), || {
+            self.assert_runs(name);
+            self.works(name).then_some(())
+        });
+    }
+
+    /// Waits until a vault is one that the cluster holds.
+    pub(crate) fn vault_is_ready(&self, vault: &str) {
+        until(format!("vault {vault} is claimed"), || {
+            let shown = self.verb(&["vault", "show", vault]);
+            (shown["state"] == "ready").then_some(())
+        });
+    }
+
+    /// Calls the program without any cluster, which must do as it is told.
+    pub(crate) fn alone(&self, args: &[&str]) -> Value {
+        let args = [&["--json", "--cluster", ""], args].concat();
+        let ran = Ran::new(&args, command(&self.path("home"), None, &args).output().unwrap());
+        assert_eq!(ran.code, 0, "{ran}");
+        ran.value()
+    }
+
     /// Lets a coordinator join, and waits until it votes.
     pub(crate) fn add_coordinator(&mut self, name: &str, place: &Place) {
         let token = self.join_token("coordinator", name);
@@ -310,7 +370,7 @@ impl Cluster {
     pub(crate) fn coordinators(&self) -> Vec<String> {
         self.nodes
             .keys()
-            .filter(|name| name.starts_with('c'))
+            .filter(|name| name.starts_with(['c', 'd']))
             .cloned()
             .collect()
     }

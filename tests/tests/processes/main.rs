@@ -12,6 +12,7 @@ mod watch;
 
 mod killed_leader;
 mod killed_worker;
+mod lost;
 mod majority;
 mod members;
 mod partition;

@@ -292,10 +292,22 @@ pub(super) fn fail(id: LeaseId, failure: &Failure) -> v1::FailRequest {
 }
 
 /// Puts the pieces of a catalogue together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Catalogue {
     content: CatalogueContent,
     state: Vec<u8>,
+    /// Longest state.
+    state_max: usize,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self {
+            content: CatalogueContent::default(),
+            state: Vec::new(),
+            state_max: STATE_MAX,
+        }
+    }
 }
 
 impl Catalogue {
@@ -318,11 +330,11 @@ impl Catalogue {
             let point = PointId(array("point id", &held.point).map_err(unreadable)?);
             self.content.held.insert(point, held.reason);
         }
-        self.state.extend_from_slice(&piece.state);
-        let is_too_large = self.content.hidden.len() > HIDDEN_MAX || self.content.held.len() > HELD_MAX;
-        if is_too_large || self.state.len() > STATE_MAX {
+        let are_too_many = self.content.hidden.len() > HIDDEN_MAX || self.content.held.len() > HELD_MAX;
+        if are_too_many || self.state.len() + piece.state.len() > self.state_max {
             return Err(unreadable("the catalogue is larger than one can be"));
         }
+        self.state.extend_from_slice(&piece.state);
         Ok(())
     }
 
@@ -494,12 +506,16 @@ mod tests {
         assert_eq!((content.hidden.len(), &content.state[..]), (2, &b"abc"[..]));
         assert_eq!(content.written_at, "2026-01-02T00:00:00Z");
 
-        let mut endless = Catalogue::default();
+        let mut endless = Catalogue {
+            state_max: 9,
+            ..Catalogue::default()
+        };
         let piece = v1::CataloguePiece {
-            state: vec![0; 64 << 20].into(),
+            state: vec![0; 4].into(),
             ..Default::default()
         };
-        assert!((0..16).any(|_| endless.add(piece.clone()).is_err()));
+        assert!(endless.add(piece.clone()).is_ok() && endless.add(piece.clone()).is_ok());
+        assert!(endless.add(piece).is_err());
         let short = v1::CatalogueHidden {
             point: vec![1; 15].into(),
             ..hidden(1)

@@ -1,6 +1,7 @@
 //! Several workers and attempts at one vault.
 
 use super::*;
+use tresor_worker::control::catalog::read_newest_of_coordinators;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_attempts_at_one_job_never_work_at_once_in_one_worker() {
@@ -192,6 +193,53 @@ async fn a_catalogue_is_put_once_and_never_over_a_later_one() {
     assert_eq!(failure.kind, FailureKind::Of(Kind::Fenced), "{failure}");
     assert!(failure.message.contains("103"), "{failure}");
     assert_eq!(cluster.names("catalog").len(), 3);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_too_large_for_one_object_is_in_parts_that_come_and_go_with_their_catalogue() {
+    let (cluster, worker) = Cluster::with_vault(Terms::default()).await;
+    let large: &'static [u8] = Vec::leak(noise(3, (15 << 20) + 1));
+    let left = async || {
+        let read = read_newest_of_coordinators(&cluster.open().await).await.unwrap();
+        read.map(|(id, state)| (id.index, state))
+    };
+    cluster.fake.set_catalogue_state(large);
+    cluster.run(Work::Catalogue { index: 100 }).await;
+    assert_eq!(cluster.names("catalog").len(), 3, "two parts and the catalogue");
+    let (index, state) = left().await.unwrap();
+    assert!(index == 100 && state == large);
+    // Repeated, as after an attempt that ended between its put and its report.
+    cluster.run(Work::Catalogue { index: 100 }).await;
+    assert_eq!(cluster.names("catalog").len(), 3);
+    assert_eq!(cluster.points().await.damaged_total, 0, "a reader without a cluster reads it");
+    let job = cluster.fake.enqueue(Cluster::verify("contents"));
+    cluster.fake.done(job).await;
+    assert_eq!(cluster.fake.job(job).findings.unwrap().count, 0);
+
+    cluster.fake.set_catalogue_state(b"small");
+    for index in [101, 102, 103] {
+        cluster.run(Work::Catalogue { index }).await;
+    }
+    assert_eq!(cluster.names("catalog").len(), 3, "the parts are gone with the first");
+
+    // A set that is not whole is seen, and the catalogue before it is used; which points are hidden is known all the same.
+    cluster.fake.set_catalogue_state(large);
+    cluster.run(Work::Catalogue { index: 104 }).await;
+    let names = cluster.names("catalog");
+    let parts: Vec<_> = names.iter().filter(|name| name.contains('.')).filter(|name| name.ends_with("0001")).collect();
+    std::fs::remove_file(parts[0]).unwrap();
+    assert_eq!(left().await, Some((103, b"small".to_vec())));
+    assert_eq!(cluster.points().await.damaged_total, 1);
+    // What an attempt left that broke off before its catalogue is deleted by the next one.
+    let first = names.iter().find(|name| name.ends_with(".0000")).unwrap();
+    std::fs::copy(first, first.replace("0068.0000", "0063.0000")).unwrap();
+    assert_eq!(cluster.names("catalog").len(), 5);
+    cluster.fake.set_catalogue_state(b"small");
+    cluster.run(Work::Catalogue { index: 105 }).await;
+    assert_eq!(left().await, Some((105, b"small".to_vec())));
+    let names = cluster.names("catalog");
+    assert_eq!(names.len(), 4, "three catalogues, one with the part that is left: {names:?}");
     worker.stop().await;
 }
 

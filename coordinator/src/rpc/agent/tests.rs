@@ -20,6 +20,7 @@ use super::super::testing::Cluster;
 use super::{AgentService, ByPlacement};
 use crate::node::NodeError;
 use crate::node::testing::TestNode;
+use crate::state::State;
 use crate::state::command::{Command, FailureKind, JobSpec, RestoreTarget, VaultOrigin, VaultSpec, Work};
 use crate::state::entry::{Actor, Time};
 use crate::state::rows::{Job, JobState};
@@ -715,7 +716,48 @@ fn found(point: u16) -> v1::AdoptedPoint {
         manifest: vec![4; 32].into(),
         consistency: String::from("crash"),
         hidden_at: String::new(),
+        held: String::new(),
     }
+}
+
+#[tokio::test]
+async fn what_the_newest_catalogue_says_is_held_is_held_and_told_to_auditors() {
+    let mut story = Story::begin();
+    story.adds_vault(MAIN, "main", VaultOrigin::TakeOver);
+    let lease = story.next(story.w1).await.unwrap().unwrap();
+    let held = |number: u16, reason: &str| v1::AdoptedPoint {
+        held: reason.to_owned(),
+        ..found(number)
+    };
+    let adopt = |points: Vec<v1::AdoptedPoint>| {
+        let request = v1::AdoptPointsRequest { id: lease.id, points };
+        Agent::adopt_points(&story.service, story.by(story.w1, request))
+    };
+    let long = "ä\n".repeat(300);
+    // One is known already, as of a backup that was made before the hold.
+    adopt(vec![found(1)]).await.unwrap();
+    adopt(vec![held(1, "for the auditors"), held(2, &long), found(3)]).await.unwrap();
+    let reasons = || {
+        story.node.read(|state| {
+            let points = state.points_of(ItemId([0xbb; 16])).collect::<Vec<_>>();
+            let held = |id| state.points().get(id).unwrap().held.as_deref().map(str::to_owned);
+            points.iter().map(held).collect::<Vec<_>>()
+        })
+    };
+    let expected = [Some("for the auditors".to_owned()), Some("ä".repeat(127)), None];
+    let mut found_held = reasons();
+    found_held.sort();
+    let mut sorted = expected.to_vec();
+    sorted.sort();
+    assert_eq!(found_held, sorted);
+    let holds = || {
+        let is_hold = |state: &State| state.audit().iter().filter(|(_, row)| row.action.contains("hold")).count();
+        story.node.read(is_hold)
+    };
+    assert_eq!(holds(), 2);
+    // Repeated, and with another reason: what is held stays as it is.
+    adopt(vec![held(1, "another reason")]).await.unwrap();
+    assert_eq!(holds(), 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::rows::VaultState;
-use crate::state::{FOUNDED_AGAIN, GAP, Refounding};
+use crate::state::{FOUNDED_AGAIN, GAP, NODES_MAX, Refounding};
 
 const LATER: i64 = START + 40 * DAY;
 
@@ -121,6 +121,43 @@ fn nobody_and_nothing_of_the_lost_cluster_is_believed() {
         (&cluster.ca_certificate[..], &cluster.ca_key[..]),
         (&[11][..], &[12][..])
     );
+}
+
+#[test]
+fn nodes_of_the_lost_cluster_count_against_no_bound_and_those_before_it_are_forgotten() {
+    let (mut bench, worker) = Bench::ready();
+    let add = |number: u64| {
+        Command::AddWorker(WorkerSpec {
+            name: format!("many-{number}"),
+            token: None,
+        })
+    };
+    for number in 1..NODES_MAX {
+        bench.does(add(number));
+    }
+    assert!(matches!(bench.refuses(PERSON, add(0)), Refusal::Full { .. }));
+    let mut state = reread(&bench);
+    let begun = state.refound(bench.index, &refounding()).unwrap();
+    assert!(state.workers().contains(&worker), "its jobs name it");
+    assert_eq!(state.workers().len() as u64, NODES_MAX);
+    let mut after = Bench {
+        rows: state
+            .all_rows()
+            .into_iter()
+            .map(|row| ((row.table, row.key), row.value.unwrap()))
+            .collect(),
+        index: begun.index,
+        now: Time(LATER),
+        log: None,
+        state,
+    };
+    after.state.take_changes();
+    let newcomer = after.worker("w1", 2);
+    assert_eq!(after.state.workers().len() as u64, NODES_MAX + 1);
+    let mut state = reread(&after);
+    state.refound(after.index, &refounding()).unwrap();
+    let left: Vec<_> = state.workers().iter().map(|(id, _)| *id).collect();
+    assert_eq!(left, [newcomer]);
 }
 
 #[test]
