@@ -466,16 +466,7 @@ fn catalog(bytes: &[u8]) {
     )
     .unwrap();
     let _ = Catalog::open(&KEYRING, VAULT, id, &sealed);
-    let sealed = seal_object(
-        &KEYRING,
-        ObjectKind::Catalog,
-        VAULT,
-        WRITER,
-        0,
-        &id.part_name(1),
-        bytes,
-    )
-    .unwrap();
+    let sealed = seal_object(&KEYRING, ObjectKind::Catalog, VAULT, WRITER, 0, &id.part_name(1), bytes).unwrap();
     let _ = open_part(&KEYRING, VAULT, id, 1, &sealed);
 }
 

@@ -22,7 +22,12 @@ fn works_on(cluster: &Cluster, bytes: &[u8]) {
     cluster.assert_restores("web", "w1", bytes);
     let job = cluster.begin_backup("web");
     let done = cluster.job_is(job, "done");
-    assert_eq!(done.attempts.len(), 1, "the first backup does not fail: {:?}", done.attempts);
+    assert_eq!(
+        done.attempts.len(),
+        1,
+        "the first backup does not fail: {:?}",
+        done.attempts
+    );
     cluster.assert_restores("web", "w1", bytes);
 }
 
@@ -73,7 +78,11 @@ fn a_cluster_is_lost_three_times_and_founded_again_from_a_folder_from_its_backup
     assert!(cluster.terminate("w1").success());
     let folder = cluster.text(&left);
     let said = cluster.begin_again(&["recover", &folder, "--accept-loss"], "d1", 1);
-    assert_eq!((&said["points"], &said["is_whole"]), (&2.into(), &true.into()), "{said}");
+    assert_eq!(
+        (&said["points"], &said["is_whole"]),
+        (&2.into(), &true.into()),
+        "{said}"
+    );
     moves_over(&mut cluster);
     assert_held(&cluster, &first);
     works_on(&cluster, &bytes);
@@ -82,10 +91,17 @@ fn a_cluster_is_lost_three_times_and_founded_again_from_a_folder_from_its_backup
     // Nothing is left but the backup of the first cluster, which knows neither the hold nor two of the points.
     assert!(cluster.terminate("w1").success());
     let said = cluster.begin_again(&["restore", &file, "--cluster-key", &key, "--yes"], "d2", 2);
-    assert_eq!((&said["points"], &said["is_whole"]), (&1.into(), &true.into()), "{said}");
+    assert_eq!(
+        (&said["points"], &said["is_whole"]),
+        (&1.into(), &true.into()),
+        "{said}"
+    );
     moves_over(&mut cluster);
     let points = cluster.points();
-    assert!(points.contains(&first) && points.contains(&second) && points.len() == 3, "{points:?}");
+    assert!(
+        points.contains(&first) && points.contains(&second) && points.len() == 3,
+        "{points:?}"
+    );
     assert_held(&cluster, &first);
     let trail = cluster.verb(&["audit", "list"]).to_string();
     assert!(trail.contains("hold"), "{trail}");
@@ -95,9 +111,26 @@ fn a_cluster_is_lost_three_times_and_founded_again_from_a_folder_from_its_backup
     // Without any coordinator: the key of the one vault reads it.
     assert!(cluster.terminate("w1").success());
     let (vault_key, target) = (cluster.text("main.key"), cluster.text("alone.img"));
-    let written = cluster.alone(&["cluster", "vault-key", "--store", &url, "--cluster-key", &key, &vault_key]);
+    let written = cluster.alone(&[
+        "cluster",
+        "vault-key",
+        "--store",
+        &url,
+        "--cluster-key",
+        &key,
+        &vault_key,
+    ]);
     assert_eq!(written["file"], vault_key.as_str());
-    cluster.alone(&["restore", "web", "--to", &target, "--store", &url, "--key-file", &vault_key]);
+    cluster.alone(&[
+        "restore",
+        "web",
+        "--to",
+        &target,
+        "--store",
+        &url,
+        "--key-file",
+        &vault_key,
+    ]);
     assert!(std::fs::read(&target).unwrap() == bytes);
     let shown = cluster.alone(&["point", "show", &first, "--store", &url, "--key-file", &vault_key]);
     assert!(shown.to_string().contains(REASON), "{shown}");
@@ -105,7 +138,11 @@ fn a_cluster_is_lost_three_times_and_founded_again_from_a_folder_from_its_backup
     // Nothing is left but the store.
     let from = ["restore", "--from-store", &url, "--cluster-key", &key, "--yes"];
     let said = cluster.begin_again(&from, "d3", 3);
-    assert_eq!((&said["cluster"], &said["items"]), (&"test".into(), &1.into()), "{said}");
+    assert_eq!(
+        (&said["cluster"], &said["items"]),
+        (&"test".into(), &1.into()),
+        "{said}"
+    );
     moves_over(&mut cluster);
     assert_eq!(cluster.points().len(), 4);
     assert_held(&cluster, &first);

@@ -212,7 +212,11 @@ async fn a_state_too_large_for_one_object_is_in_parts_that_come_and_go_with_thei
     // Repeated, as after an attempt that ended between its put and its report.
     cluster.run(Work::Catalogue { index: 100 }).await;
     assert_eq!(cluster.names("catalog").len(), 3);
-    assert_eq!(cluster.points().await.damaged_total, 0, "a reader without a cluster reads it");
+    assert_eq!(
+        cluster.points().await.damaged_total,
+        0,
+        "a reader without a cluster reads it"
+    );
     let job = cluster.fake.enqueue(Cluster::verify("contents"));
     cluster.fake.done(job).await;
     assert_eq!(cluster.fake.job(job).findings.unwrap().count, 0);
@@ -227,7 +231,11 @@ async fn a_state_too_large_for_one_object_is_in_parts_that_come_and_go_with_thei
     cluster.fake.set_catalogue_state(large);
     cluster.run(Work::Catalogue { index: 104 }).await;
     let names = cluster.names("catalog");
-    let parts: Vec<_> = names.iter().filter(|name| name.contains('.')).filter(|name| name.ends_with("0001")).collect();
+    let parts: Vec<_> = names
+        .iter()
+        .filter(|name| name.contains('.'))
+        .filter(|name| name.ends_with("0001"))
+        .collect();
     std::fs::remove_file(parts[0]).unwrap();
     assert_eq!(left().await, Some((103, b"small".to_vec())));
     assert_eq!(cluster.points().await.damaged_total, 1);
@@ -239,7 +247,11 @@ async fn a_state_too_large_for_one_object_is_in_parts_that_come_and_go_with_thei
     cluster.run(Work::Catalogue { index: 105 }).await;
     assert_eq!(left().await, Some((105, b"small".to_vec())));
     let names = cluster.names("catalog");
-    assert_eq!(names.len(), 4, "three catalogues, one with the part that is left: {names:?}");
+    assert_eq!(
+        names.len(),
+        4,
+        "three catalogues, one with the part that is left: {names:?}"
+    );
     worker.stop().await;
 }
 

@@ -736,7 +736,9 @@ async fn what_the_newest_catalogue_says_is_held_is_held_and_told_to_auditors() {
     let long = "ä\n".repeat(300);
     // One is known already, as of a backup that was made before the hold.
     adopt(vec![found(1)]).await.unwrap();
-    adopt(vec![held(1, "for the auditors"), held(2, &long), found(3)]).await.unwrap();
+    adopt(vec![held(1, "for the auditors"), held(2, &long), found(3)])
+        .await
+        .unwrap();
     let reasons = || {
         story.node.read(|state| {
             let points = state.points_of(ItemId([0xbb; 16])).collect::<Vec<_>>();
@@ -751,7 +753,13 @@ async fn what_the_newest_catalogue_says_is_held_is_held_and_told_to_auditors() {
     sorted.sort();
     assert_eq!(found_held, sorted);
     let holds = || {
-        let is_hold = |state: &State| state.audit().iter().filter(|(_, row)| row.action.contains("hold")).count();
+        let is_hold = |state: &State| {
+            state
+                .audit()
+                .iter()
+                .filter(|(_, row)| row.action.contains("hold"))
+                .count()
+        };
         story.node.read(is_hold)
     };
     assert_eq!(holds(), 2);
