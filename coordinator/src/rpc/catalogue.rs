@@ -32,6 +32,8 @@ pub const CATALOGUE_BYTES_MAX: usize = 900 << 20;
 pub const HIDDEN_MAX: usize = 100_000;
 /// Held points beside the rows, for a cluster that takes the vault over without its rows: as many as the format takes.
 pub const HELD_MAX: usize = 20_000;
+/// Both take, with the rows that stay beside them and the hashes of parts, less than a small object of the store.
+const _: () = assert!(HIDDEN_MAX * 72 + HELD_MAX * 280 + (1 << 20) < (15 << 20));
 /// What the points of a cluster and ten thousand of its largest items take, at the most.
 const _: () = assert!(crate::state::POINTS_MAX as usize * 160 + 10_000 * (16 << 10) < CATALOGUE_BYTES_MAX);
 /// Room for the header, whose texts have bounds of their own.

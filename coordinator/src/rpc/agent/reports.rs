@@ -137,6 +137,8 @@ impl AgentService {
     /// something would be lost.
     async fn hold(&self, vault: VaultId, held: Vec<(PointId, String)>) -> Result<(), Refused> {
         let handle = &self.services.handle;
+        // In the name of this coordinator, so that the trail has it: what the cluster does by itself is not in there.
+        let by = Actor::Member(handle.me());
         let unknown = |(point, _): &(PointId, String)| {
             handle.read(|state| {
                 let row = state.points().get(point).filter(|row| row.held.is_none());
@@ -145,10 +147,7 @@ impl AgentService {
             })
         };
         for (point, reason) in held.into_iter().filter(unknown) {
-            match handle
-                .change(Actor::Cluster, None, Command::Hold { point, reason })
-                .await
-            {
+            match handle.change(by.clone(), None, Command::Hold { point, reason }).await {
                 Ok(_) => tracing::info!(%point, "a point is held that the vault's catalogue says is held"),
                 Err(NodeError::Refused(refusal)) => tracing::warn!(%point, %refusal, "a point could not be held again"),
                 Err(error) => return Err(error.into()),

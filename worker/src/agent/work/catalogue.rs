@@ -115,7 +115,7 @@ async fn put(vault: &Vault, id: CatalogId, catalog: &Catalog) -> Result<u64, Job
             Catalog::open(&vault.keyring, vault.id, id, &there).doing(doing)?;
             Ok(there.len() as u64)
         }
-        Err(error) => Err(while_writing(name, error)),
+        Err(error) => Err(while_writing(&name, error)),
     }
 }
 
@@ -132,15 +132,15 @@ async fn put_part(vault: &Vault, id: CatalogId, number: u16, state: Bytes) -> Re
             let there = vault.backend.read(&name, SMALL_OBJECT_MAX).await.doing(doing)?;
             let there = open_part(&vault.keyring, vault.id, id, number, &there).doing(doing)?;
             if StatePart::of(&there) != expected {
-                return Err(while_writing(name, error));
+                return Err(while_writing(&name, error));
             }
             Ok(length)
         }
-        Err(error) => Err(while_writing(name, error)),
+        Err(error) => Err(while_writing(&name, error)),
     }
 }
 
-fn while_writing(name: String, error: BackendError) -> JobError {
+fn while_writing(name: &str, error: BackendError) -> JobError {
     Error::While {
         doing: format!("write {name}"),
         source: Box::new(error.into()),
