@@ -16,6 +16,7 @@ pub mod rows;
 pub mod table;
 
 mod actors;
+mod admission;
 mod adopt;
 mod answers;
 mod audit;

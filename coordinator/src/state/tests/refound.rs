@@ -155,7 +155,11 @@ fn nodes_of_the_lost_cluster_count_against_no_bound_and_those_before_it_are_forg
     let newcomer = after.worker("w1", 2);
     assert_eq!(after.state.workers().len() as u64, NODES_MAX + 1);
     let mut state = reread(&after);
-    state.refound(after.index, &refounding()).unwrap();
+    let again = Refounding {
+        admin: None,
+        ..refounding()
+    };
+    state.refound(after.index, &again).unwrap();
     let left: Vec<_> = state.workers().iter().map(|(id, _)| *id).collect();
     assert_eq!(left, [newcomer]);
 }

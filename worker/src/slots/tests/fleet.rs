@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::ids::WorkerId;
 use tresor_proto::v1;
-use tresor_storage::backend::{Backend, BackendError, Listed, Memory};
+use tresor_storage::backend::Backend;
 use tresor_storage::chunk::Profile;
 use tresor_storage::ids::{ClusterId, ItemId, Location, PackId, PointId, SessionId, VaultId};
 use tresor_storage::index::slot::SLOTS;
@@ -25,6 +24,7 @@ use tresor_storage::manifest::{Consistency, Manifest};
 use tresor_storage::vault::claim::ListedClaim;
 use tresor_storage::vault::{Vault, VaultReader};
 
+use super::store::Counted;
 use crate::agent::error::JobError;
 use crate::agent::port::{CallError, LeaseVault, Life};
 use crate::backup::{self, BackupDisk, BackupOutcome, BackupRequest, Changes, Effort, Engine, Shares, Steering};
@@ -298,60 +298,6 @@ impl Dial for Net {
             net: self.clone(),
             worker: owner.worker.0,
         }))
-    }
-}
-
-/// A store that counts what was read of it.
-#[derive(Default)]
-pub(super) struct Counted {
-    inner: Memory,
-    reads: AtomicU64,
-    lists: AtomicU64,
-    pack_lists: AtomicU64,
-}
-
-impl Counted {
-    /// Reads of objects, and listings.
-    pub(super) fn reads(&self) -> (u64, u64) {
-        (self.reads.load(Ordering::Relaxed), self.lists.load(Ordering::Relaxed))
-    }
-
-    /// Listings of the packs.
-    pub(super) fn pack_lists(&self) -> u64 {
-        self.pack_lists.load(Ordering::Relaxed)
-    }
-}
-
-#[async_trait]
-impl Backend for Counted {
-    async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
-        self.inner.create(name, pieces).await
-    }
-
-    async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.inner.read(name, max).await
-    }
-
-    async fn read_range(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes, BackendError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.inner.read_range(name, range).await
-    }
-
-    async fn length(&self, name: &str) -> Result<u64, BackendError> {
-        self.inner.length(name).await
-    }
-
-    fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
-        self.lists.fetch_add(1, Ordering::Relaxed);
-        if prefix == "packs/" {
-            self.pack_lists.fetch_add(1, Ordering::Relaxed);
-        }
-        self.inner.list(prefix)
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), BackendError> {
-        self.inner.delete(name).await
     }
 }
 

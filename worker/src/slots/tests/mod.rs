@@ -1,6 +1,7 @@
 //! Many workers, one vault: each story on real databases and the real pipeline, over a network and a log that do what the story says.
 
 mod fleet;
+mod store;
 
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,6 @@ async fn eight_first_backups_of_clones_on_four_workers_store_little_more_than_on
         .collect();
     let stored: u64 = outcomes.iter().map(|outcome| outcome.counts.bytes_stored).sum();
     let ratio = stored as f64 / alone.counts.bytes_stored as f64;
-    println!("{ratio:.4} of one backup");
     assert!(ratio <= 1.02, "{ratio:.4} of one backup");
     assert_eq!(fleet.log.points(), 8);
     for outcome in &outcomes {
