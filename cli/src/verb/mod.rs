@@ -46,7 +46,14 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
     let is_interrupted = matches!(result, Err(CliError::Interrupted));
     let left = node.leave(app, is_interrupted).await;
     let answer = result?;
-    left.map(|()| answer)
+    if let Err(error) = left {
+        // What was asked for is done, and whoever asked must hear that.
+        app.screen.say(&format!(
+            "warning: the node of this home did not end well: {}",
+            error.chain()
+        ));
+    }
+    Ok(answer)
 }
 
 /// Refuses what cannot be done whatever the home has, before anything is made for it.

@@ -35,7 +35,7 @@ pub(super) fn checkpoint_sample(random: &mut Random) -> Vec<u8> {
             let found = |n: u8| Found {
                 id: ChunkId([n; 32]),
                 location: location(random),
-                is_lost: n % 3 == 0,
+                is_lost: n.is_multiple_of(3),
             };
             Piece::Entries(Entries((0..9).map(found).collect()))
         }

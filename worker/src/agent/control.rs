@@ -241,7 +241,7 @@ impl Control for LeaseControl {
             },
             report: Some(report(&commit)),
             took: self.begun.elapsed(),
-            outcome: Outcome::Point(PointMade {
+            outcome: Outcome::Point(Box::new(PointMade {
                 point: commit.point,
                 time: commit.time,
                 manifest: commit.manifest_hash,
@@ -251,7 +251,7 @@ impl Control for LeaseControl {
                 slots: index.slots,
                 slot_map: index.version,
                 slots_missing: index.missing,
-            }),
+            })),
         };
         self.activity.enter(Stage::Reporting);
         self.stop.begin_deciding();

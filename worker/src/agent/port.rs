@@ -311,7 +311,7 @@ pub struct Completion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A point that shall count.
-    Point(PointMade),
+    Point(Box<PointMade>),
     /// What a verify found.
     Findings(Findings),
     /// The vault is made or claimed.

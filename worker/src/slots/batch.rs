@@ -126,7 +126,7 @@ mod tests {
                 wait.notified().await;
                 asked
                     .iter()
-                    .map(|asked| (asked.id.0[0] % 2 == 0).then_some(Answer::New))
+                    .map(|asked| asked.id.0[0].is_multiple_of(2).then_some(Answer::New))
                     .collect()
             }
         });
@@ -153,7 +153,7 @@ mod tests {
         }
         for (n, ask) in asks.into_iter().enumerate() {
             let answers = ask.await.expect("no panic");
-            let even = |n: usize| (n % 2 == 0).then_some(Answer::New);
+            let even = |n: usize| n.is_multiple_of(2).then_some(Answer::New);
             assert_eq!(answers, [even(n), even(n + 1)], "each gets its own answers, in order");
         }
         let sizes = sizes.lock().expect("not poisoned").clone();

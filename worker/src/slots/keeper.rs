@@ -538,7 +538,7 @@ impl Work {
                     }
                 }
                 Err(error) => {
-                    tracing::info!(worker = owner.name, %error, "damage that another worker noted is not known here")
+                    tracing::info!(worker = owner.name, %error, "damage that another worker noted is not known here");
                 }
             }
         }
@@ -556,7 +556,7 @@ impl Work {
                 Ok(bytes) => match PackList::decode(&bytes) {
                     Ok(list) => return Ok(list),
                     Err(error) => {
-                        tracing::warn!(worker = lister.name, %error, "a list of packs cannot be read: this worker lists them too")
+                        tracing::warn!(worker = lister.name, %error, "a list of packs cannot be read: this worker lists them too");
                     }
                 },
                 Err(error) => {

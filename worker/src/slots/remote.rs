@@ -82,7 +82,7 @@ fn error_of(status: &Status) -> PeerError {
     }
 }
 
-fn malformed(error: Malformed) -> PeerError {
+fn malformed(error: &Malformed) -> PeerError {
     PeerError::Failed {
         why: format!("its answer makes no sense: {error}"),
     }
@@ -109,7 +109,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(LOOKUP, client.lookup(request(message, LOOKUP))).await?;
-        wire::answers_of(answer, asked.len()).map_err(malformed)
+        wire::answers_of(answer, asked.len()).map_err(|error| malformed(&error))
     }
 
     async fn insert(
@@ -128,7 +128,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(CHANGE, client.insert(request(message, CHANGE))).await?;
-        wire::changed_of(&answer.kinds, entries.len()).map_err(malformed)
+        wire::changed_of(&answer.kinds, entries.len()).map_err(|error| malformed(&error))
     }
 
     async fn locate(
@@ -144,7 +144,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(LOOKUP, client.locate(request(message, LOOKUP))).await?;
-        wire::answers_of(answer, asked.len()).map_err(malformed)
+        wire::answers_of(answer, asked.len()).map_err(|error| malformed(&error))
     }
 
     async fn replace(
@@ -162,7 +162,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(CHANGE, client.replace(request(message, CHANGE))).await?;
-        wire::changed_of(&answer.kinds, moves.len()).map_err(malformed)
+        wire::changed_of(&answer.kinds, moves.len()).map_err(|error| malformed(&error))
     }
 
     async fn mark_lost(
@@ -180,7 +180,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(CHANGE, client.mark_lost(request(message, CHANGE))).await?;
-        wire::changed_of(&answer.kinds, entries.len()).map_err(malformed)
+        wire::changed_of(&answer.kinds, entries.len()).map_err(|error| malformed(&error))
     }
 
     async fn add_damage(
@@ -206,7 +206,7 @@ impl SlotPeer for Remote {
         };
         let mut client = self.client.clone();
         let answer = answered(LOOKUP, client.damage(request(message, LOOKUP))).await?;
-        wire::damage_of(answer.damage).map_err(malformed)
+        wire::damage_of(answer.damage).map_err(|error| malformed(&error))
     }
 
     async fn count(&self, vault: VaultId, cluster: ClusterId) -> Result<u64, PeerError> {
@@ -231,9 +231,9 @@ impl SlotPeer for Remote {
         loop {
             match tokio::time::timeout(PIECE, stream.message()).await {
                 Ok(Ok(Some(piece))) if list.len() + piece.bytes.len() <= LIST_MAX => {
-                    list.extend_from_slice(&piece.bytes)
+                    list.extend_from_slice(&piece.bytes);
                 }
-                Ok(Ok(Some(_))) => return Err(malformed(Malformed("a list of packs without an end"))),
+                Ok(Ok(Some(_))) => return Err(malformed(&Malformed("a list of packs without an end"))),
                 Ok(Ok(None)) => return Ok(list.freeze()),
                 Ok(Err(status)) => return Err(error_of(&status)),
                 Err(_) => {

@@ -66,11 +66,16 @@ struct Shared {
     used: Mutex<Used>,
 }
 
+/// Who gathers for an owner: for which session, and where the owner is.
+type Gathering = (IndexSession, SlotOwner, Batcher);
+/// What one owner is asked or told: with each id its place in the question, and what goes along.
+type ForOwner<T> = (usize, Vec<(usize, Asked, T)>);
+
 /// The index of a vault, for one session. Clones share what it remembers.
 #[derive(Clone)]
 pub(crate) struct Routed {
     shared: Arc<Shared>,
-    batchers: Arc<Mutex<HashMap<WorkerId, (IndexSession, SlotOwner, Batcher)>>>,
+    batchers: Arc<Mutex<HashMap<WorkerId, Gathering>>>,
     inserts: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 }
 
@@ -216,10 +221,7 @@ impl Shared {
     }
 
     /// Groups what each owner is to be asked or told. Ids of nobody's slots are left out.
-    fn by_owner<T: Copy>(
-        map: &SlotMap,
-        of: impl Iterator<Item = (usize, ChunkId, T)>,
-    ) -> Vec<(usize, Vec<(usize, Asked, T)>)> {
+    fn by_owner<T: Copy>(map: &SlotMap, of: impl Iterator<Item = (usize, ChunkId, T)>) -> Vec<ForOwner<T>> {
         let mut groups: BTreeMap<usize, Vec<(usize, Asked, T)>> = BTreeMap::new();
         for (at, id, what) in of {
             if let Some(grant) = map.grant_of(&id) {

@@ -158,9 +158,13 @@ impl AgentService {
             .change(Actor::Worker(worker), Some(note_key(worker, life)), note)
             .await?;
         let rows: Vec<_> = handle.read(|state| {
+            // Who has no slot keeps nothing of any vault; who does not reach a store can make nothing of its key.
+            let has_slots = state.slots().values().any(|slot| slot.worker == worker);
+            let stores = state.workers().get(&worker).map_or(&[][..], |row| &row.facts.stores);
+            let reaches = |url: &str| stores.is_empty() || stores.iter().any(|prefix| url.starts_with(prefix));
             let ready = |(id, row): (&_, &crate::state::rows::Vault)| match row.state {
-                VaultState::Ready(claim) => Some((*id, row.spec.clone(), claim)),
-                VaultState::Claiming | VaultState::Removing => None,
+                VaultState::Ready(claim) if has_slots && reaches(&row.spec.url) => Some((*id, row.spec.clone(), claim)),
+                _ => None,
             };
             state.vaults().iter().filter_map(ready).collect()
         });

@@ -285,10 +285,13 @@ impl SlotPeer for Via {
     }
 }
 
+/// The owner that each worker is, and whether others reach it.
+type Reached = HashMap<u64, (Owner, Arc<AtomicBool>)>;
+
 /// Who can be reached, and how often somebody was.
 #[derive(Clone, Default)]
 pub(super) struct Net {
-    members: Arc<Mutex<HashMap<u64, (Owner, Arc<AtomicBool>)>>>,
+    members: Arc<Mutex<Reached>>,
     pub(super) calls: Arc<AtomicU64>,
 }
 

@@ -84,7 +84,7 @@ async fn slots_that_move_before_a_commit_are_asked_again_and_the_same_point_coun
     let clone = {
         let fleet = &fleet;
         let (log, disk) = (fleet.log.clone(), disk.clone());
-        let (moved, wait) = std::sync::mpsc::channel::<()>();
+        let (moved, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let telling = async {
             // The log moves the slots right before the commit; workers hear of it a moment later.
             while log.refused() == 0 && wait.try_recv().is_err() {

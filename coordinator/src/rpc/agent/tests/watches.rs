@@ -161,6 +161,9 @@ async fn keys_of_claimed_vaults_go_to_who_serves_and_that_is_noted_once_for_a_li
     let s1 = serves(&mut story.node, "s1");
     // Not claimed yet.
     story.adds_vault(VaultId([0x22; 16]), "other", VaultOrigin::Make);
+    let none = story.index_vaults(s1, LIFE).await.unwrap();
+    assert!(none.is_empty(), "it has no slot yet");
+    grants(&mut story.node, s1, 0..4096);
     for _ in 0..2 {
         let vaults = story.index_vaults(s1, LIFE).await.unwrap();
         let names: Vec<_> = vaults
