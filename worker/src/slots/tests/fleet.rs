@@ -304,29 +304,48 @@ impl Dial for Net {
     }
 }
 
-/// One vault, in memory.
-struct OneVault(Arc<Vault>);
+/// One vault, in memory, once it is claimed; and another one beside it that cannot be opened.
+struct OneVault {
+    vault: Arc<Vault>,
+    is_claimed: Arc<AtomicBool>,
+}
+
+/// Sorts before any other.
+const SHUT: VaultId = VaultId([0; 16]);
+
+fn lease_vault(id: VaultId) -> LeaseVault {
+    LeaseVault {
+        id,
+        name: String::from("main"),
+        url: String::from("memory:"),
+        region: String::new(),
+        profile: String::new(),
+        key: Key::from_bytes([0; 32]),
+        claim: Some(ListedClaim {
+            number: 1,
+            cluster: CLUSTER,
+        }),
+        header: None,
+    }
+}
 
 #[async_trait]
 impl VaultSource for OneVault {
     async fn claimed(&self, _: Life) -> Result<Vec<LeaseVault>, CallError> {
-        Ok(vec![LeaseVault {
-            id: self.0.id,
-            name: String::from("main"),
-            url: String::from("memory:"),
-            region: String::new(),
-            profile: String::new(),
-            key: Key::from_bytes([0; 32]),
-            claim: Some(ListedClaim {
-                number: 1,
-                cluster: CLUSTER,
-            }),
-            header: None,
-        }])
+        let mut claimed = vec![lease_vault(SHUT)];
+        if self.is_claimed.load(Ordering::Relaxed) {
+            claimed.push(lease_vault(self.vault.id));
+        }
+        Ok(claimed)
     }
 
-    async fn open(&self, _: &LeaseVault) -> Result<Arc<Vault>, JobError> {
-        Ok(Arc::clone(&self.0))
+    async fn open(&self, vault: &LeaseVault) -> Result<Arc<Vault>, JobError> {
+        if vault.id == SHUT {
+            return Err(JobError::Lease {
+                why: String::from("its store is not there"),
+            });
+        }
+        Ok(Arc::clone(&self.vault))
     }
 }
 
@@ -345,12 +364,30 @@ pub(super) struct Fleet {
     pub(super) log: Log,
     pub(super) net: Net,
     pub(super) members: BTreeMap<u64, Member>,
+    is_claimed: Arc<AtomicBool>,
     folder: tempfile::TempDir,
 }
 
 impl Fleet {
     /// Workers 1 to `count`, with slots dealt in turn.
     pub(super) async fn new(count: u64) -> Self {
+        let fleet = Self::prepared(count, true);
+        fleet.whole().await;
+        fleet
+    }
+
+    /// The same; the vault is claimed only by [`Self::claim`].
+    pub(super) fn without_vault(count: u64) -> Self {
+        Self::prepared(count, false)
+    }
+
+    /// The vault is claimed, and everybody is told.
+    pub(super) fn claim(&self) {
+        self.is_claimed.store(true, Ordering::Relaxed);
+        self.publish();
+    }
+
+    fn prepared(count: u64, is_claimed: bool) -> Self {
         let store = Arc::new(Counted::default());
         let backend: Arc<dyn Backend> = Arc::clone(&store) as _;
         let vault = Arc::new(Vault::new(
@@ -365,14 +402,15 @@ impl Fleet {
             log: Log::default(),
             net: Net::default(),
             members: BTreeMap::new(),
+            is_claimed: Arc::new(AtomicBool::new(true)),
             folder: tempfile::tempdir().unwrap(),
         };
+        fleet.is_claimed.store(is_claimed, Ordering::Relaxed);
         for worker in 1..=count {
             fleet.start(worker);
         }
         fleet.deal(&(1..=count).collect::<Vec<_>>());
         fleet.publish();
-        fleet.whole().await;
         fleet
     }
 
@@ -398,7 +436,10 @@ impl Fleet {
             peers: Arc::clone(&peers),
             lists,
             kept: Arc::clone(&kept),
-            vaults: Arc::new(OneVault(Arc::clone(&self.vault))),
+            vaults: Arc::new(OneVault {
+                vault: Arc::clone(&self.vault),
+                is_claimed: Arc::clone(&self.is_claimed),
+            }),
         });
         let stop = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(Views::new(receiver), stop.clone()));
@@ -498,7 +539,7 @@ impl Fleet {
         self.members[&worker].views.send_replace(View {
             life: Some(life),
             map,
-            vaults: 1,
+            vaults: 1 + u64::from(self.is_claimed.load(Ordering::Relaxed)),
         });
     }
 

@@ -334,6 +334,23 @@ async fn lookups_of_a_backup_go_in_few_messages() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_that_is_claimed_later_loses_nothing_that_comes_while_it_is_opened() {
+    let fleet = Fleet::without_vault(3);
+    let disk = fleet.disk("a.img", 24, 1);
+    while fleet.members[&3].owner.version().await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    fleet.claim();
+    // At once: what is not open anywhere takes nothing, and what is sent is sent again until it is.
+    let first = fleet.back_up(1, &disk, None).await.unwrap();
+    assert!(first.counts.chunks_new > 0);
+    fleet.whole().await;
+    let again = fleet.back_up(2, &disk, None).await.unwrap();
+    assert_eq!(again.counts.chunks_new, 0);
+    fleet.check(&again, &disk).await;
+}
+
 #[tokio::test]
 async fn with_nobody_to_ask_nothing_moved() {
     let fleet = Fleet::new(1).await;
