@@ -4,7 +4,7 @@
 //! 1. An id is answered under the grant that the asker named, or not at all. Grants change only while no call is under way: each call holds the read
 //!    side of one lock from before it looks at the grants until its database call has ended, also when whoever asked has gone.
 //! 2. ◆ A session that was over when the newest map was read is refused: what it might still send is of no point that counts.
-//! 3. ◆ What a session inserts lies in its own packs. So of a pack whose session is over nothing is ever inserted.
+//! 3. ◆ What a session inserts lies in its own packs. So of a pack whose session was over nothing is inserted from the next map on.
 //! 4. What is acknowledged is synced: that is the database's.
 
 use std::collections::{BTreeSet, HashMap};
