@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod pack;
 pub mod recipe;
 pub mod seal;
+pub mod throttle;
 pub mod vault;
 pub mod verify;
 

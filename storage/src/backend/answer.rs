@@ -19,6 +19,7 @@ use object_store::client::{
 };
 
 use super::BackendError;
+use super::transport::{PacedBody, Transport};
 
 /// What an answer means for the one who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,14 +159,16 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
 #[derive(Debug)]
 pub(super) struct Listener {
     bucket: String,
+    ca_certificates: Option<Vec<u8>>,
     answered: Arc<AtomicBool>,
 }
 
 impl Listener {
-    /// For a store of this bucket or container.
-    pub(super) fn new(bucket: &str) -> Self {
+    /// For a store of this bucket or container, whose certificates are trusted by these authorities (PEM) besides the system's.
+    pub(super) fn new(bucket: &str, ca_certificates: Option<&[u8]>) -> Self {
         Self {
             bucket: bucket.into(),
+            ca_certificates: ca_certificates.map(<[u8]>::to_vec),
             answered: Arc::default(),
         }
     }
@@ -176,6 +179,7 @@ impl HttpConnector for Listener {
         let inner = ReqwestConnector::default().connect(options)?;
         let service = Listening {
             inner,
+            paced: Transport::new(options, self.ca_certificates.as_deref())?,
             bucket: self.bucket.clone(),
             answered: self.answered.clone(),
         };
@@ -186,6 +190,8 @@ impl HttpConnector for Listener {
 #[derive(Debug)]
 struct Listening {
     inner: HttpClient,
+    /// Sends bodies slice by slice.
+    paced: Transport,
     bucket: String,
     /// The store, or the credentials' source, gave a good answer once: what fails from now on is not its address.
     answered: Arc<AtomicBool>,
@@ -239,7 +245,11 @@ impl HttpService for Listening {
             .unwrap_or_default();
         let is_http = uri.scheme_str() == Some("http");
         let for_store = is_for_store(&host, uri.path(), &self.bucket);
-        let response = match self.inner.execute(request).await {
+        let sent = match request.extensions().get::<PacedBody>().cloned() {
+            Some(body) => self.paced.send(request, body).await,
+            None => self.inner.execute(request).await,
+        };
+        let response = match sent {
             Ok(response) => response,
             Err(error) => return Err(self.unreached(&host, is_http, for_store, &error)),
         };

@@ -1,7 +1,8 @@
 //! Bounds of what is in flight to one store, and a deadline for each request.
 //!
-//! Permits are taken in one order (bytes, then a slot), in turn, and given back when the request ends or is dropped. The deadline begins
-//! when the request does: waiting for a permit is our queue, not the store's silence.
+//! Permits are taken in one order (bytes, then a slot, then what the job's throttles let through), in turn, and given back when the request ends or is
+//! dropped. The deadline begins when the request does, and what a body waits for throttles is added to it: waiting for a permit is our queue, not the
+//! store's silence.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,9 +13,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::{Backend, BackendError, Listed};
 use crate::limits;
+use crate::throttle::{Pace, Waited};
 
 /// What one store may be asked at once, and how long it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,24 +57,58 @@ impl Limits {
 /// A read of unknown size is first tried with this much: small objects are read many at once, and a large one costs a second request.
 const READ_FIRST: usize = 1 << 20;
 
+/// Names that a store lists in one answer: S3, Azure and Google give a thousand or more.
+const LISTED_PER_REQUEST: usize = 1000;
+
+/// What may be in flight still.
+#[derive(Debug)]
+pub(super) struct Flight {
+    requests: Semaphore,
+    reads: Semaphore,
+    puts: Semaphore,
+}
+
+impl Flight {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            requests: Semaphore::new(limits.requests.max(1)),
+            reads: Semaphore::new(limits.read_bytes.clamp(1, u32::MAX as usize)),
+            puts: Semaphore::new(limits.put_bytes.clamp(1, u32::MAX as usize)),
+        }
+    }
+}
+
 /// Keeps the store under it within [`Limits`].
 pub struct Limited<B> {
     inner: B,
     limits: Limits,
-    requests: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
-    puts: Arc<Semaphore>,
+    shared: Arc<Flight>,
+    /// For a job with limits of its own: slow as it is told to be, it must not hold what others of the store wait for.
+    own: Flight,
+    pace: Pace,
 }
 
 impl<B: Backend> Limited<B> {
     /// Bounds of its own: two wrappers of one store do not know of each other.
     pub fn new(inner: B, limits: Limits) -> Self {
+        Self::sharing(inner, limits, Arc::new(Flight::new(limits)), Pace::default())
+    }
+
+    /// Bounds that are shared, for a job with these throttles.
+    pub(super) fn sharing(inner: B, limits: Limits, shared: Arc<Flight>, pace: Pace) -> Self {
         Self {
             inner,
             limits,
-            requests: Arc::new(Semaphore::new(limits.requests.max(1))),
-            reads: Arc::new(Semaphore::new(limits.read_bytes.clamp(1, u32::MAX as usize))),
-            puts: Arc::new(Semaphore::new(limits.put_bytes.clamp(1, u32::MAX as usize))),
+            shared,
+            own: Flight::new(limits),
+            pace,
+        }
+    }
+
+    fn flight(&self) -> &Flight {
+        match self.pace.is_own() {
+            true => &self.own,
+            false => &self.shared,
         }
     }
 
@@ -82,7 +119,8 @@ impl<B: Backend> Limited<B> {
         bytes: u64,
         request: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
-        let _slot = take(&self.requests, 1, 1).await;
+        let _slot = take(&self.flight().requests, 1, 1).await;
+        let _permit = self.pace.request().await;
         self.timed(operation, name, bytes, request).await?
     }
 
@@ -94,17 +132,30 @@ impl<B: Backend> Limited<B> {
         request: impl Future<Output = T> + Send,
     ) -> Result<T, BackendError> {
         let time_max = self.limits.time_max(bytes);
-        tokio::time::timeout(time_max, request)
-            .await
-            .map_err(|_| BackendError::Unavailable {
-                operation,
-                name: name.into(),
-                source: format!("no answer within {} s", time_max.as_secs_f32()).into(),
-            })
+        let began = Instant::now();
+        let waited = Arc::new(Waited::default());
+        let mut request = std::pin::pin!(Arc::clone(&waited).scope(request));
+        let mut deadline = began + time_max;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut request => return Ok(answer),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            let later = began + time_max + waited.total();
+            if later <= deadline {
+                return Err(BackendError::Unavailable {
+                    operation,
+                    name: name.into(),
+                    source: format!("no answer within {} s", time_max.as_secs_f32()).into(),
+                });
+            }
+            deadline = later;
+        }
     }
 
     async fn read_at_most(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
-        let _bytes = take(&self.reads, max, self.limits.read_bytes).await;
+        let _bytes = take(&self.flight().reads, max, self.limits.read_bytes).await;
         self.within("read", name, max as u64, self.inner.read(name, max)).await
     }
 }
@@ -122,7 +173,7 @@ async fn take(permits: &Semaphore, count: usize, total: usize) -> SemaphorePermi
 impl<B: Backend> Backend for Limited<B> {
     async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        let _bytes = take(&self.puts, length, self.limits.put_bytes).await;
+        let _bytes = take(&self.flight().puts, length, self.limits.put_bytes).await;
         self.within("put", name, length as u64, self.inner.create(name, pieces))
             .await
     }
@@ -144,7 +195,7 @@ impl<B: Backend> Backend for Limited<B> {
 
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
         let length = super::range_length(name, &range)?;
-        let _bytes = take(&self.reads, length, self.limits.read_bytes).await;
+        let _bytes = take(&self.flight().reads, length, self.limits.read_bytes).await;
         self.within("read", name, length as u64, self.inner.read_range(name, range))
             .await
     }
@@ -158,11 +209,15 @@ impl<B: Backend> Backend for Limited<B> {
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
         let prefix = prefix.to_owned();
         let listed = self.inner.list(&prefix);
-        futures::stream::unfold(Some((listed, prefix)), move |state| async move {
-            let (mut listed, prefix) = state?;
-            let _slot = take(&self.requests, 1, 1).await;
+        futures::stream::unfold(Some((listed, prefix, 0)), move |state| async move {
+            let (mut listed, prefix, count) = state?;
+            let _slot = take(&self.flight().requests, 1, 1).await;
+            let _permit = match count % LISTED_PER_REQUEST {
+                0 => Some(self.pace.request().await),
+                _ => None,
+            };
             match self.timed("list", &prefix, 0, listed.next()).await {
-                Ok(item) => item.map(|item| (item, Some((listed, prefix)))),
+                Ok(item) => item.map(|item| (item, Some((listed, prefix, count + 1)))),
                 Err(error) => Some((Err(error), None)),
             }
         })
@@ -336,6 +391,37 @@ mod tests {
         );
         let error = store.read("large", 10).await.unwrap_err();
         assert!(matches!(error, BackendError::TooLarge { length, max: 10, .. } if length == READ_FIRST as u64 + 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_limit_is_not_given_up_and_holds_nobody_up() {
+        use crate::backend::Paced;
+        use crate::throttle::{Rates, Throttle};
+
+        let rates = Rates {
+            upload: Some(10_000),
+            ..Rates::NONE
+        };
+        let (memory, limits) = (Memory::new(), Limits::default());
+        let flight = Arc::new(Flight::new(limits));
+        let of_job = |pace: Pace| {
+            let paced = Paced::new(memory.clone(), pace.clone());
+            Limited::sharing(paced, limits, Arc::clone(&flight), pace)
+        };
+        let slow = of_job(Pace::new(Arc::new(Throttle::new(rates)), []));
+        let piece = [Bytes::from(vec![0; 10_000_000])];
+        let (other, began) = (of_job(Pace::default()), Instant::now());
+        let puts: Vec<String> = (0..20).map(|i| format!("slow/{i}")).collect();
+        let mut slow_puts = std::pin::pin!(join_all(puts.iter().map(|name| slow.create(name, &piece))));
+        tokio::select! {
+            _ = &mut slow_puts => panic!("20000 s of bytes were put at once"),
+            put = other.create("a", &piece) => put.unwrap(),
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "another job waited for the slow one");
+        for put in slow_puts.await {
+            put.unwrap();
+        }
+        assert!(began.elapsed() > Duration::from_secs(19_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! The port has no overwrite and no rename: an object is created once, whole, and what cannot be said here
 //! nobody can do. Read [`Backend`], then `open` (what an URL becomes), `file` and `object` (the real stores), then the wrappers: `metered`,
-//! `limit`, `retry`. [`faulty`], [`forgetful`] and [`conformance`] are for tests, also those of other crates.
+//! `limit`, `retry`. What jobs are limited to ([`crate::throttle`]) is kept inside the requests, by each store in its own way: `file`, `transport`, `paced`. [`faulty`], [`forgetful`] and [`conformance`] are for tests, also those of other crates.
 
 pub mod conformance;
 pub mod faulty;
@@ -15,9 +15,11 @@ mod memory;
 mod metered;
 mod object;
 mod open;
+mod paced;
 mod probe;
 mod random;
 mod retry;
+mod transport;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub use memory::Memory;
 pub use metered::{Counters, Metered, Traffic};
 pub use object::ObjectBackend;
 pub use open::{OpenStore, Secret, StoreConfig, open};
+pub use paced::Paced;
 pub use probe::{Abilities, probe};
 pub use retry::{RetryPolicy, Retrying, plan_retry};
 

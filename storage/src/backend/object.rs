@@ -22,7 +22,9 @@ use super::answer::refine;
 use super::metered::Counters;
 use super::random::Random;
 use super::retry::{RetryPolicy, Tries};
+use super::transport::PacedBody;
 use super::{Backend, BackendError, Listed, check_name, check_prefix, range_length};
+use crate::throttle::{Direction, Pace};
 
 /// A prefix of a bucket.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct ObjectBackend {
     list_policy: RetryPolicy,
     random: Mutex<Random>,
     counters: Option<Arc<Counters>>,
+    pace: Pace,
 }
 
 impl ObjectBackend {
@@ -48,6 +51,20 @@ impl ObjectBackend {
             list_policy,
             random: Mutex::new(Random::new()),
             counters: None,
+            pace: Pace::default(),
+        }
+    }
+
+    /// The same store for a job with these throttles.
+    pub(super) fn paced(&self, pace: Pace) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            prefix: self.prefix.clone(),
+            mode: self.mode.clone(),
+            list_policy: self.list_policy,
+            random: Mutex::new(Random::new()),
+            counters: self.counters.clone(),
+            pace,
         }
     }
 
@@ -103,7 +120,16 @@ impl ObjectBackend {
 }
 
 /// The bytes of an answer, no more than it announced; fewer are a broken connection.
-async fn collect(name: &str, end: u64, length: usize, result: GetResult) -> Result<Bytes, BackendError> {
+///
+/// What has come waits for the job's throttles before more is taken from the connection: the store can send no faster than it is heard.
+async fn collect(
+    pace: &Pace,
+    name: &str,
+    end: u64,
+    length: usize,
+    result: GetResult,
+) -> Result<Bytes, BackendError> {
+    let pace = pace.of_request();
     let broken = |why: String| BackendError::Unavailable {
         operation: "read",
         name: name.into(),
@@ -117,6 +143,7 @@ async fn collect(name: &str, end: u64, length: usize, result: GetResult) -> Resu
         if first.len() + all.len() + chunk.len() > length {
             return Err(broken(format!("more than the {length} bytes announced")));
         }
+        pace.take(Direction::Download, chunk.len()).await;
         // Most small objects come in one chunk, which is not copied.
         if first.is_empty() && all.is_empty() {
             first = chunk;
@@ -142,10 +169,13 @@ impl Backend for ObjectBackend {
         let path = self.path("put", name)?;
         // Handles, not bytes.
         let payload: PutPayload = pieces.iter().filter(|piece| !piece.is_empty()).cloned().collect();
-        let options = PutOptions {
+        let mut options = PutOptions {
             mode: self.mode.clone(),
             ..PutOptions::default()
         };
+        if !self.pace.is_none() {
+            options.extensions.insert(PacedBody::new(payload.clone(), &self.pace));
+        }
         self.store
             .put_opts(&path, payload, options)
             .await
@@ -162,7 +192,7 @@ impl Backend for ObjectBackend {
             .map_err(|error| refine("read", name, 0, &error))?;
         let length = result.meta.size;
         match usize::try_from(length) {
-            Ok(bytes) if bytes <= max => collect(name, length, bytes, result).await,
+            Ok(bytes) if bytes <= max => collect(&self.pace, name, length, bytes, result).await,
             // Dropping the answer here ends the connection: nothing more of it is read.
             _ => Err(BackendError::TooLarge {
                 name: name.into(),
@@ -205,7 +235,7 @@ impl Backend for ObjectBackend {
         if result.range != range {
             return Err(beyond());
         }
-        collect(name, range.end, length, result).await
+        collect(&self.pace, name, range.end, length, result).await
     }
 
     async fn length(&self, name: &str) -> Result<u64, BackendError> {

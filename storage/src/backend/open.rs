@@ -6,6 +6,7 @@
 //! Metered    counts each request that goes out, repeated and given up ones too
 //! store      file, memory, S3, Azure, Google
 //! ```
+//! [`OpenStore::throttled`] is the same for one job with limits: what may be in flight, and what is counted, is shared with the others.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,10 +21,11 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::answer::Listener;
-use super::limit::{Limited, Limits};
+use super::limit::{Flight, Limited, Limits};
 use super::metered::{Counters, Metered};
 use super::retry::{RetryPolicy, Retrying};
-use super::{Backend, BackendError, FileBackend, Memory, ObjectBackend};
+use super::{Backend, BackendError, FileBackend, Memory, ObjectBackend, Paced};
+use crate::throttle::Pace;
 
 /// A value that is not shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -106,6 +108,33 @@ pub struct OpenStore {
     pub counters: Arc<Counters>,
     /// Its URL, in one spelling.
     pub url: String,
+    stack: Stack,
+}
+
+/// Makes the store with its wrappers for a job.
+type Stack = Arc<dyn Fn(Pace) -> Arc<dyn Backend> + Send + Sync>;
+
+impl OpenStore {
+    /// The store as one job sees it: its transfers keep to the job's throttles.
+    #[must_use]
+    pub fn throttled(&self, pace: Pace) -> Self {
+        Self {
+            backend: (self.stack)(pace),
+            ..self.clone()
+        }
+    }
+
+    /// With something before it, in what jobs see too.
+    #[must_use]
+    pub fn behind<B: Backend>(self, wrap: impl Fn(Arc<dyn Backend>) -> B + Send + Sync + 'static) -> Self {
+        let (backend, stack) = (self.backend, self.stack);
+        Self {
+            backend: Arc::new(wrap(backend)),
+            stack: Arc::new(move |pace| Arc::new(wrap(stack(pace)))),
+            counters: self.counters,
+            url: self.url,
+        }
+    }
 }
 
 impl fmt::Debug for OpenStore {
@@ -152,7 +181,7 @@ pub fn open(url: &str, config: &StoreConfig) -> Result<OpenStore, BackendError> 
     if let Some(endpoint) = config.endpoint.as_deref().filter(|_| place.is_remote()) {
         check_endpoint(endpoint, config.allow_http).map_err(wrong)?;
     }
-    let backend: Arc<dyn Backend> = match &place {
+    let stack: Stack = match &place {
         Place::File(path) => {
             let backend = FileBackend::open(path, config.create_root).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => wrong("the folder is not there (is its disk mounted?)".into()),
@@ -163,39 +192,45 @@ pub fn open(url: &str, config: &StoreConfig) -> Result<OpenStore, BackendError> 
                 },
                 _ => wrong(error.to_string()),
             })?;
-            stack(backend, config, limits, &counters)
+            stack(move |pace| backend.paced(pace), config, limits, &counters)
         }
-        Place::Memory(name) => stack(Memory::named(name), config, limits, &counters),
-        Place::S3 { bucket, prefix } => stack(
-            object(s3(bucket, config).map_err(wrong)?, prefix),
-            config,
-            limits,
-            &counters,
-        ),
-        Place::Azure { bucket, prefix } => stack(
-            object(azure(bucket, config).map_err(wrong)?, prefix),
-            config,
-            limits,
-            &counters,
-        ),
-        Place::Google { bucket, prefix } => stack(
-            object(google(bucket, config).map_err(wrong)?, prefix),
-            config,
-            limits,
-            &counters,
-        ),
+        Place::Memory(name) => {
+            let memory = Memory::named(name);
+            stack(move |pace| Paced::new(memory.clone(), pace), config, limits, &counters)
+        }
+        Place::S3 { bucket, prefix } => {
+            let store = object(s3(bucket, config).map_err(wrong)?, prefix);
+            stack(move |pace| store.paced(pace), config, limits, &counters)
+        }
+        Place::Azure { bucket, prefix } => {
+            let store = object(azure(bucket, config).map_err(wrong)?, prefix);
+            stack(move |pace| store.paced(pace), config, limits, &counters)
+        }
+        Place::Google { bucket, prefix } => {
+            let store = object(google(bucket, config).map_err(wrong)?, prefix);
+            stack(move |pace| store.paced(pace), config, limits, &counters)
+        }
     };
     Ok(OpenStore {
-        backend,
+        backend: stack(Pace::default()),
         counters,
         url: normal,
+        stack,
     })
 }
 
-fn stack(backend: impl Backend, config: &StoreConfig, limits: Limits, counters: &Arc<Counters>) -> Arc<dyn Backend> {
-    let metered = Metered::new(backend, counters.clone());
-    let limited = Limited::new(metered, limits);
-    Arc::new(Retrying::new(limited, config.retry).counting(counters.clone()))
+fn stack<B: Backend>(
+    paced: impl Fn(Pace) -> B + Send + Sync + 'static,
+    config: &StoreConfig,
+    limits: Limits,
+    counters: &Arc<Counters>,
+) -> Stack {
+    let (counters, retry, flight) = (Arc::clone(counters), config.retry, Arc::new(Flight::new(limits)));
+    Arc::new(move |pace| {
+        let metered = Metered::new(paced(pace.clone()), Arc::clone(&counters));
+        let limited = Limited::sharing(metered, limits, Arc::clone(&flight), pace);
+        Arc::new(Retrying::new(limited, retry).counting(Arc::clone(&counters)))
+    })
 }
 
 /// What an URL says.
@@ -355,7 +390,7 @@ fn s3(bucket: &str, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, String
         .with_bucket_name(bucket)
         .with_retry(no_retries())
         .with_client_options(client(config, "AWS_")?)
-        .with_http_connector(Listener::new(bucket))
+        .with_http_connector(Listener::new(bucket, config.ca_certificates.as_deref()))
         // Single deletes are the part of the protocol that every S3 store has.
         .with_disable_bulk_delete(true);
     if let Some(endpoint) = &config.endpoint {
@@ -390,7 +425,7 @@ fn azure(container: &str, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, 
         .with_container_name(container)
         .with_retry(no_retries())
         .with_client_options(client(config, "AZURE_")?)
-        .with_http_connector(Listener::new(container));
+        .with_http_connector(Listener::new(container, config.ca_certificates.as_deref()));
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }
@@ -411,7 +446,7 @@ fn google(bucket: &str, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>, St
         .with_bucket_name(bucket)
         .with_retry(no_retries())
         .with_client_options(client(config, "GOOGLE_")?)
-        .with_http_connector(Listener::new(bucket));
+        .with_http_connector(Listener::new(bucket, config.ca_certificates.as_deref()));
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_base_url(endpoint);
     }

@@ -155,7 +155,9 @@ impl Vaults {
     }
 
     async fn open_at(&self, lease: &LeaseVault, store: OpenStore, slot: Arc<Slot>) -> Result<JobVault, JobError> {
-        let OpenStore { backend, url, counters } = store;
+        let OpenStore {
+            backend, url, counters, ..
+        } = store;
         let traffic_before = counters.snapshot();
         let (header, header_hash) = open_header(backend.as_ref(), &url).await?;
         if header.vault != lease.id {

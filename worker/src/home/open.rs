@@ -185,7 +185,9 @@ pub(super) async fn open_at(
     store: OpenStore,
     source: &dyn UnlockSource,
 ) -> Result<OpenVault, HomeError> {
-    let OpenStore { backend, counters, url } = store;
+    let OpenStore {
+        backend, counters, url, ..
+    } = store;
     let (header, header_hash) = open_header(backend.as_ref(), &url).await?;
     check_vault(entry, &header, &url)?;
     let name = match (entry, home) {

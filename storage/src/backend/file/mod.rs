@@ -11,35 +11,35 @@
 //! 4. A deletion is synced too: a revoked key slot must not come back.
 //! 5. The root is held open. A disk that is unmounted, or a folder that is replaced, cannot slip an empty vault under a running process.
 //!
-//! All of it runs on threads for blocking calls; a caller that goes away leaves the call running, which ends as if it had been waited for.
+//! All of it runs on threads for blocking calls; a caller that goes away leaves the call running, which ends as if it had been waited for. A put or a
+//! read that is limited leaves its thread while it waits; a caller that goes away then leaves nothing. See `transfer`.
 
 mod errors;
+mod put;
+mod transfer;
 mod walk;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use self::errors::map_errno;
 use self::walk::LIST_BATCHES;
 use super::{Backend, BackendError, Listed, check_name, check_prefix, range_length};
-use crate::ids::hex;
+use crate::throttle::Pace;
 
-/// Tries of a put whose folder is removed under it again and again.
-const FOLDER_TRIES: usize = 16;
 /// Folder of staged objects; `#` is in no object's name.
 const STAGING: &str = "#staging";
 
@@ -47,6 +47,7 @@ const STAGING: &str = "#staging";
 #[derive(Debug, Clone)]
 pub struct FileBackend {
     root: Arc<Root>,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,18 @@ impl FileBackend {
             unnamed: AtomicBool::new(true),
         };
         root.clear_staging();
-        Ok(Self { root: Arc::new(root) })
+        Ok(Self {
+            root: Arc::new(root),
+            pace: Pace::default(),
+        })
+    }
+
+    /// The same store for a job with these throttles.
+    pub(super) fn paced(&self, pace: Pace) -> Self {
+        Self {
+            root: Arc::clone(&self.root),
+            pace,
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -141,112 +153,8 @@ impl Root {
         map_errno(operation, name, errno)
     }
 
-    fn put(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
-        for _ in 0..FOLDER_TRIES {
-            match self.try_put(name, pieces) {
-                // Somebody deleted the folder's last object, and the folder, between two of our steps; or cleared our staged file.
-                Err(Errno::NOENT) if !self.is_removed() => {
-                    self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                }
-                result => return result.map_err(|errno| self.put_error(name, errno)),
-            }
-        }
-        Err(BackendError::Unavailable {
-            operation: "put",
-            name: name.into(),
-            source: "its folder vanished again and again".into(),
-        })
-    }
-
-    fn put_error(&self, name: &str, errno: Errno) -> BackendError {
-        match errno {
-            Errno::EXIST => BackendError::Exists { name: name.into() },
-            // Only linking and renaming answer these for a file that could be written.
-            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::MLINK => BackendError::Refused {
-                operation: "put",
-                name: name.into(),
-                source: "the file system can neither link a file nor rename it without replacing another".into(),
-            },
-            errno => self.error("put", name, errno),
-        }
-    }
-
     fn is_removed(&self) -> bool {
         rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
-    }
-
-    fn try_put(&self, name: &str, pieces: &[Bytes]) -> Result<(), Errno> {
-        let (folder, leaf) = split(name);
-        let folder = self.make_folder(folder)?;
-        let folder = folder.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
-        // The link decides; this spares writing a whole object to hear that it is there.
-        if rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            return Err(Errno::EXIST);
-        }
-        if self.unnamed.load(Relaxed) {
-            match self.link_unnamed(folder, leaf, pieces) {
-                // No such files here, or no way to give them a name (no /proc, no links): from now on staged.
-                Err(
-                    Errno::OPNOTSUPP
-                    | Errno::ISDIR
-                    | Errno::INVAL
-                    | Errno::NOSYS
-                    | Errno::PERM
-                    | Errno::XDEV
-                    | Errno::MLINK,
-                ) => {
-                    self.unnamed.store(false, Relaxed);
-                }
-                Err(Errno::NOENT) if !Path::new("/proc/self/fd").is_dir() => self.unnamed.store(false, Relaxed),
-                result => return result,
-            }
-        }
-        self.stage(folder, leaf, pieces)
-    }
-
-    fn link_unnamed(&self, folder: BorrowedFd<'_>, leaf: &str, pieces: &[Bytes]) -> Result<(), Errno> {
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(folder, ".", flags, FILE_MODE)?);
-        write(&mut file, pieces)?;
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, unnamed, folder, leaf, AtFlags::SYMLINK_FOLLOW)?;
-        // The link changed the file's own record as well. Most file systems commit both with the folder, and then this costs nothing.
-        rustix::fs::fsync(&file)?;
-        sync_folder(folder)
-    }
-
-    /// Writes to a file of a random name in the staging folder, locked as long as we live, and moves it to its name without replacing another.
-    ///
-    /// A staged file that nobody holds locked belongs to a process that was killed; the next one to open the store removes it.
-    fn stage(&self, folder: BorrowedFd<'_>, leaf: &str, pieces: &[Bytes]) -> Result<(), Errno> {
-        match rustix::fs::mkdirat(&self.fd, STAGING, FOLDER_MODE) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        let staging = rustix::fs::openat(&self.fd, STAGING, FOLDER, Mode::empty())?;
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|_| Errno::AGAIN)?;
-        let staged = hex(&id);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&staging, &staged, flags, FILE_MODE)?);
-        // Where there are no locks, nobody can tell that the file is ours, and nobody removes it either.
-        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        let result = write(&mut file, pieces).and_then(|()| {
-            match rustix::fs::renameat_with(&staging, &staged, folder, leaf, RenameFlags::NOREPLACE) {
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    rustix::fs::linkat(&staging, &staged, folder, leaf, AtFlags::empty())?;
-                    // Two names of one whole object: the staged one is garbage, and is cleared with the rest if this fails.
-                    let _ = rustix::fs::unlinkat(&staging, &staged, AtFlags::empty());
-                }
-                result => result?,
-            }
-            rustix::fs::fsync(&file)?;
-            sync_folder(folder)
-        });
-        if result.is_err() {
-            let _ = rustix::fs::unlinkat(&staging, &staged, AtFlags::empty());
-        }
-        result
     }
 
     /// Removes what killed processes staged. Whatever goes wrong here costs space, nothing else.
@@ -315,29 +223,6 @@ impl Root {
         Ok((fd, file_length("read", name, &stat)?))
     }
 
-    fn read_at(name: &str, fd: &OwnedFd, range: &Range<u64>) -> Result<Bytes, BackendError> {
-        let length = range_length(name, range)?;
-        let mut bytes: Vec<u8> = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let offset = range.start + bytes.len() as u64;
-            // The system fills memory that was not cleared before.
-            match rustix::io::pread(fd, rustix::buffer::spare_capacity(&mut bytes), offset) {
-                // Cut by somebody while we read: what its length promised is not there.
-                Ok(0) => {
-                    return Err(BackendError::Range {
-                        name: name.into(),
-                        end: range.end,
-                    });
-                }
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(map_errno("read", name, errno)),
-            }
-        }
-        // A vector may have more room than it was asked for.
-        bytes.truncate(length);
-        Ok(bytes.into())
-    }
-
     fn delete(&self, name: &str) -> Result<(), Errno> {
         let (folder, leaf) = split(name);
         let opened = match folder {
@@ -353,17 +238,6 @@ impl Root {
         }
         Ok(())
     }
-}
-
-fn write(file: &mut File, pieces: &[Bytes]) -> Result<(), Errno> {
-    let mut all = || -> std::io::Result<()> {
-        for piece in pieces {
-            file.write_all(piece)?;
-        }
-        // Before it has a name: what can be found under a name is whole, also after a power cut.
-        file.sync_all()
-    };
-    all().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Syncs a folder's entries; nothing to do on file systems (of networks, mostly) that keep them without being told and refuse the call.
@@ -390,12 +264,11 @@ fn file_length(operation: &'static str, name: &str, stat: &Stat) -> Result<u64, 
 #[async_trait]
 impl Backend for FileBackend {
     async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
-        let pieces = pieces.to_vec();
-        self.run("put", name, move |root, name| root.put(name, &pieces)).await
+        self.put(name, pieces).await
     }
 
     async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
-        self.run("read", name, move |root, name| {
+        let open = move |root: &Root, name: &str| {
             let (fd, length) = root.open_file(name)?;
             if length > max as u64 {
                 return Err(BackendError::TooLarge {
@@ -404,14 +277,14 @@ impl Backend for FileBackend {
                     max: max as u64,
                 });
             }
-            Root::read_at(name, &fd, &(0..length))
-        })
-        .await
+            Ok((fd, 0..length))
+        };
+        self.fetch(name, open).await
     }
 
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
         range_length(name, &range)?;
-        self.run("read", name, move |root, name| {
+        let open = move |root: &Root, name: &str| {
             let (fd, length) = root.open_file(name)?;
             if range.end > length {
                 return Err(BackendError::Range {
@@ -419,9 +292,9 @@ impl Backend for FileBackend {
                     end: range.end,
                 });
             }
-            Root::read_at(name, &fd, &range)
-        })
-        .await
+            Ok((fd, range))
+        };
+        self.fetch(name, open).await
     }
 
     async fn length(&self, name: &str) -> Result<u64, BackendError> {

@@ -1,6 +1,8 @@
 //! The folder's own ways; what every store does is in the conformance suite.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use futures::TryStreamExt;
 
 use super::walk::LIST_BATCH;

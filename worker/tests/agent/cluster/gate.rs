@@ -104,11 +104,11 @@ impl Stores for GatedStores {
             ..StoreConfig::default()
         };
         let store = open(url, &config)?;
-        let backend = Arc::new(Gated {
-            gate: self.gate.clone(),
-            inner: store.backend,
-        });
-        Ok(OpenStore { backend, ..store })
+        let gate = self.gate.clone();
+        Ok(store.behind(move |inner| Gated {
+            gate: gate.clone(),
+            inner,
+        }))
     }
 }
 
