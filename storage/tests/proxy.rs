@@ -50,9 +50,13 @@ fn serve(mut stream: TcpStream, noted: &Mutex<Vec<String>>) {
     }
     let head = String::from_utf8(head).unwrap();
     noted.lock().unwrap().push(head.lines().next().unwrap().to_owned());
-    let length = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length:")?
+            .trim()
+            .parse()
+            .ok()
+    });
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).unwrap();
     let answer = match head.starts_with("CONNECT") {
@@ -106,8 +110,14 @@ fn plain_requests_go_through_the_proxy_and_past_it_for_hosts_that_are_named() {
     let (done, lines) = asked(&endpoint, &[("HTTP_PROXY", &url)], &proxy);
     assert!(done, "{lines:?}");
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with(&format!("PUT http://{HOST}/bucket/a ")), "{lines:?}");
-    assert!(lines[1].starts_with(&format!("HEAD http://{HOST}/bucket/a ")), "{lines:?}");
+    assert!(
+        lines[0].starts_with(&format!("PUT http://{HOST}/bucket/a ")),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with(&format!("HEAD http://{HOST}/bucket/a ")),
+        "{lines:?}"
+    );
     let (done, lines) = asked(&endpoint, &[("HTTP_PROXY", &url), ("NO_PROXY", HOST)], &proxy);
     assert!(!done && lines.is_empty(), "{lines:?}");
 }

@@ -131,7 +131,9 @@ async fn puts_and_reads_of_s3_flow_at_the_limit() {
     let job = &jobs[0].backend;
     let bytes = Bytes::from((0..PACK).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     let began = Instant::now();
-    job.create("packs/1", &[bytes.slice(..1000), bytes.slice(1000..)]).await.unwrap();
+    job.create("packs/1", &[bytes.slice(..1000), bytes.slice(1000..)])
+        .await
+        .unwrap();
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
     assert_eq!(limit.passed().upload, PACK as u64);
     let began = Instant::now();

@@ -11,6 +11,7 @@ mod cores;
 pub mod error;
 pub mod extent;
 pub mod home;
+pub mod limits;
 pub mod nbd;
 pub mod progress;
 pub mod qemu;

@@ -10,6 +10,7 @@ mod coordinator;
 mod explain;
 mod item;
 mod job;
+mod limit;
 mod login;
 mod point;
 mod policy;
@@ -34,6 +35,7 @@ pub(crate) use coordinator::{CoordinatorNameArgs, CoordinatorVerb};
 pub(crate) use explain::ExplainArgs;
 pub(crate) use item::{ItemListArgs, ItemProtectArgs, ItemRenameArgs, ItemUnprotectArgs, ItemVerb};
 pub(crate) use job::{JobListArgs, JobVerb};
+pub(crate) use limit::{LimitOf, LimitRemoveArgs, LimitSetArgs, LimitVerb};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
 pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyPreviewArgs, PolicyVerb};
@@ -178,6 +180,9 @@ pub(crate) enum Verb {
     /// Workers: the nodes that read, store and restore
     #[command(subcommand, arg_required_else_help = true)]
     Worker(WorkerVerb),
+    /// Limits of use: bytes and requests a second, jobs at a time
+    #[command(subcommand, arg_required_else_help = true)]
+    Limit(LimitVerb),
     /// The node of this home: schedules on one machine
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeVerb),

@@ -110,6 +110,10 @@ pub(crate) struct WorkerStartArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) permits: u32,
 
+    /// Memory for jobs: as many as fit run at a time, about 680 MB for each, and no more than --permits
+    #[arg(long, value_name = "SIZE", value_parser = super::limit::parse_memory)]
+    pub(crate) memory: Option<u64>,
+
     /// A store that it reaches, by the beginning of its URL; may be repeated [default: all]
     #[arg(long = "reaches", value_name = "URL")]
     pub(crate) reaches: Vec<String>,

@@ -71,6 +71,8 @@ asks! {
     list_coordinators(ListCoordinatorsRequest) -> v1::ListCoordinatorsResponse;
     /// Hands over the lead. It has no key: who leads already leads.
     transfer_leader(TransferLeaderRequest) -> v1::Empty;
+    /// All limits.
+    list_limits(ListLimitsRequest) -> v1::ListLimitsResponse;
     /// A page of tokens.
     list_tokens(ListTokensRequest) -> v1::ListTokensResponse;
     /// A page of the audit trail.
@@ -92,6 +94,10 @@ changes! {
     update_policy(UpdatePolicyRequest) -> v1::Policy;
     /// Removes a policy.
     remove_policy(RemovePolicyRequest) -> v1::Empty;
+    /// Sets a rule of a limit.
+    set_limit(SetLimitRequest) -> v1::LimitRow;
+    /// Removes a limit.
+    remove_limit(RemoveLimitRequest) -> v1::Empty;
     /// Protects an item.
     protect_item(ProtectItemRequest) -> v1::Item;
     /// Changes an item.

@@ -35,7 +35,7 @@ use tresor_worker::home::lock::{Holder, Lock};
 
 use crate::app::App;
 use crate::args::{
-    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
+    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
 };
 use crate::cluster::Target;
 use crate::error::{CliError, Doing as _};
@@ -98,6 +98,7 @@ fn need(verb: &Verb) -> Option<Need> {
         | Verb::Cluster(_)
         | Verb::Coordinator(_)
         | Verb::Worker(_)
+        | Verb::Limit(_)
         | Verb::Audit(_) => Some(Need::Calls),
         Verb::Node(_)
         | Verb::Login(_)
@@ -382,6 +383,7 @@ fn founding(verb: &Verb) -> Founding {
         Verb::Point(PointVerb::Hold(_) | PointVerb::Release(_) | PointVerb::Remove(_) | PointVerb::Undelete(_)) => {
             Founding::ByTheWay
         }
+        Verb::Limit(LimitVerb::Set(_)) => Founding::ByTheWay,
         _ => Founding::None,
     }
 }

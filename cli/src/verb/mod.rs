@@ -12,6 +12,7 @@ mod hosts;
 mod item;
 mod job;
 mod left;
+mod limit;
 mod login;
 mod man;
 mod places;
@@ -83,6 +84,7 @@ async fn dispatch(app: &App, verb: Verb) -> Result<Answer, CliError> {
         Verb::Cluster(verb) => Box::pin(cluster::run(app, verb)).await,
         Verb::Coordinator(verb) => Box::pin(coordinator::run(app, verb)).await,
         Verb::Worker(verb) => Box::pin(worker::run(app, verb)).await,
+        Verb::Limit(verb) => Box::pin(limit::run(app, verb)).await,
         Verb::Node(NodeVerb::Start(args)) => Box::pin(process::node::run(app, args)).await,
         Verb::Audit(verb) => Box::pin(audit::run(app, verb)).await,
         Verb::Config(ConfigVerb::Show) => config::show(app),

@@ -139,6 +139,9 @@ played! {
     update_policy(UpdatePolicyRequest) -> Policy;
     remove_policy(RemovePolicyRequest) -> Empty;
     preview_policy(PreviewPolicyRequest) -> PreviewPolicyResponse;
+    set_limit(SetLimitRequest) -> LimitRow;
+    remove_limit(RemoveLimitRequest) -> Empty;
+    list_limits(ListLimitsRequest) -> ListLimitsResponse;
     protect_item(ProtectItemRequest) -> Item;
     get_item(GetItemRequest) -> Item;
     list_items(ListItemsRequest) -> ListItemsResponse;

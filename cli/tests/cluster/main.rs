@@ -8,6 +8,7 @@ mod admin;
 mod choice;
 mod here;
 mod jobs;
+mod limits;
 mod lists;
 mod login;
 mod policies;

@@ -7,13 +7,17 @@
 //! - [`plans`]: policies ready to be asked;
 //! - [`pass`]: one look at everything: what becomes due, what expires, what upkeep vaults need;
 //! - [`placement`]: which job a worker gets, and why another does not get it;
+//! - [`limits`]: what limits of use say now;
+//! - [`shares`]: how a limit is divided among the workers that use it;
 //! - [`retries`]: when a failed attempt is tried again;
 //! - [`slots`]: who answers for which share of the index.
 
+pub mod limits;
 pub mod pass;
 pub mod placement;
 pub mod plans;
 pub mod retries;
+pub mod shares;
 pub mod slots;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::fmt;
 
 use tresor_proto::ids::{JobId, PolicyId, VaultId, WorkerId};
 
+use super::limits::full;
 use super::plans::Plans;
 use crate::node::presence::Presence;
 use crate::schedule::retry_at;
@@ -50,6 +51,13 @@ pub enum Unfit {
     },
     /// The job failed there just now, and another worker may have it.
     FailedThere,
+    /// A limit of jobs at a time.
+    Limited {
+        /// Of what: `host hv1`.
+        limit: String,
+        /// How many.
+        max: u32,
+    },
 }
 
 impl fmt::Display for Unfit {
@@ -62,6 +70,7 @@ impl fmt::Display for Unfit {
             Self::Store { url } => write!(f, "does not reach {url}"),
             Self::Host { wanted } => write!(f, "is not {wanted}, where the disks are"),
             Self::Label { wanted } => write!(f, "has no label {wanted}"),
+            Self::Limited { limit, max } => write!(f, "waits: {limit} is limited to {max} jobs at a time"),
             Self::FailedThere => f.write_str("failed at it, and another worker may have it first"),
         }
     }
@@ -179,6 +188,18 @@ fn unfit_now(state: &State, presence: &Presence, id: WorkerId, worker: &Worker, 
     None
 }
 
+/// The limit of jobs at a time that keeps a worker from this one: of its store, of the worker, of the host.
+fn limited(state: &State, plans: &Plans, id: WorkerId, worker: &Worker, job: &Job, now: Time) -> Option<Unfit> {
+    if plans.limits().is_empty() {
+        return None;
+    }
+    let (limit, max) = full(state, plans.limits(), id, worker, job.spec.vault, now.timestamp())?;
+    Some(Unfit::Limited {
+        limit: limit.to_string(),
+        max,
+    })
+}
+
 /// Whether a job failed on this worker and should be tried elsewhere first.
 fn should_go_elsewhere(
     state: &State,
@@ -259,7 +280,10 @@ pub fn choose(
                     break;
                 };
                 // What is so of the first is so of all of its kind.
-                if is_first && (unfit_for_work(state, worker, job).is_some() || !window_is_open(state, plans, job, now))
+                if is_first
+                    && (unfit_for_work(state, worker, job).is_some()
+                        || !window_is_open(state, plans, job, now)
+                        || limited(state, plans, id, worker, job, now).is_some())
                 {
                     break;
                 }
@@ -303,6 +327,7 @@ pub fn explain(
     for (worker_id, worker) in state.workers().iter().filter(|(_, worker)| !worker.removed) {
         let unfit = unfit_for_work(state, worker, job)
             .or_else(|| unfit_now(state, presence, *worker_id, worker, now_ms))
+            .or_else(|| limited(state, plans, *worker_id, worker, job, now))
             .or_else(|| {
                 should_go_elsewhere(state, presence, *worker_id, id, job, now, now_ms).then_some(Unfit::FailedThere)
             });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use tresor_proto::ids::PolicyId;
 
+use super::limits::LimitPlans;
 use crate::schedule::{
     Calendar, CalendarError, Compiled, Retention, RetentionError, Schedule, ScheduleError, Windows, WindowsError,
 };
@@ -109,15 +110,17 @@ pub fn calendar(spec: &PolicySpec) -> Result<Option<Calendar>, PlanError> {
     }))
 }
 
-/// The plans of all policies, each compiled when its version is first met.
+/// The plans of all policies and limits, each compiled when its version is first met.
 #[derive(Debug, Clone, Default)]
 pub struct Plans {
     of: BTreeMap<PolicyId, (u64, Result<Plan, PlanError>)>,
+    limits: LimitPlans,
 }
 
 impl Plans {
     /// Compiles what is new, forgets what is gone.
     pub fn refresh(&mut self, state: &State) {
+        self.limits.refresh(state);
         self.of.retain(|id, _| state.policies().contains(id));
         for (id, policy) in state.policies().iter() {
             if self.of.get(id).is_none_or(|(version, _)| *version != policy.version) {
@@ -133,6 +136,11 @@ impl Plans {
             tracing::error!(policy = policy.spec.name, %error, "a policy cannot be followed");
         }
         plan
+    }
+
+    /// Limits of use.
+    pub fn limits(&self) -> &LimitPlans {
+        &self.limits
     }
 
     /// The plan of a policy; the reason where its texts mean nothing any more.

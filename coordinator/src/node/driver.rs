@@ -484,11 +484,15 @@ impl<T: Tables> Driver<T> {
     fn follow_leadership(&mut self, now: Now) -> Option<Leadership> {
         let standing = self.core.standing();
         if standing.in_charge && self.clock.is_none() {
-            let last = read(&self.core.machine().shared()).now();
+            let (last, applied) = {
+                let shared = self.core.machine().shared();
+                let state = read(&shared);
+                (state.now(), state.marks().applied)
+            };
             self.clock = Some(Clock::new(last, now.ms));
             // What the leader before knew of workers is not known here; leases get a full term.
             *locked(&self.presence) = match self.upkeep {
-                Upkeep::All => Presence::default(),
+                Upkeep::All => Presence::of_new_leader(now.ms, applied),
                 Upkeep::Own => Presence::of_one_command(),
             };
             self.moves.begin(now.ms);

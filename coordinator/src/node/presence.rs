@@ -10,7 +10,10 @@ use prost::Message as _;
 use tresor_proto::ids::{Epoch, JobId, VaultId, WorkerId};
 use tresor_proto::v1;
 
+use crate::lead::limits::{is_host_of, running};
+use crate::lead::shares::{Given, Shared, Shares};
 use crate::state::State;
+use crate::state::limits::LimitSubject;
 
 /// How long a lease lasts after it was granted or renewed, milliseconds. Long enough for a new leader (5 s) and a few lost beats.
 pub const LEASE_MS: u64 = 30_000;
@@ -87,6 +90,8 @@ pub struct Presence {
     begins_when_needed: bool,
     /// What attempts made, in detail.
     reports: BTreeMap<JobId, (Epoch, Arc<v1::Report>)>,
+    /// How limits are divided among workers.
+    shares: Shares,
 }
 
 impl Presence {
@@ -118,8 +123,49 @@ impl Presence {
     pub fn of_one_command() -> Self {
         Self {
             begins_when_needed: true,
+            shares: Shares::of_one_process(),
             ..Self::default()
         }
+    }
+
+    /// Of a leader that began now, after that entry of the log: what leaders before it knew of workers is not known to it.
+    pub fn of_new_leader(now: u64, entry: u64) -> Self {
+        Self {
+            shares: Shares::of_new_leader(now, LEASE_MS, entry),
+            ..Self::default()
+        }
+    }
+
+    /// Answers what a worker says of its shares of limits: of every limit that it shares with others, what it acts on from now.
+    pub fn share(
+        &mut self,
+        state: &State,
+        worker: WorkerId,
+        life: [u8; 16],
+        said: &BTreeMap<LimitSubject, u32>,
+        now: u64,
+    ) -> BTreeMap<LimitSubject, Given> {
+        let Some(row) = state.workers().get(&worker) else {
+            return BTreeMap::new();
+        };
+        let shared = state.limits().iter().filter(|(subject, _)| match subject {
+            LimitSubject::Store(_) => true,
+            LimitSubject::Host(_) => is_host_of(subject, row),
+            LimitSubject::Worker(_) | LimitSubject::Job(_) => false,
+        });
+        shared
+            .map(|(subject, limit)| {
+                let jobs = running(state, subject);
+                let shared = Shared {
+                    subject,
+                    since: limit.since,
+                    jobs: &jobs,
+                };
+                let acts_on = said.get(subject).copied().unwrap_or(0);
+                let given = self.shares.exchange(shared, (worker, life), acts_on, now, LEASE_MS);
+                (subject.clone(), given)
+            })
+            .collect()
     }
 
     /// Remembers what an attempt made, for those who wait for its job. One that is too large is forgotten at once, and so is that of the oldest job when

@@ -21,6 +21,7 @@ use tresor_proto::ids::{ItemId, PointId, PolicyId, VaultId};
 use crate::state::entry::Time;
 use crate::state::error::LoadError;
 use crate::state::rows::Point;
+use crate::state::table::RowChange;
 use crate::state::{RowOf, State};
 
 /// The form written now.
@@ -255,6 +256,9 @@ impl Encoder {
         self.held.truncate(HELD_MAX);
         self.write(state, RowOf::Marks);
         self.write(state, RowOf::Vault(self.vault));
+        for limit in state.stored_limits(self.vault) {
+            self.write_row(limit);
+        }
         self.phase = Phase::Items(None);
     }
 
@@ -326,9 +330,10 @@ impl Encoder {
 
     /// Writes a row; whether it did. When one does not fit, the writing ends. A row that is gone by now is written as well as can be.
     fn write(&mut self, state: &State, row: RowOf) -> bool {
-        let Some(row) = state.stored(row) else {
-            return true;
-        };
+        state.stored(row).is_none_or(|row| self.write_row(row))
+    }
+
+    fn write_row(&mut self, row: RowChange) -> bool {
         let before = self.rows.len();
         let row = (row.table, row.key, row.value.unwrap_or_default());
         self.rows =

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     CreateApiToken = 33,
     CreateJoinToken = 34,
     RevokeToken = 35,
+    SetLimit = 37,
+    RemoveLimit = 38,
 }
 
 impl Kind {

@@ -8,6 +8,7 @@
 
 use super::command::{Command, Work};
 use super::entry::{Actor, Entry};
+use super::limits::LimitSubject;
 use super::reply::Reply;
 use super::rows::Audited;
 use super::texts::shortened;
@@ -98,6 +99,20 @@ fn vault_name(state: &State, id: tresor_proto::ids::VaultId) -> String {
         .map_or_else(|| format!("vault {id}"), |vault| format!("vault {}", vault.spec.name))
 }
 
+fn limit_name(state: &State, subject: &LimitSubject, windows: Option<&[String]>) -> String {
+    let name = match subject {
+        LimitSubject::Worker(id) => match state.workers().get(id) {
+            Some(worker) => format!("worker {} ({id})", worker.name),
+            None => subject.to_string(),
+        },
+        _ => subject.to_string(),
+    };
+    match windows {
+        None | Some([]) => name,
+        Some(windows) => format!("{name}, {}", windows.join("; ")),
+    }
+}
+
 fn describe(state: &State, command: &Command) -> (&'static str, String) {
     match command {
         Command::Found(founding) => ("found cluster", founding.name.clone()),
@@ -170,6 +185,8 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
         Command::CreateJoinToken(spec) => ("create join token", format!("{} ({})", spec.token, spec.role)),
         Command::RevokeToken { token } => ("revoke token", token.to_string()),
         Command::Note { action, object } => ("note", format!("{action}: {object}")),
+        Command::SetLimit { subject, rule } => ("set limit", limit_name(state, subject, Some(&rule.windows))),
+        Command::RemoveLimit { subject, windows } => ("remove limit", limit_name(state, subject, windows.as_deref())),
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tresor_proto::ids::{Epoch, ItemId, JobId, MemberId, PointId, PolicyId, SessionId, TokenId, VaultId, WorkerId};
 
 use super::entry::Time;
+use super::limits::{LimitRule, LimitSubject};
 
 pub use super::admission::{ApiTokenSpec, JoinTokenSpec, WorkerFacts, WorkerSpec};
 
@@ -228,6 +229,20 @@ pub enum Command {
         /// To what.
         object: String,
     },
+    /// Sets a rule of a limit; one of the same windows is replaced.
+    SetLimit {
+        /// What it binds.
+        subject: LimitSubject,
+        /// What it says, checked.
+        rule: LimitRule,
+    },
+    /// Removes a limit, or one rule of it.
+    RemoveLimit {
+        /// What it binds.
+        subject: LimitSubject,
+        /// Of the rule; none: all rules.
+        windows: Option<Vec<String>>,
+    },
 }
 
 impl Command {
@@ -271,6 +286,8 @@ impl Command {
             Self::CreateJoinToken(_) => 34,
             Self::RevokeToken { .. } => 35,
             Self::Note { .. } => 36,
+            Self::SetLimit { .. } => 37,
+            Self::RemoveLimit { .. } => 38,
         }
     }
 }

@@ -23,6 +23,15 @@ pub enum RowOf {
 }
 
 impl State {
+    /// Rows of the limits of a vault's store, as they are stored.
+    pub fn stored_limits(&self, vault: VaultId) -> Vec<RowChange> {
+        let url = self.vaults.get(&vault).map_or("", |vault| vault.spec.url.as_str());
+        let limits = self.limits.iter().filter(|(subject, _)| subject.has_store(url));
+        limits
+            .filter_map(|(subject, _)| self.limits.stored(15, subject))
+            .collect()
+    }
+
     /// A row as it is stored; none if there is none. The numbers are those of the tables.
     pub fn stored(&self, row: RowOf) -> Option<RowChange> {
         match row {

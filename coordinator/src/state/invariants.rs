@@ -9,11 +9,13 @@
 //! 6. A point is in the table or given up, not both.
 //! 7. Epochs, sessions and jobs have numbers no greater than the index of the last entry.
 //! 8. What is computed from the rows is as if computed anew. No table exceeds its bound.
-//! 9. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
+//! 9. A limit of a job or a worker is of one that is there and not over.
+//! 10. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
 
 use std::collections::BTreeSet;
 
 use super::command::Work;
+use super::limits::{LIMITS_MAX, LimitSubject};
 use super::rows::{JobState, VaultState};
 use super::views::Views;
 use super::{
@@ -125,6 +127,16 @@ impl State {
             }
         }
         self.check_slot_rows()?;
+        for (subject, _) in self.limits.iter() {
+            let is_over = match subject {
+                LimitSubject::Job(id) => self.jobs.get(id).is_none_or(|job| job.state.is_final()),
+                LimitSubject::Worker(id) => self.workers.get(id).is_none_or(|worker| worker.removed),
+                LimitSubject::Store(_) | LimitSubject::Host(_) => false,
+            };
+            if is_over {
+                return Err(format!("there is a limit of {subject}, which is over"));
+            }
+        }
         let bounds = [
             ("points", self.points.len(), POINTS_MAX as usize),
             ("points that are given up", self.given_up.len(), GIVEN_UP_MAX),
@@ -140,6 +152,7 @@ impl State {
             ("audit entries", self.audit.len(), AUDIT_MAX),
             ("answers", self.answers.len(), ANSWERS_MAX),
             ("slots", self.slots.len(), usize::from(SLOTS)),
+            ("limits", self.limits.len(), LIMITS_MAX),
         ];
         if let Some((what, there, max)) = bounds.into_iter().find(|(_, there, max)| there > max) {
             return Err(format!("there are {there} {what}, and {max} fit"));

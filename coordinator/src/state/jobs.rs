@@ -4,6 +4,7 @@ use tresor_proto::ids::{ItemId, JobId, PointId};
 
 use super::command::{Failure, FailureKind, JobSpec, RestoreTarget, Work};
 use super::entry::{Actor, Time};
+use super::limits::LimitSubject;
 use super::reply::{Refusal, Reply};
 use super::rows::{Job, JobState, VaultState};
 use super::texts::{check_line, check_path};
@@ -237,6 +238,7 @@ impl State {
             job.state = state;
             job.ended = Some(now);
         });
+        self.drop_limit(&LimitSubject::Job(id));
         for _ in 0..2 {
             if self.views.ended.len() <= ENDED_JOBS_MAX {
                 break;

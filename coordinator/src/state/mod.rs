@@ -26,6 +26,7 @@ pub mod invariants;
 mod items;
 mod jobs;
 mod leases;
+pub mod limits;
 mod nodes;
 mod points;
 mod policies;
@@ -47,6 +48,7 @@ use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, SessionId, T
 use command::Command;
 use entry::{Actor, Entry, Time};
 use error::LoadError;
+use limits::{Limit, LimitSubject};
 use reply::{Refusal, Reply};
 use rows::{
     Answered, Audited, Cluster, GivenUp, Item, Job, Marks, Member, Point, Policy, Session, Slot, Token, Vault, Worker,
@@ -108,6 +110,7 @@ pub struct State {
     tokens: Table<TokenId, Token>,
     audit: Table<u64, Audited>,
     answers: Table<u64, Answered>,
+    limits: Table<LimitSubject, Limit>,
     /// What is computed from the rows.
     views: Views,
     /// The rows' own clock, kept beside the table so that every entry need not write it twice.
@@ -115,7 +118,7 @@ pub struct State {
 }
 
 /// How many tables there are.
-const TABLES: u8 = 15;
+const TABLES: u8 = 16;
 
 /// Runs `$body` for every table (`&` or `&mut`) with its number. A number is never given to another table.
 macro_rules! each_table {
@@ -128,7 +131,7 @@ macro_rules! each_table {
     (@all $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr) => {
         each_table!(@each $borrow, $state, $table, $number, $body,
             (0, cluster) (1, marks) (2, members) (3, vaults) (4, policies) (5, items) (6, points) (7, given_up) (8, jobs) (9, workers)
-            (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers))
+            (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers) (15, limits))
     };
     (@each $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr, $(($n:literal, $field:ident))*) => {
         $({
@@ -256,6 +259,8 @@ impl State {
             Command::CreateJoinToken(spec) => self.create_join_token(spec),
             Command::RevokeToken { token } => self.revoke_token(*token),
             Command::Note { .. } => Ok(Reply::Done),
+            Command::SetLimit { subject, rule } => self.set_limit(index, subject, rule),
+            Command::RemoveLimit { subject, windows } => self.remove_limit(index, subject, windows.as_deref()),
         }
     }
 
@@ -303,6 +308,7 @@ impl State {
             tokens: self.tokens.clone(),
             audit: self.audit.clone(),
             answers: self.answers.clone(),
+            limits: self.limits.clone(),
             views: Views::default(),
             clock: self.clock.clone(),
         }
@@ -377,6 +383,11 @@ impl State {
     /// Points that are given up.
     pub fn given_up(&self) -> &Table<PointId, GivenUp> {
         &self.given_up
+    }
+
+    /// Limits of use.
+    pub fn limits(&self) -> &Table<LimitSubject, Limit> {
+        &self.limits
     }
 
     /// Jobs, ended ones too.

@@ -4,6 +4,7 @@ use tresor_proto::ids::{MemberId, WorkerId};
 
 use super::command::{MemberSpec, WorkerFacts, WorkerSpec};
 use super::entry::Time;
+use super::limits::LimitSubject;
 use super::reply::{Refusal, Reply};
 use super::rows::{Member, Worker};
 use super::texts::{LONG_LINE_MAX, check_label, check_labels, check_line, check_long_line};
@@ -178,6 +179,7 @@ impl State {
         let name = worker.name.clone();
         self.views.worker_names.remove(&name);
         self.free_slots(index, id);
+        self.drop_limit(&LimitSubject::Worker(id));
         self.clock.removals = index;
         Ok(Reply::Done)
     }

@@ -20,6 +20,7 @@ use tresor_proto::ids::{JobId, MemberId, SessionId, TokenId, VaultId, WorkerId};
 use super::audit::Described;
 use super::command::{ApiTokenSpec, Failure, FailureKind, JobSpec, MemberSpec, VaultOrigin, Work};
 use super::entry::{Actor, Time};
+use super::limits::LimitSubject;
 use super::reply::{Refusal, Reply};
 use super::rows::{Cluster, JobState, Member, VaultState};
 use super::texts::{check_blob, check_label};
@@ -89,6 +90,7 @@ impl State {
         let jobs = self.end_jobs_of_lost();
         self.forget_nodes_before_lost();
         self.refuse_nodes_of_lost();
+        self.drop_limits_of_lost();
         self.refuse_tokens_of_lost(refounding)?;
         let member = self.begin_cluster(index, refounding);
         let vaults = self.claim_vaults_anew(index);
@@ -163,6 +165,16 @@ impl State {
             self.points.remove(&id);
         }
         self.views = super::views::Views::of(self);
+    }
+
+    /// Limits of workers and jobs of the lost cluster: none of both goes on. Those of stores and hosts stay.
+    fn drop_limits_of_lost(&mut self) {
+        let limits: Vec<_> = self.limits.iter().map(|(subject, _)| subject.clone()).collect();
+        for subject in limits {
+            if matches!(subject, LimitSubject::Worker(_) | LimitSubject::Job(_)) {
+                self.limits.remove(&subject);
+            }
+        }
     }
 
     /// Names that two catalogues give to different things: they were told at different times. The newer keeps its name.

@@ -77,7 +77,9 @@ impl Subject {
             | Command::Fail { .. }
             | Command::GrantSlots { .. }
             | Command::ReportFindings { .. }
-            | Command::Note { .. } => Self::Other,
+            | Command::Note { .. }
+            | Command::SetLimit { .. }
+            | Command::RemoveLimit { .. } => Self::Other,
         }
     }
 }

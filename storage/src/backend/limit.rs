@@ -417,7 +417,10 @@ mod tests {
             _ = &mut slow_puts => panic!("20000 s of bytes were put at once"),
             put = other.create("a", &piece) => put.unwrap(),
         }
-        assert!(began.elapsed() < Duration::from_secs(1), "another job waited for the slow one");
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "another job waited for the slow one"
+        );
         for put in slow_puts.await {
             put.unwrap();
         }

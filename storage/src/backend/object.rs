@@ -122,13 +122,7 @@ impl ObjectBackend {
 /// The bytes of an answer, no more than it announced; fewer are a broken connection.
 ///
 /// What has come waits for the job's throttles before more is taken from the connection: the store can send no faster than it is heard.
-async fn collect(
-    pace: &Pace,
-    name: &str,
-    end: u64,
-    length: usize,
-    result: GetResult,
-) -> Result<Bytes, BackendError> {
+async fn collect(pace: &Pace, name: &str, end: u64, length: usize, result: GetResult) -> Result<Bytes, BackendError> {
     let pace = pace.of_request();
     let broken = |why: String| BackendError::Unavailable {
         operation: "read",

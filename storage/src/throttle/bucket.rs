@@ -63,10 +63,7 @@ impl Bucket {
             return Err(NotYet::Until(self.paid_at));
         }
         let cost = (u128::from(units) * 1_000_000_000).div_ceil(u128::from(rate));
-        self.paid_at = self
-            .paid_at
-            .max(now.saturating_sub(BURST))
-            .saturating_add(nanos(cost));
+        self.paid_at = self.paid_at.max(now.saturating_sub(BURST)).saturating_add(nanos(cost));
         Ok(())
     }
 }
@@ -130,7 +127,10 @@ mod tests {
         let mut bucket = Bucket::new(Some(1000));
         bucket.take(1000, SECOND).unwrap();
         bucket.set(Some(10), SECOND);
-        assert_eq!(bucket.take(1, SECOND * 50), Err(NotYet::Until(SECOND * 101 - BURST * 100)));
+        assert_eq!(
+            bucket.take(1, SECOND * 50),
+            Err(NotYet::Until(SECOND * 101 - BURST * 100))
+        );
     }
 
     #[test]

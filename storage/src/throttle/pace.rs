@@ -62,9 +62,7 @@ impl Pace {
 
     /// Whether the job has limits of its own: then it must not hold what other jobs wait for.
     pub(crate) fn is_own(&self) -> bool {
-        self.throttles
-            .first()
-            .is_some_and(|own| own.rates() != Rates::NONE)
+        self.throttles.first().is_some_and(|own| own.rates() != Rates::NONE)
     }
 
     #[cfg(test)]
@@ -74,9 +72,7 @@ impl Pace {
 
     /// Whether nothing limits a direction now.
     pub fn is_open(&self, direction: Direction) -> bool {
-        self.throttles
-            .iter()
-            .all(|throttle| throttle.lane(direction).is_open())
+        self.throttles.iter().all(|throttle| throttle.lane(direction).is_open())
     }
 
     /// Bytes to take at once.

@@ -243,8 +243,13 @@ impl<C: Channels> Coordinator for Client<C> {
         wire::offer(answer)
     }
 
-    async fn beat(&self, life: Life, leases: Vec<LeaseProgress>) -> Result<Beat, CallError> {
-        let message = wire::beat(life, jiff::Timestamp::now().as_millisecond(), leases);
+    async fn beat(
+        &self,
+        life: Life,
+        leases: Vec<LeaseProgress>,
+        shares: BTreeMap<String, u32>,
+    ) -> Result<Beat, CallError> {
+        let message = wire::beat(life, jiff::Timestamp::now().as_millisecond(), leases, shares);
         let answer = self
             .call(
                 BEAT,
@@ -435,7 +440,10 @@ mod tests {
         let channels = std::sync::Arc::new(Counted::default());
         let client = Client::new(std::sync::Arc::clone(&channels));
         for _ in 0..4 {
-            let error = client.beat(Life::random(), Vec::new()).await.map(|_| ());
+            let error = client
+                .beat(Life::random(), Vec::new(), BTreeMap::new())
+                .await
+                .map(|_| ());
             assert!(matches!(error, Err(CallError::Unanswered { .. })), "{error:?}");
         }
         let count = |number: &std::sync::atomic::AtomicU32| number.load(std::sync::atomic::Ordering::Relaxed);

@@ -70,7 +70,7 @@ impl Job {
     /// The vault of the lease.
     pub(crate) async fn open_vault(&self) -> Result<JobVault, JobError> {
         self.enter(Stage::Opening);
-        Box::pin(self.unless_stopped(self.vaults.open(&self.lease.vault))).await
+        Box::pin(self.unless_stopped(self.vaults.open_for(self.lease.id.job, &self.lease.vault))).await
     }
 
     /// The index of the lease's vault for this session: that which workers share, if they do.

@@ -22,6 +22,7 @@ use tresor_storage::vault::claim::ListedClaim;
 
 use super::failure::Failure;
 use crate::control::Counts;
+use crate::limits::{LimitsTold, SharesGiven};
 use crate::slots::SlotMap;
 
 /// One life of a worker's process, by a number that it drew. A later life ends the leases of earlier ones.
@@ -94,6 +95,8 @@ pub struct WatchUpdate {
     pub vaults: u64,
     /// Workers that were taken out of the cluster.
     pub removed: Vec<u64>,
+    /// What limits say now.
+    pub limits: Option<LimitsTold>,
 }
 
 /// Changes as they come; whoever sends them may end at any time, and is asked again.
@@ -288,6 +291,8 @@ pub struct Beat {
     pub cancelled: Vec<LeaseId>,
     /// The worker gets no new leases.
     pub drained: bool,
+    /// What the worker acts on of limits that it shares with others.
+    pub limits: SharesGiven,
 }
 
 /// The good end of an attempt.
@@ -473,11 +478,16 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Fenced, when `life` is not the worker's last.
     async fn next_lease(&self, life: Life, free: u32, wait: Duration) -> Result<Option<Offer>, CallError>;
 
-    /// Says that the process lives and how far its leases are, which renews them.
+    /// Says that the process lives and how far its leases are, which renews them; and which shares of limits it acts on, by what they are of.
     ///
     /// # Errors
     /// Fenced, when `life` is not the worker's last.
-    async fn beat(&self, life: Life, leases: Vec<LeaseProgress>) -> Result<Beat, CallError>;
+    async fn beat(
+        &self,
+        life: Life,
+        leases: Vec<LeaseProgress>,
+        shares: BTreeMap<String, u32>,
+    ) -> Result<Beat, CallError>;
 
     /// Ends an attempt well. Its point counts when this returns well.
     ///

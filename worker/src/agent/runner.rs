@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 use tresor_storage::Kind;
 
@@ -33,6 +33,8 @@ use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
+use crate::limits::{Limits, PENDING_PAUSE};
+use crate::slots::watch::follow_limits;
 use crate::slots::{Slots, SlotsConfig};
 
 /// Most jobs at a time: each may hold some hundred megabytes.
@@ -134,18 +136,20 @@ pub async fn run(
         Duration::ZERO,
     );
     let _lock = lock.map_err(unusable)?;
-    let vaults = Arc::new(Vaults::new(&config.folder, stores).map_err(unusable)?);
+    let limits = Arc::new(Limits::new(Instant::now()));
+    let vaults = Arc::new(Vaults::new(&config.folder, stores, Arc::clone(&limits)).map_err(unusable)?);
     let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
     let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
     let slots = match &config.slots {
         None => None,
         Some(slots) => {
             let (coordinator, vaults) = (Arc::clone(&coordinator), Arc::clone(&vaults));
-            let started = Slots::start(slots, &config.folder, coordinator, vaults, &mut beside, &stop).await;
+            let limits = Arc::clone(&limits);
+            let started = Slots::start(slots, &config.folder, coordinator, vaults, limits, &mut beside, &stop).await;
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
-    let agent = Agent::new(config, coordinator, vaults, slots, Instant::now());
+    let agent = Agent::new(config, coordinator, vaults, limits, slots, Instant::now());
     Box::pin(agent.run(shutdown)).await;
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
@@ -166,6 +170,8 @@ enum Event {
         answer: Result<Beat, CallError>,
     },
     Ended,
+    /// Other jobs run under limits that are shared with other workers.
+    Shares,
     Time,
     Stop,
 }
@@ -203,6 +209,9 @@ struct Agent {
     coordinator: Arc<dyn Coordinator>,
     vaults: Arc<Vaults>,
     slots: Option<Arc<Slots>>,
+    limits: Arc<Limits>,
+    /// Ends what hears of limits for the present life, where slots do not.
+    watching: Option<DropGuard>,
     life: Life,
     terms: Option<Registered>,
     is_drained: bool,
@@ -212,6 +221,10 @@ struct Agent {
     calls: FuturesUnordered<BoxFuture<'static, (Life, Event)>>,
     is_registering: bool,
     is_polling: bool,
+    /// Shares changed since the last beat began.
+    is_nudged: bool,
+    /// When the last beat began.
+    beaten_at: Option<Instant>,
     is_beating: bool,
     due: Timetable,
     registering: Backoff,
@@ -234,6 +247,7 @@ impl Agent {
         config: AgentConfig,
         coordinator: Arc<dyn Coordinator>,
         vaults: Arc<Vaults>,
+        limits: Arc<Limits>,
         slots: Option<Arc<Slots>>,
         now: Instant,
     ) -> Self {
@@ -243,6 +257,8 @@ impl Agent {
             coordinator,
             vaults,
             slots,
+            limits,
+            watching: None,
             life: Life::random(),
             terms: None,
             is_drained: false,
@@ -252,6 +268,8 @@ impl Agent {
             is_registering: false,
             is_polling: false,
             is_beating: false,
+            is_nudged: false,
+            beaten_at: None,
             due: Timetable {
                 register: now,
                 poll: now,
@@ -266,6 +284,7 @@ impl Agent {
     }
 
     async fn run(mut self, shutdown: CancellationToken) {
+        let limits = Arc::clone(&self.limits);
         loop {
             self.start_calls(Instant::now());
             let wake = self.next_time();
@@ -278,6 +297,7 @@ impl Agent {
                     }
                     (self.life, Event::Ended)
                 }
+                () = limits.jobs_changed.notified() => (self.life, Event::Shares),
                 () = tokio::time::sleep_until(wake) => (self.life, Event::Time),
             };
             let now = Instant::now();
@@ -314,6 +334,9 @@ impl Agent {
         let wait = POLL.min(terms.lease / 3);
         if !self.is_beating && now >= self.due.beat {
             self.is_beating = true;
+            self.is_nudged = false;
+            self.beaten_at = Some(now);
+            let shares = self.limits.shares(now);
             let named: Vec<LeaseId> = self.running.keys().copied().collect();
             let leases = self
                 .running
@@ -324,7 +347,7 @@ impl Agent {
             let call = async move {
                 // The lease counts from here: nothing was sent before.
                 let sent = Instant::now();
-                let answer = coordinator.beat(life, leases).await;
+                let answer = coordinator.beat(life, leases, shares).await;
                 (life, Event::Beaten { sent, named, answer })
             };
             self.calls.push(call.boxed());
@@ -366,6 +389,7 @@ impl Agent {
                 next = next.min(self.due.poll);
             }
         }
+        next = self.limits.until().into_iter().fold(next, Instant::min);
         let ends = self.running.values().filter(|running| running.is_bound());
         next = ends.map(|running| running.clock.end()).fold(next, Instant::min);
         match &self.leaving {
@@ -378,6 +402,7 @@ impl Agent {
         match event {
             Event::Time => {}
             Event::Stop => self.begin_leaving(now),
+            Event::Shares => self.nudge(now),
             Event::Ended => self.running.retain(|_, running| !running.ended.is_cancelled()),
             // Of an earlier life nothing counts, but that the call is over.
             event if life != self.life => drop(event),
@@ -404,8 +429,9 @@ impl Agent {
                 self.due.beat = now;
                 self.due.poll = now;
                 self.terms = Some(terms);
-                if let Some(slots) = &self.slots {
-                    slots.begin(self.life);
+                match &self.slots {
+                    Some(slots) => slots.begin(self.life),
+                    None => self.watch_limits(),
                 }
             }
             Err(error) => {
@@ -414,6 +440,20 @@ impl Agent {
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "worker is not registered yet");
             }
         }
+    }
+
+    /// Hears of limits, until the life is over.
+    fn watch_limits(&mut self) {
+        let cancel = CancellationToken::new();
+        let (coordinator, limits, life) = (Arc::clone(&self.coordinator), Arc::clone(&self.limits), self.life);
+        let stopped = cancel.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = follow_limits(coordinator, life, limits) => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        self.watching = Some(cancel.drop_guard());
     }
 
     /// The coordinator does not know this life any more: another process has registered as this worker, or the cluster was recovered from an older
@@ -426,6 +466,7 @@ impl Agent {
         if let Some(slots) = &self.slots {
             slots.end();
         }
+        self.watching = None;
         self.life = Life::random();
         self.terms = None;
         self.is_polling = false;
@@ -552,6 +593,13 @@ impl Agent {
         self.beating.reset();
         self.registering.reset();
         self.due.beat = self.due.beat.max(sent + beat);
+        let lease = self.terms.as_ref().map_or(Duration::ZERO, |terms| terms.lease);
+        if let Some(next) = self.limits.answered(answer.limits, sent, lease, now) {
+            self.due.beat = self.due.beat.min(next);
+        }
+        if self.is_nudged {
+            self.nudge(now);
+        }
         if answer.drained != self.is_drained {
             tracing::info!(drained = answer.drained, "worker is told whether it drains");
             self.is_drained = answer.drained;
@@ -575,6 +623,13 @@ impl Agent {
         }
     }
 
+    /// A beat is due soon, for the sake of shares: what others are to have is free when this worker has said that it let go of it.
+    fn nudge(&mut self, now: Instant) {
+        self.is_nudged = true;
+        let earliest = self.beaten_at.map_or(now, |sent| sent + PENDING_PAUSE);
+        self.due.beat = self.due.beat.min(now.max(earliest));
+    }
+
     fn begin_leaving(&mut self, now: Instant) {
         let stop_jobs = now + self.config.finish_time;
         tracing::info!(running = self.running.len(), "worker stops");
@@ -586,6 +641,7 @@ impl Agent {
 
     /// What time alone brings.
     fn upkeep(&mut self, now: Instant) {
+        self.limits.expire(now);
         for (id, running) in &self.running {
             if running.is_bound() && running.clock.standing(now) == Standing::Lost {
                 tracing::warn!(lease = %id, "lease is over by this worker's clock, and the attempt must not go on without one");

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tresor_proto::ids::JobId;
 use tresor_storage::backend::{Counters, OpenStore, Traffic};
 use tresor_storage::chunk::Profile;
 use tresor_storage::ids::{VaultId, hex};
@@ -32,6 +33,7 @@ use crate::blocking::blocking;
 use crate::control::{ControlError, Requests};
 use crate::home::index::{self, HomeIndex};
 use crate::home::{HomeError, Stores, files};
+use crate::limits::Limits;
 
 /// How long an index that no job uses stays open: opening one costs some requests and tens of milliseconds, keeping one some hundred megabytes.
 const IDLE: Duration = Duration::from_secs(300);
@@ -43,6 +45,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Vaults {
     stores: Arc<dyn Stores>,
     folder: PathBuf,
+    limits: Arc<Limits>,
     slots: Mutex<BTreeMap<VaultId, Arc<Slot>>>,
 }
 
@@ -113,12 +116,13 @@ impl Vaults {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub(crate) fn new(folder: &Path, stores: Arc<dyn Stores>) -> Result<Self, ControlError> {
+    pub(crate) fn new(folder: &Path, stores: Arc<dyn Stores>, limits: Arc<Limits>) -> Result<Self, ControlError> {
         let folder = folder.join("index");
         files::make_folder(&folder)?;
         Ok(Self {
             stores,
             folder,
+            limits,
             slots: Mutex::default(),
         })
     }
@@ -127,9 +131,31 @@ impl Vaults {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`Self::store`], within the limits of a job.
+    pub(crate) fn store_for(&self, job: JobId, lease: &LeaseVault, create: bool) -> Result<OpenStore, JobError> {
+        let store = self.store(lease, create)?;
+        Ok(store.throttled(self.limits.pace(job, &lease.url)))
+    }
+
+    /// The limits that jobs keep to.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The store of a lease's vault. With `create`, a local folder is made if need be.
     pub(crate) fn store(&self, lease: &LeaseVault, create: bool) -> Result<OpenStore, JobError> {
         Ok(self.stores.open(&lease.url, create)?)
+    }
+
+    /// As [`Self::open`], within the limits of a job: whatever it asks of the store, from here on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_for(&self, job: JobId, lease: &LeaseVault) -> Result<JobVault, JobError> {
+        let slot = Arc::clone(self.slots().entry(lease.id).or_default());
+        let store = self.shared_store(&slot, lease)?;
+        let store = store.throttled(self.limits.pace(job, &lease.url));
+        self.open_at(lease, store, slot).await
     }
 
     /// Opens the vault of a lease, and checks that it is the one that the log names.

@@ -16,6 +16,7 @@ use super::port::{
     LeaseVault, Life, LoggedPoint, Offer, Outcome, PointMade, Registered, RestoreWork, VerifyWork, WatchUpdate, Work,
     WorkDisk,
 };
+use crate::limits::{LimitsTold, SharesGiven};
 use crate::slots::SlotMap;
 
 /// Shortest and longest of a lease's terms and of the time between beats: what is outside was not meant.
@@ -82,6 +83,7 @@ pub(super) fn watch_update(message: v1::WatchUpdate) -> Result<WatchUpdate, Call
         slots: slots.map_err(|error| unreadable(error.to_string()))?,
         vaults: message.vaults,
         removed: message.removed.map(|removed| removed.workers).unwrap_or_default(),
+        limits: message.limits.map(limits),
     })
 }
 
@@ -237,7 +239,12 @@ fn backup_work(work: v1::BackupWork) -> Result<BackupWork, String> {
     })
 }
 
-pub(super) fn beat(life: Life, wall_ms: i64, leases: Vec<LeaseProgress>) -> v1::BeatRequest {
+pub(super) fn beat(
+    life: Life,
+    wall_ms: i64,
+    leases: Vec<LeaseProgress>,
+    shares: BTreeMap<String, u32>,
+) -> v1::BeatRequest {
     let progress = |lease: LeaseProgress| v1::LeaseProgress {
         id: some_id(lease.id),
         stage: lease.stage.to_owned(),
@@ -249,6 +256,10 @@ pub(super) fn beat(life: Life, wall_ms: i64, leases: Vec<LeaseProgress>) -> v1::
         life: life.0.to_vec().into(),
         wall_ms,
         leases: leases.into_iter().map(progress).collect(),
+        shares: shares
+            .into_iter()
+            .map(|(of, millionths)| v1::Share { of, millionths })
+            .collect(),
     }
 }
 
@@ -258,6 +269,32 @@ pub(super) fn beat_answer(message: v1::BeatResponse) -> Beat {
         held: ids(message.held),
         cancelled: ids(message.cancelled),
         drained: message.drained,
+        limits: SharesGiven {
+            shares: message
+                .shares
+                .into_iter()
+                .map(|share| (share.of, share.millionths))
+                .collect(),
+            is_pending: message.shares_pending,
+        },
+    }
+}
+
+fn limits(message: v1::Limits) -> LimitsTold {
+    let rates = |limit: &v1::Limit| Rates {
+        upload: limit.upload,
+        download: limit.download,
+        // Thousandths.
+        requests: limit.requests.map(|requests| u64::from(requests) * 1000),
+        concurrency: limit.concurrency,
+    };
+    LimitsTold {
+        rates: message
+            .limits
+            .iter()
+            .map(|limit| (limit.of.clone(), rates(limit)))
+            .collect(),
+        jobs: message.jobs,
     }
 }
 

@@ -25,7 +25,7 @@ mod router;
 mod serve;
 mod service;
 mod view;
-mod watch;
+pub(crate) mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -49,6 +49,7 @@ pub use serve::{Listen, PORT, ServeError, local_address};
 
 use crate::agent::port::{Coordinator, Life};
 use crate::agent::vaults::Vaults;
+use crate::limits::Limits;
 use keeper::{Keeper, KeeperParts, OfCluster};
 use kept::Kept;
 use lists::Lists;
@@ -77,6 +78,7 @@ pub(crate) struct Slots {
     revoked: Revoked,
     serves: Option<String>,
     coordinator: Arc<dyn Coordinator>,
+    limits: Arc<Limits>,
     /// Ends what runs for the present life.
     watching: std::sync::Mutex<Option<CancellationToken>>,
 }
@@ -87,7 +89,7 @@ pub(crate) struct Slots {
 pub(crate) struct NoMap;
 
 impl Slots {
-    /// Begins to answer, if it does; what runs for that is in `tasks` and ends with `stop`.
+    /// Begins to answer, if it does, and to hear of the map and of limits; what runs for that is in `tasks` and ends with `stop`.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -96,6 +98,7 @@ impl Slots {
         folder: &Path,
         coordinator: Arc<dyn Coordinator>,
         vaults: Arc<Vaults>,
+        limits: Arc<Limits>,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> Result<Self, ServeError> {
@@ -137,6 +140,7 @@ impl Slots {
             revoked,
             serves,
             coordinator,
+            limits,
             watching: std::sync::Mutex::default(),
         })
     }
@@ -155,10 +159,10 @@ impl Slots {
     pub(crate) fn begin(&self, life: Life) {
         let cancel = CancellationToken::new();
         let (coordinator, views, revoked) = (Arc::clone(&self.coordinator), self.views.clone(), self.revoked.clone());
-        let stopped = cancel.clone();
+        let (stopped, limits) = (cancel.clone(), Arc::clone(&self.limits));
         tokio::spawn(async move {
             tokio::select! {
-                () = watch::follow(coordinator, life, views, revoked) => {}
+                () = watch::follow(coordinator, life, views, revoked, limits) => {}
                 () = stopped.cancelled() => {}
             }
         });

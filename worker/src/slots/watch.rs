@@ -11,9 +11,36 @@ use super::revoked::Revoked;
 use super::view::View;
 use crate::agent::calls::{Backoff, Patience, random};
 use crate::agent::port::{CallError, Coordinator, Life, WatchUpdate};
+use crate::limits::Limits;
 
 /// Follows for one life; ends when it is not the worker's last any more.
-pub(super) async fn follow(coordinator: Arc<dyn Coordinator>, life: Life, views: Sender<View>, revoked: Revoked) {
+pub(super) async fn follow(
+    coordinator: Arc<dyn Coordinator>,
+    life: Life,
+    views: Sender<View>,
+    revoked: Revoked,
+    limits: Arc<Limits>,
+) {
+    let heard = |mut update: WatchUpdate| {
+        if let Some(told) = update.limits.take() {
+            limits.take(told);
+        }
+        take(&views, &revoked, life, update);
+    };
+    follow_with(coordinator, life, heard).await;
+}
+
+/// As [`follow`], for whoever takes limits only.
+pub(crate) async fn follow_limits(coordinator: Arc<dyn Coordinator>, life: Life, limits: Arc<Limits>) {
+    let heard = |update: WatchUpdate| {
+        if let Some(told) = update.limits {
+            limits.take(told);
+        }
+    };
+    follow_with(coordinator, life, heard).await;
+}
+
+async fn follow_with(coordinator: Arc<dyn Coordinator>, life: Life, heard: impl Fn(WatchUpdate)) {
     let mut backoff = Backoff::new(Patience::ENDLESS);
     loop {
         let error = match coordinator.watch(life).await {
@@ -21,7 +48,7 @@ pub(super) async fn follow(coordinator: Arc<dyn Coordinator>, life: Life, views:
                 match updates.next().await {
                     Some(Ok(update)) => {
                         backoff.reset();
-                        take(&views, &revoked, life, update);
+                        heard(update);
                     }
                     Some(Err(error)) => break error,
                     None => {

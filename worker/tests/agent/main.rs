@@ -4,6 +4,7 @@
 mod cluster;
 mod ends;
 mod jobs;
+mod limits;
 mod sharing;
 mod takeover;
 

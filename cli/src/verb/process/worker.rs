@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tresor_worker::agent::{self, AgentConfig, Membership};
 use tresor_worker::home::host_name;
+use tresor_worker::limits::permits_within;
 use tresor_worker::slots::{Listen, SlotsConfig, local_address};
 
 use super::{failed, read_token};
@@ -110,7 +111,9 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
             listen,
         }),
         labels,
-        permits: args.permits,
+        permits: args
+            .memory
+            .map_or(args.permits, |memory| permits_within(memory, args.permits)),
         reaches: args.reaches,
         effort: app.settings.effort(),
         ..AgentConfig::new(&data)

@@ -238,3 +238,46 @@ fn a_choice_among_many_jobs_looks_at_few() {
     assert_eq!(few, many);
     assert!(few <= 20, "{few} rows were looked up");
 }
+
+#[test]
+fn a_limit_of_jobs_at_a_time_keeps_further_ones_waiting_and_says_so() {
+    use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
+
+    let (mut story, presence, mut plans, workers) = story();
+    let items = ["web", "db"].map(|name| story.protects(name, MAIN, None));
+    let jobs = items.map(|item| story.queues(item, MAIN));
+    let url = story.state.vaults().get(&MAIN).unwrap().spec.url.clone();
+    let row = story.state.workers().get(&workers[0]).unwrap().clone();
+    let first = choose(&story.state, &presence, &plans, workers[0], story.now, 0).unwrap();
+    story.leases(first, workers[0]);
+    let other = if first == jobs[0] { jobs[1] } else { jobs[0] };
+    for subject in [
+        LimitSubject::Store(url),
+        LimitSubject::Worker(workers[0]),
+        LimitSubject::Host(row.facts.host),
+    ] {
+        for (max, is_free) in [(1, false), (2, true)] {
+            let rates = LimitRates {
+                concurrency: Some(max),
+                ..LimitRates::default()
+            };
+            story.does(Command::SetLimit {
+                subject: subject.clone(),
+                rule: LimitRule {
+                    rates,
+                    ..LimitRule::default()
+                },
+            });
+            plans.refresh(&story.state);
+            let (id, worker) = (workers[0], story.state.workers().get(&workers[0]).unwrap());
+            let job = story.state.jobs().get(&other).unwrap();
+            let limited = limited(&story.state, &plans, id, worker, job, story.now);
+            assert_eq!(limited.is_none(), is_free, "{subject}: {limited:?}");
+            if let Some(limited) = limited {
+                assert!(limited.to_string().contains(&subject.to_string()), "{limited}");
+                assert_ne!(choose(&story.state, &presence, &plans, id, story.now, 0), Some(other));
+            }
+        }
+        story.does(Command::RemoveLimit { subject, windows: None });
+    }
+}

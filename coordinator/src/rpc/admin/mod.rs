@@ -10,6 +10,7 @@ pub mod explain;
 pub mod items;
 mod jobs;
 mod key_file;
+mod limits;
 mod nodes;
 mod points;
 pub(crate) mod policies;
@@ -109,6 +110,9 @@ calls! {
     list_policies(ListPoliciesRequest) -> ListPoliciesResponse;
     update_policy(UpdatePolicyRequest) -> Policy;
     remove_policy(RemovePolicyRequest) -> Empty;
+    set_limit(SetLimitRequest) -> LimitRow;
+    remove_limit(RemoveLimitRequest) -> Empty;
+    list_limits(ListLimitsRequest) -> ListLimitsResponse;
     preview_policy(PreviewPolicyRequest) -> PreviewPolicyResponse;
     protect_item(ProtectItemRequest) -> Item;
     get_item(GetItemRequest) -> Item;

@@ -127,6 +127,15 @@ impl Story {
     }
 
     async fn beat(&self, worker: WorkerId, leases: &[&v1::Lease]) -> Result<v1::BeatResponse, Status> {
+        self.beat_with(worker, leases, Vec::new()).await
+    }
+
+    async fn beat_with(
+        &self,
+        worker: WorkerId,
+        leases: &[&v1::Lease],
+        shares: Vec<v1::Share>,
+    ) -> Result<v1::BeatResponse, Status> {
         let leases = leases.iter().map(|lease| v1::LeaseProgress {
             id: lease.id,
             stage: String::from("reading"),
@@ -138,6 +147,7 @@ impl Story {
             life: LIFE.to_vec().into(),
             wall_ms: jiff::Timestamp::now().as_millisecond() + 1500,
             leases: leases.collect(),
+            shares,
         };
         let answer = Agent::beat(&self.service, self.by(worker, request)).await;
         answer.map(Response::into_inner)

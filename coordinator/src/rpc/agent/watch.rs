@@ -1,4 +1,4 @@
-//! What concerns all work of a process: the map of the index's slots, told whenever it changes, and the vaults that slots are kept of.
+//! What concerns all work of a process: the map of the index's slots and limits of use, told whenever they change, and the vaults that slots are kept of.
 //!
 //! Every coordinator tells it from what it has applied, so that a leader of a thousand workers does not have to. Nothing runs for a watch but when the
 //! caller takes what comes, and nothing is held while it waits. A caller that vanished is noticed by the pings of its connection, and a coordinator that
@@ -17,9 +17,11 @@ use tresor_proto::v1;
 use super::super::refused::Refused;
 use super::contents::Pieces;
 use super::{AgentService, denied, slot_map, words};
+use crate::lead::limits::{LimitPlans, is_host_of, running};
 use crate::node::{Leadership, NodeError};
 use crate::state::command::Command;
-use crate::state::entry::{Actor, IdempotencyKey};
+use crate::state::entry::{Actor, IdempotencyKey, Time};
+use crate::state::limits::{LimitRates, LimitSubject};
 use crate::state::rows::{Marks, VaultState};
 use crate::state::{NODES_MAX, State};
 
@@ -29,7 +31,7 @@ const WATCHES_MAX: usize = 2 * NODES_MAX as usize;
 /// How long changes are gathered before a look: entries come by hundreds in a second, and all watchers look. Far less than the second in which a new map is
 /// to arrive.
 const GATHER: Duration = Duration::from_millis(200);
-/// How long a watch goes without a look: whether somebody leads is no entry of the log.
+/// How long a watch goes without a look: whether somebody leads is no entry of the log, and hours of limits begin and end by themselves.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a coordinator that knows of no leader is believed: two elections. It may be cut off, and others grant what it does not hear of.
 const LEADERLESS: Duration = Duration::from_secs(10);
@@ -40,6 +42,7 @@ pub(super) struct Watches {
     permits: Arc<Semaphore>,
     /// The map that was told last. An older reading of the same map is as good: it says of fewer sessions that they are over.
     told: Arc<Mutex<Option<Arc<v1::SlotMap>>>>,
+    limits: Arc<Mutex<InForce>>,
     /// [`LEADERLESS`]; tests wait less.
     pub(super) leaderless: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for Watches {
         Self {
             permits: Arc::new(Semaphore::new(WATCHES_MAX)),
             told: Arc::default(),
+            limits: Arc::default(),
             leaderless: LEADERLESS,
         }
     }
@@ -65,6 +69,75 @@ impl Watches {
         drop(told);
         v1::SlotMap::clone(&map)
     }
+}
+
+/// What limits say at a moment: worked out once for all that watch.
+#[derive(Debug, Default)]
+struct InForce {
+    plans: LimitPlans,
+    /// The entry and the second that it is of.
+    of: Option<(u64, i64)>,
+    rates: Arc<Vec<(LimitSubject, LimitRates)>>,
+    jobs: u64,
+}
+
+impl Watches {
+    /// What limits say now, as far as they bind a worker.
+    fn limits(&self, state: &State, worker: WorkerId, now: Time) -> v1::Limits {
+        let mut in_force = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (state.marks().applied, now.0.div_euclid(1000));
+        if in_force.of != Some(of) {
+            in_force.of = Some(of);
+            in_force.plans.refresh(state);
+            let rates = in_force.plans.all(now.timestamp());
+            in_force.rates = Arc::new(rates.map(|(subject, rates)| (subject.clone(), rates)).collect());
+            in_force.jobs = jobs_number(state, &in_force.rates);
+        }
+        let (rates, jobs) = (Arc::clone(&in_force.rates), in_force.jobs);
+        drop(in_force);
+        let row = state.workers().get(&worker);
+        let binds = |subject: &LimitSubject| match subject {
+            LimitSubject::Store(_) => true,
+            LimitSubject::Worker(id) => *id == worker,
+            LimitSubject::Host(_) => row.is_some_and(|row| is_host_of(subject, row)),
+            LimitSubject::Job(id) => {
+                let attempt = state.jobs().get(id).and_then(|job| job.running());
+                attempt.is_some_and(|attempt| attempt.worker == worker)
+            }
+        };
+        let limits = rates.iter().filter(|(subject, _)| binds(subject));
+        v1::Limits {
+            limits: limits.map(|(subject, rates)| limit_message(subject, *rates)).collect(),
+            jobs,
+        }
+    }
+}
+
+fn limit_message(subject: &LimitSubject, rates: LimitRates) -> v1::Limit {
+    v1::Limit {
+        of: subject.to_string(),
+        upload: rates.upload,
+        download: rates.download,
+        requests: rates.requests,
+        concurrency: rates.concurrency.filter(|_| matches!(subject, LimitSubject::Job(_))),
+    }
+}
+
+/// Another number for other jobs under limits that workers share.
+fn jobs_number(state: &State, limits: &[(LimitSubject, LimitRates)]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for (subject, _) in limits {
+        if !matches!(subject, LimitSubject::Store(_) | LimitSubject::Host(_)) {
+            continue;
+        }
+        hasher.update(subject.to_string().as_bytes());
+        for (worker, jobs) in running(state, subject) {
+            hasher.update(&worker.0.to_le_bytes());
+            hasher.update(&jobs.to_le_bytes());
+        }
+    }
+    let hash = hasher.finalize();
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
 /// What tells one map from another.
@@ -95,7 +168,7 @@ struct Watching {
     worker: WorkerId,
     life: [u8; 16],
     /// What was told last.
-    told: Option<(Part, u64, u64)>,
+    told: Option<(Part, u64, u64, v1::Limits)>,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
     leaderless_since: Option<Instant>,
@@ -229,7 +302,7 @@ impl Watching {
     }
 
     fn look(&mut self) -> Option<v1::WatchUpdate> {
-        let told = self.told;
+        let told = self.told.clone();
         let watches = &self.service.watches;
         // One look, so that map and sessions are of one moment.
         let (now, update) = self.service.services.handle.read(|state| {
@@ -237,15 +310,18 @@ impl Watching {
                 Part::of_marks(state.marks()),
                 state.marks().vaults,
                 state.marks().removals,
+                watches.limits(state, self.worker, self.service.services.now(state)),
             );
-            if told == Some(now) {
+            if told.as_ref() == Some(&now) {
                 return (now, None);
             }
-            let is_same_map = told.is_some_and(|(part, ..)| part == now.0);
+            let told = told.as_ref();
+            let is_same_map = told.is_some_and(|(part, ..)| *part == now.0);
             let update = v1::WatchUpdate {
                 slots: (!is_same_map).then(|| watches.map(state)),
                 vaults: now.1,
                 removed: (told.map(|told| told.2) != Some(now.2)).then(|| removed(state)),
+                limits: (told.map(|told| &told.3) != Some(&now.3)).then(|| now.3.clone()),
             };
             (now, Some(update))
         });

@@ -7,12 +7,15 @@ use tresor_proto::v1;
 use tresor_proto::v1::complete_request::Outcome as OutcomeMessage;
 
 use super::super::refused::Refused;
+use crate::lead::shares::{Given, WHOLE};
 use crate::node::presence::{JobProgress, SaidLease};
+use crate::state::State;
 use crate::state::command::{
     AdoptedPoint, CommittedPoint, Completion, Consistency, Counts, Failure, FailureKind, Outcome, VaultClaim,
     WorkerFacts,
 };
 use crate::state::entry::Time;
+use crate::state::limits::LimitSubject;
 
 /// Longest name, version, stage or label, bytes.
 const TEXT_BYTES_MAX: usize = 255;
@@ -302,6 +305,24 @@ pub(super) fn adopted(points: Vec<v1::AdoptedPoint>) -> Result<Vec<AdoptedPoint>
         })
     };
     points.into_iter().map(read).collect()
+}
+
+/// The shares of limits that a worker says it acts on; limits that are not there any more are nobody's.
+pub(super) fn shares(state: &State, said: &[v1::Share]) -> BTreeMap<LimitSubject, u32> {
+    let said: BTreeMap<&str, u32> = said.iter().map(|share| (share.of.as_str(), share.millionths)).collect();
+    let known = state.limits().iter().filter_map(|(subject, _)| {
+        let share = said.get(subject.to_string().as_str())?;
+        Some((subject.clone(), (*share).min(WHOLE)))
+    });
+    known.collect()
+}
+
+/// The share that a worker is given.
+pub(super) fn share((subject, given): (&LimitSubject, &Given)) -> v1::Share {
+    v1::Share {
+        of: subject.to_string(),
+        millionths: given.share,
+    }
 }
 
 #[cfg(test)]

@@ -188,11 +188,12 @@ impl AgentService {
         self.hear(worker, life, Some(request.wall_ms.saturating_sub(wall.0)));
         let now = self.services.clock.monotonic_ms();
         // In the order of the node's task: the state first.
-        let (answer, drained, coordinators) = self.services.handle.read(|state| {
+        let (answer, shares, drained, coordinators) = self.services.handle.read(|state| {
             let drained = state.workers().get(&worker).is_some_and(|row| row.drained);
             let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
             let answer = presence.beat(state, worker, life, &said, now);
-            (answer, drained, convert::coordinators(state))
+            let shares = presence.share(state, worker, life, &words::shares(state, &request.shares), now);
+            (answer, shares, drained, convert::coordinators(state))
         });
         let ids = |leases: Vec<(JobId, Epoch)>| {
             let id = |(job, epoch): (JobId, Epoch)| v1::LeaseId {
@@ -206,6 +207,8 @@ impl AgentService {
             cancelled: ids(answer.cancelled),
             drained,
             coordinators,
+            shares_pending: shares.values().any(|given| given.is_pending),
+            shares: shares.iter().map(words::share).collect(),
         })
     }
 }

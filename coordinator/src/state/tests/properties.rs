@@ -3,6 +3,7 @@
 
 use super::samples::{Dice, KINDS};
 use super::*;
+use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use crate::state::rows::{JobState, TokenUse};
 use proptest::prelude::*;
 use tresor_proto::ids::TokenId;
@@ -125,6 +126,29 @@ impl Player {
             self.dice.pick(&self.leases.clone())
         } else {
             self.dice.pick(&running)
+        }
+    }
+
+    fn limit_subject(&mut self) -> LimitSubject {
+        match self.dice.below(4) {
+            0 => LimitSubject::Store(String::from("s3://backup")),
+            1 => LimitSubject::Host(self.name()),
+            2 => LimitSubject::Worker(self.worker()),
+            _ => LimitSubject::Job(self.job()),
+        }
+    }
+
+    fn limit(&mut self) -> Command {
+        let rates = LimitRates {
+            upload: Some(1000 + self.dice.below(9)),
+            ..LimitRates::default()
+        };
+        Command::SetLimit {
+            subject: self.limit_subject(),
+            rule: LimitRule {
+                rates,
+                ..LimitRule::default()
+            },
         }
     }
 
@@ -454,7 +478,15 @@ impl Player {
                 let actor = Actor::Worker(self.worker());
                 (actor, Command::ReportFindings { vault, harmed })
             }
-            96 => match self.dice.below(3) {
+            96 => match self.dice.below(5) {
+                3 => (PERSON, self.limit()),
+                4 => (
+                    PERSON,
+                    Command::RemoveLimit {
+                        subject: self.limit_subject(),
+                        windows: None,
+                    },
+                ),
                 0 if self.bench.state.marks().expiry_stopped.is_some() => (PERSON, Command::ConfirmClock),
                 0 => (Actor::Cluster, Command::StopExpiry { step: HOUR }),
                 1 => (Actor::Cluster, Command::RaiseVersion { to: 2 }),

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::state::SLOTS;
+use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use tresor_proto::ids::TokenId;
 
 /// How many kinds of commands there are.
-pub(super) const KINDS: u8 = 37;
+pub(super) const KINDS: u8 = 39;
 
 /// Random numbers that are the same for the same seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 #[derive(Debug, Clone)]
@@ -240,6 +241,15 @@ impl Dice {
         }
     }
 
+    fn limit_subject(&mut self) -> LimitSubject {
+        match self.below(4) {
+            0 => LimitSubject::Store(self.text()),
+            1 => LimitSubject::Worker(WorkerId(self.next())),
+            2 => LimitSubject::Host(self.text()),
+            _ => LimitSubject::Job(JobId(self.next())),
+        }
+    }
+
     /// A command of that kind, with whatever in it.
     pub(super) fn command(&mut self, kind: u8) -> Command {
         let job = JobId(self.next());
@@ -397,6 +407,23 @@ impl Dice {
             36 => Command::Note {
                 action: self.text(),
                 object: self.text(),
+            },
+            37 => Command::SetLimit {
+                subject: self.limit_subject(),
+                rule: LimitRule {
+                    windows: self.some(Self::text),
+                    zone: self.text(),
+                    rates: LimitRates {
+                        upload: self.maybe(Self::next),
+                        download: self.maybe(Self::next),
+                        requests: self.maybe(Self::small),
+                        concurrency: self.maybe(Self::small),
+                    },
+                },
+            },
+            38 => Command::RemoveLimit {
+                subject: self.limit_subject(),
+                windows: self.maybe(|dice| dice.some(Self::text)),
             },
             _ => panic!("there are {KINDS} kinds"),
         }
@@ -682,6 +709,31 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
         Command::Note {
             action: String::from("backup cluster"),
             object: String::from("to a file"),
+        },
+    );
+    for subject in [
+        LimitSubject::Store(String::from("s3://backup")),
+        LimitSubject::Worker(worker),
+        LimitSubject::Host(String::from("hv1")),
+        LimitSubject::Job(leased.job),
+    ] {
+        let rule = LimitRule {
+            windows: vec![String::from("mon-fri 08:00-18:00")],
+            zone: String::from("Europe/Berlin"),
+            rates: LimitRates {
+                upload: Some(50_000_000),
+                download: Some(1 << 40),
+                requests: Some(100),
+                concurrency: Some(4),
+            },
+        };
+        bench.by(person.clone(), Command::SetLimit { subject, rule });
+    }
+    bench.by(
+        person.clone(),
+        Command::RemoveLimit {
+            subject: LimitSubject::Host(String::from("hv1")),
+            windows: None,
         },
     );
     bench.refuses(person, Command::Cancel { job });

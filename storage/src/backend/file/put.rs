@@ -179,13 +179,7 @@ impl Root {
 fn is_unable(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::OPNOTSUPP
-            | Errno::ISDIR
-            | Errno::INVAL
-            | Errno::NOSYS
-            | Errno::PERM
-            | Errno::XDEV
-            | Errno::MLINK
+        Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::XDEV | Errno::MLINK
     )
 }
 

@@ -6,6 +6,7 @@ use tresor_storage::Kind;
 use tresor_storage::ids::PointId;
 use tresor_storage::index::ChunkIndex;
 use tresor_storage::manifest::{Consistency, Manifest};
+use tresor_storage::throttle::Pace;
 use tresor_storage::vault::naming::{check_disk_name, check_item_name};
 
 use super::{Done, disk_format, host_path, read_manifest};
@@ -16,6 +17,7 @@ use crate::agent::port::BackupWork;
 use crate::agent::progress::Stage;
 use crate::agent::vaults::JobVault;
 use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Shares, Steering, UNAIDED};
+use crate::limits::paced_source;
 use crate::source::{self, SourceSpec};
 
 /// Backs up, up to the coordinator's answer.
@@ -36,7 +38,9 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
         Some(routed) => Arc::new(routed.clone()),
         None => job.unless_stopped(job.vaults.index(&vault, claim)).await?,
     };
-    let disks = job.unless_stopped(open_disks(specs)).await?;
+    let disks = job
+        .unless_stopped(open_disks(specs, &job.vaults.limits().disks()))
+        .await?;
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(Arc::clone(&index))),
@@ -100,7 +104,7 @@ fn specs(work: &BackupWork) -> Result<Vec<(String, SourceSpec)>, JobError> {
     Ok(specs)
 }
 
-async fn open_disks(specs: Vec<(String, SourceSpec)>) -> Result<Vec<BackupDisk>, WorkerError> {
+async fn open_disks(specs: Vec<(String, SourceSpec)>, pace: &Pace) -> Result<Vec<BackupDisk>, WorkerError> {
     let mut disks = Vec::with_capacity(specs.len());
     for (name, spec) in specs {
         let source = match source::open(&spec).await {
@@ -109,7 +113,7 @@ async fn open_disks(specs: Vec<(String, SourceSpec)>) -> Result<Vec<BackupDisk>,
         };
         disks.push(BackupDisk {
             name,
-            source,
+            source: paced_source(source, pace.clone()),
             changes: Changes::Unknown,
         });
     }

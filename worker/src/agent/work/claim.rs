@@ -46,7 +46,7 @@ const WITHDRAWING: Duration = Duration::from_secs(60);
 /// Makes or claims the vault.
 pub(super) async fn run(job: &Job, make: bool) -> Result<Done, JobError> {
     job.enter(Stage::Claiming);
-    let store = job.vaults.store(&job.lease.vault, make)?;
+    let store = job.vaults.store_for(job.lease.id.job, &job.lease.vault, make)?;
     let is_there = match job
         .unless_stopped(open_header(store.backend.as_ref(), &store.url))
         .await

@@ -14,6 +14,7 @@ use crate::agent::port::{Outcome, RestoreWork};
 use crate::agent::progress::Stage;
 use crate::control::Counts;
 use crate::error::WorkerError;
+use crate::limits::paced_sink;
 use crate::restore::{
     self, Existing, RestoreOutcome, RestoreRequest, choose_disks, make_folder, merge_gap, open_target, place_disks,
     refuse_wrong_targets,
@@ -50,10 +51,12 @@ pub(super) async fn run(job: &Job, work: &RestoreWork) -> Result<Done, JobError>
     job.enter(Stage::Writing);
     job.activity
         .set_total(placed.iter().map(|placed| placed.disk.root.size).sum());
+    let disks_pace = job.vaults.limits().disks();
     let mut counts = Counts::default();
     let mut disks = Vec::with_capacity(placed.len());
     for placed in &placed {
         let sink = job.unless_stopped(open_target(placed, existing)).await?;
+        let sink = paced_sink(sink, disks_pace.clone());
         let request = RestoreRequest {
             disk: placed.disk.name.clone(),
             root: placed.disk.root,

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_storage::Kind;
 use tresor_storage::catalog::Hidden;
 use tresor_storage::ids::{ItemId, PointId, SessionId, VaultId};
 use tresor_storage::keys::Key;
+use tresor_storage::throttle::Rates;
 use tresor_worker::agent::port::{
     AdoptedPoint, Beat, CallError, CatalogueContent, Claimed, Completion, Coordinator, Facts, Findings, Lease, LeaseId,
-    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, Outcome, Registered, WatchStream, Work,
+    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, Outcome, Registered, WatchStream, WatchUpdate, Work,
 };
 use tresor_worker::agent::{Failure, FailureKind};
 use tresor_worker::control::Counts;
+use tresor_worker::limits::{LimitsTold, SharesGiven, WHOLE};
 
 use super::until;
 
@@ -87,6 +90,7 @@ struct State {
 struct Shared {
     terms: Terms,
     vault: Mutex<LeaseVault>,
+    limits: watch::Sender<LimitsTold>,
     state: Mutex<State>,
 }
 
@@ -132,9 +136,18 @@ impl Fake {
             shared: Arc::new(Shared {
                 terms,
                 vault: Mutex::new(vault),
+                limits: watch::Sender::default(),
                 state: Mutex::default(),
             }),
         }
+    }
+
+    /// Limits from now on, of which this worker has all.
+    pub(crate) fn limit(&self, rates: BTreeMap<String, Rates>) {
+        self.shared.limits.send_modify(|told| {
+            told.rates = rates;
+            told.jobs += 1;
+        });
     }
 
     pub(crate) fn as_worker(&self, name: &str) -> AsWorker {
@@ -517,11 +530,16 @@ impl Coordinator for AsWorker {
         }
     }
 
-    async fn beat(&self, life: Life, leases: Vec<LeaseProgress>) -> Result<Beat, CallError> {
+    async fn beat(&self, life: Life, leases: Vec<LeaseProgress>, _: BTreeMap<String, u32>) -> Result<Beat, CallError> {
         let heard = self.fake.hear("beat")?;
         self.check_life(life)?;
         let mut state = self.fake.state();
+        let told = self.fake.shared.limits.borrow().clone();
         let mut answer = Beat {
+            limits: SharesGiven {
+                shares: told.rates.into_keys().map(|of| (of, WHOLE)).collect(),
+                is_pending: false,
+            },
             drained: state.drained.contains(&self.name),
             ..Beat::default()
         };
@@ -610,7 +628,20 @@ impl Coordinator for AsWorker {
     /// This cluster's workers keep an index each.
     async fn watch(&self, life: Life) -> Result<WatchStream, CallError> {
         self.check_life(life)?;
-        Ok(Box::pin(futures::stream::pending()))
+        let limits = self.fake.shared.limits.subscribe();
+        Ok(Box::pin(futures::stream::unfold(
+            (limits, true),
+            |(mut limits, is_first)| async move {
+                if !is_first {
+                    limits.changed().await.ok()?;
+                }
+                let update = WatchUpdate {
+                    limits: Some(limits.borrow_and_update().clone()),
+                    ..WatchUpdate::default()
+                };
+                Some((Ok(update), (limits, false)))
+            },
+        )))
     }
 
     async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError> {

@@ -112,6 +112,7 @@ fn unfit(workers: &[(String, Unfit)]) -> Vec<String> {
         Unfit::Busy => (0, String::from("run as many jobs as they may")),
         Unfit::FailedThere => (1, String::from("failed at it just now")),
         Unfit::Silent => (2, String::from("are not heard of")),
+        Unfit::Limited { limit, max } => (0, format!("wait: {limit} is limited to {max} jobs at a time")),
         Unfit::Drained => (3, String::from("drain")),
         Unfit::NoJobs => (7, String::from("run no jobs")),
         Unfit::Store { url } => (4, format!("do not reach {url}")),

@@ -2,6 +2,7 @@
 
 mod items;
 mod jobs;
+mod limits;
 mod nodes;
 mod points;
 mod policies;

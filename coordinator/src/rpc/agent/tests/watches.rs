@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::node::testing::TestNode;
+use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use crate::testing::{registers, serves};
 use tresor_proto::ids::MemberId;
 
@@ -221,4 +222,87 @@ async fn a_commit_that_rests_on_a_moved_slot_is_told_so_and_taken_under_the_same
     assert_eq!(beat.held.len(), 1, "the lease goes on");
     story.complete(story.w1, resting_on(now)).await.unwrap();
     assert!(matches!(story.job(&lease).state, JobState::Done { .. }));
+}
+
+fn limit(subject: LimitSubject, upload: u64, concurrency: Option<u32>) -> Command {
+    let rates = LimitRates {
+        upload: Some(upload),
+        concurrency,
+        ..LimitRates::default()
+    };
+    Command::SetLimit {
+        subject,
+        rule: LimitRule {
+            rates,
+            ..LimitRule::default()
+        },
+    }
+}
+
+#[tokio::test]
+async fn limits_are_told_within_a_second_to_whom_they_bind() {
+    let mut story = Story::with_vault().await;
+    let mut updates = story.watch(story.w1, LIFE).await.unwrap();
+    assert_eq!(soon(&mut updates).await.limits.unwrap().limits, []);
+    story.node.does(limit(LimitSubject::Worker(story.w2), 5000, None));
+    story
+        .node
+        .does(limit(LimitSubject::Store(String::from("file:///srv")), 6000, Some(9)));
+    let told = soon(&mut updates).await.limits.unwrap();
+    let [only] = &told.limits[..] else { panic!("{told:?}") };
+    assert_eq!((only.of.as_str(), only.upload), ("store file:///srv", Some(6000)));
+    assert_eq!(only.concurrency, None, "jobs at a time are counted here");
+    // A job that begins under it makes shares due.
+    let lease = story.backup("web").await;
+    let begun = soon(&mut updates).await.limits.unwrap();
+    assert_eq!(begun.limits, told.limits);
+    assert_ne!(begun.jobs, told.jobs);
+    let job = JobId(lease.id.unwrap().job);
+    story.node.does(limit(LimitSubject::Job(job), 7000, Some(2)));
+    let told = soon(&mut updates).await.limits.unwrap();
+    let of_job = told.limits.iter().find(|limit| limit.of.starts_with("job")).unwrap();
+    assert_eq!((of_job.upload, of_job.concurrency), (Some(7000), Some(2)));
+    story.node.does(Command::RemoveLimit {
+        subject: LimitSubject::Job(job),
+        windows: None,
+    });
+    assert_eq!(soon(&mut updates).await.limits.unwrap().limits.len(), 1);
+}
+
+#[tokio::test]
+async fn beats_divide_a_limit_among_the_workers_with_jobs_under_it() {
+    let mut story = Story::with_vault().await;
+    *story.service.services.presence.lock().unwrap() = crate::node::presence::Presence::of_one_command();
+    let of = "store file:///srv/main";
+    story
+        .node
+        .does(limit(LimitSubject::Store(String::from("file:///srv/main")), 6000, None));
+    let share = |answer: &v1::BeatResponse| {
+        let [only] = &answer.shares[..] else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(only.of, of);
+        (only.millionths, answer.shares_pending)
+    };
+    let has = |millionths| {
+        vec![v1::Share {
+            of: of.to_owned(),
+            millionths,
+        }]
+    };
+    let one = story.backup("web").await;
+    let answer = story.beat(story.w1, &[&one]).await.unwrap();
+    assert_eq!(share(&answer), (1_000_000, false));
+    story.node.protects("db", MAIN, None);
+    let item = crate::testing::item_id("db", MAIN);
+    story.enqueue(Work::Backup { item, keep_until: None });
+    let two = story.next(story.w2).await.unwrap().unwrap();
+    let answer = story.beat(story.w2, &[&two]).await.unwrap();
+    assert_eq!(share(&answer), (0, true), "the first has all of it still");
+    let answer = story.beat_with(story.w1, &[&one], has(1_000_000)).await.unwrap();
+    assert_eq!(share(&answer), (500_000, false));
+    let answer = story.beat_with(story.w1, &[&one], has(500_000)).await.unwrap();
+    assert_eq!(share(&answer), (500_000, false));
+    let answer = story.beat(story.w2, &[&two]).await.unwrap();
+    assert_eq!(share(&answer), (500_000, false));
 }
