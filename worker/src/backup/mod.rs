@@ -1,17 +1,19 @@
 //! Backup: from disk sources to a committed recovery point.
 //!
 //! ```text
-//! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order)
+//! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order; several disks at once)
 //!   ▸ frames (what is new, in disk order) ▸ compress (all cores) ▸ packer (seal, pack, put, index, grow the recipe) ▸ commit
 //! ```
-//! Every arrow is a bounded queue. Read `plan`, `segment`, `frames`, `packer`, then `pipeline`; `deferred` is what other sessions are storing at the same
+//! Every arrow is a bounded queue. Read `plan`, `segment`, `read`, `frames`, `packer`, then `pipeline`; `deferred` is what other sessions are storing at the same
 //! time, `reask` what is asked again because a share of the index got another owner meanwhile.
 
 mod deferred;
+mod flight;
 mod frames;
 mod packer;
 mod pipeline;
 mod plan;
+mod read;
 mod reask;
 mod segment;
 

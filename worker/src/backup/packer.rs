@@ -1,6 +1,6 @@
 //! The end of the line: frames into packs, and segments, in order, into recipes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
 use tresor_storage::seal::FrameKind;
 use tresor_storage::vault::{PackWriter, Vault, Written};
 
-use super::frames::{Draft, Resolved, ToPacker};
+use super::frames::{DiskStep, Draft, Resolved, ToPacker};
 use crate::error::WorkerError;
 use crate::progress::Progress;
 
@@ -22,25 +22,28 @@ pub(super) struct PackerDisk {
     pub(super) parent: Option<Arc<Tree>>,
 }
 
-/// What waits for frames of its segments to be placed.
-enum Waiting {
-    Disk(usize),
+/// What a recipe grows by.
+enum Grown {
     Hole,
     Stored(Child),
-    Leaf {
-        id: ChunkId,
-        print: Option<Fingerprint>,
-        drafts: Vec<Draft>,
-        deferred: Option<u64>,
-    },
-    Forget(std::collections::BTreeSet<u64>),
-    DiskEnd,
+    New(ChunkId, Option<Fingerprint>, Leaf),
+    /// Nothing more comes.
+    Whole,
+}
+
+/// A disk on its way to its root.
+struct Growing {
+    /// Taken when the disk is complete.
+    builder: Option<TreeBuilder>,
+    parent: Option<Arc<Tree>>,
+    /// What waits for frames of its segments to be placed, each with its place in the line of all disks.
+    waiting: VecDeque<(u64, DiskStep)>,
+    root: Option<Root>,
 }
 
 pub(super) struct Packer {
-    vault: Arc<Vault>,
     writer: PackWriter,
-    disks: Vec<PackerDisk>,
+    disks: Vec<Growing>,
     progress: Arc<Progress>,
     settled: mpsc::UnboundedSender<Vec<ChunkId>>,
     coded_buffers: Arc<Pool<Vec<u8>>>,
@@ -48,16 +51,17 @@ pub(super) struct Packer {
     placed: HashMap<u64, Placed>,
     /// Tickets are placed in order: all below this one are.
     next_ticket: u64,
-    waiting: VecDeque<Waiting>,
+    /// How many steps and tickets to forget came so far.
+    line: u64,
+    /// Tickets to forget once every disk is past that place in the line.
+    forget: VecDeque<(u64, BTreeSet<u64>)>,
     /// What became of deferred runs, by the key of their leaf.
     resolved: HashMap<u64, Resolved>,
-    current: Option<(TreeBuilder, Option<Arc<Tree>>)>,
-    roots: Vec<Root>,
 }
 
 impl Packer {
     pub(super) fn new(
-        vault: Arc<Vault>,
+        vault: &Vault,
         writer: PackWriter,
         disks: Vec<PackerDisk>,
         progress: Arc<Progress>,
@@ -65,18 +69,24 @@ impl Packer {
         coded_buffers: Arc<Pool<Vec<u8>>>,
     ) -> Self {
         Self {
-            vault,
+            disks: disks
+                .into_iter()
+                .map(|PackerDisk { size, parent }| Growing {
+                    builder: Some(TreeBuilder::new(vault.ids.clone(), vault.profile, size)),
+                    parent,
+                    waiting: VecDeque::new(),
+                    root: None,
+                })
+                .collect(),
             writer,
-            disks,
             progress,
             settled,
             coded_buffers,
             placed: HashMap::new(),
             next_ticket: 0,
-            waiting: VecDeque::new(),
+            line: 0,
+            forget: VecDeque::new(),
             resolved: HashMap::new(),
-            current: None,
-            roots: Vec::new(),
         }
     }
 
@@ -86,7 +96,7 @@ impl Packer {
         mut from_frames: mpsc::Receiver<ToPacker>,
     ) -> Result<(Vec<Root>, Written), WorkerError> {
         while let Some(message) = from_frames.recv().await {
-            let waiting = match message {
+            match message {
                 ToPacker::Frame {
                     ticket,
                     table,
@@ -101,61 +111,50 @@ impl Packer {
                     self.progress.add_stored(u64::from(placed.length));
                     self.placed.insert(ticket, placed);
                     self.next_ticket = ticket + 1;
-                    self.drain().await?;
+                    self.drain_all().await?;
                     let settled = self.writer.take_settled().await?;
                     if !settled.is_empty() {
                         // The receiver is gone only when the backup is failing anyway.
                         let _ = self.settled.send(settled);
                     }
-                    continue;
                 }
-                ToPacker::Disk(disk) => Waiting::Disk(disk),
-                ToPacker::Hole => Waiting::Hole,
-                ToPacker::Stored(child) => Waiting::Stored(child),
-                ToPacker::Leaf {
-                    id,
-                    print,
-                    drafts,
-                    deferred,
-                } => Waiting::Leaf {
-                    id,
-                    print,
-                    drafts,
-                    deferred,
-                },
+                ToPacker::Disk(disk, step) => {
+                    self.line += 1;
+                    self.disks[disk].waiting.push_back((self.line, step));
+                    self.drain(disk).await?;
+                    self.forget();
+                }
                 ToPacker::Resolved { key, resolved } => {
                     self.resolved.insert(key, resolved);
-                    self.drain().await?;
-                    continue;
+                    self.drain_all().await?;
                 }
                 ToPacker::PutPack => {
-                    if let Some((builder, _)) = &mut self.current {
+                    for builder in self.disks.iter_mut().filter_map(|disk| disk.builder.as_mut()) {
                         builder.flush(&mut self.writer).await?;
                     }
                     self.writer.put_pack().await?;
-                    continue;
                 }
-                ToPacker::Forget(tickets) => Waiting::Forget(tickets),
-                ToPacker::DiskEnd => Waiting::DiskEnd,
-            };
-            self.waiting.push_back(waiting);
-            self.drain().await?;
+                ToPacker::Forget(tickets) => {
+                    self.line += 1;
+                    self.forget.push_back((self.line, tickets));
+                    self.forget();
+                }
+            }
         }
-        if self.roots.len() != self.disks.len() || !self.waiting.is_empty() {
-            // The line was cut before its end: nothing may be made of what came.
-            return Err(WorkerError::Interrupted);
-        }
+        let roots: Option<Vec<Root>> = self.disks.iter().map(|disk| disk.root).collect();
+        // Without all roots the line was cut before its end: nothing may be made of what came.
+        let roots = roots.ok_or(WorkerError::Interrupted)?;
         let written = self.writer.finish().await?;
-        Ok((self.roots, written))
+        Ok((roots, written))
     }
 
-    fn is_ready(&self, waiting: &Waiting) -> bool {
+    fn is_ready(&self, step: &DiskStep) -> bool {
         let is_placed = |draft: &Draft| match draft {
             Draft::Ticketed { ticket, .. } => *ticket < self.next_ticket,
             _ => true,
         };
-        match waiting {
-            Waiting::Leaf { drafts, deferred, .. } => {
+        match step {
+            DiskStep::Leaf { drafts, deferred, .. } => {
                 let is_resolved = deferred.is_none_or(|key| match self.resolved.get(&key) {
                     None => false,
                     Some(Resolved::Stored(_)) => true,
@@ -163,58 +162,67 @@ impl Packer {
                 });
                 is_resolved && drafts.iter().all(is_placed)
             }
-            _ => true,
+            DiskStep::Hole | DiskStep::Stored(_) | DiskStep::End => true,
         }
     }
 
-    async fn drain(&mut self) -> Result<(), WorkerError> {
-        while self.waiting.front().is_some_and(|waiting| self.is_ready(waiting)) {
-            let waiting = self.waiting.pop_front().expect("there is a first");
-            match waiting {
-                Waiting::Disk(disk) => {
-                    let PackerDisk { size, parent } = &self.disks[disk];
-                    let builder = TreeBuilder::new(self.vault.ids.clone(), self.vault.profile, *size);
-                    self.current = Some((builder, parent.clone()));
-                }
-                Waiting::Hole => {
-                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
-                    builder.push_hole(&mut self.writer, parent.as_deref()).await?;
-                }
-                Waiting::Stored(child) => {
-                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
-                    builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
-                }
-                Waiting::Leaf {
+    async fn drain_all(&mut self) -> Result<(), WorkerError> {
+        for disk in 0..self.disks.len() {
+            self.drain(disk).await?;
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// Lets go of frames that no step of any disk names any more: those that may have come before the word to forget them.
+    fn forget(&mut self) {
+        let waits = self.disks.iter().filter_map(|disk| disk.waiting.front());
+        let first = waits.map(|(line, _)| *line).min().unwrap_or(u64::MAX);
+        while let Some((line, tickets)) = self.forget.front()
+            && *line < first
+        {
+            for ticket in tickets {
+                self.placed.remove(ticket);
+            }
+            self.forget.pop_front();
+        }
+    }
+
+    async fn drain(&mut self, number: usize) -> Result<(), WorkerError> {
+        while let Some((_, step)) = self.disks[number].waiting.front()
+            && self.is_ready(step)
+        {
+            let (_, step) = self.disks[number].waiting.pop_front().expect("there is a first");
+            let leaf = match step {
+                DiskStep::Leaf {
                     id,
                     print,
                     drafts,
                     deferred,
-                } => {
-                    let runs = match deferred.and_then(|key| self.resolved.remove(&key)) {
-                        Some(Resolved::Stored(child)) => {
-                            let (builder, parent) = self.current.as_mut().expect("a disk has begun");
-                            builder.push_stored(child, &mut self.writer, parent.as_deref()).await?;
-                            continue;
-                        }
-                        Some(Resolved::Runs(runs)) => runs,
-                        None => Vec::new(),
-                    };
-                    let leaf = self.leaf(drafts, runs);
-                    let (builder, parent) = self.current.as_mut().expect("a disk has begun");
-                    builder
-                        .push_new(id, print, leaf.encode(), &mut self.writer, parent.as_deref())
-                        .await?;
-                }
-                Waiting::Forget(tickets) => {
-                    for ticket in tickets {
-                        self.placed.remove(&ticket);
-                    }
-                }
-                Waiting::DiskEnd => {
-                    let (builder, parent) = self.current.take().expect("a disk has begun");
-                    self.roots
-                        .push(builder.finish(&mut self.writer, parent.as_deref()).await?);
-                }
+                } => match deferred.and_then(|key| self.resolved.remove(&key)) {
+                    Some(Resolved::Stored(child)) => Grown::Stored(child),
+                    Some(Resolved::Runs(runs)) => Grown::New(id, print, self.leaf(drafts, runs)),
+                    None => Grown::New(id, print, self.leaf(drafts, Vec::new())),
+                },
+                DiskStep::Hole => Grown::Hole,
+                DiskStep::Stored(child) => Grown::Stored(child),
+                DiskStep::End => Grown::Whole,
+            };
+            let Growing {
+                builder, parent, root, ..
+            } = &mut self.disks[number];
+            let (writer, parent) = (&mut self.writer, parent.as_deref());
+            if let Grown::Whole = leaf {
+                let builder = builder.take().expect("a disk ends once");
+                *root = Some(builder.finish(writer, parent).await?);
+                continue;
+            }
+            let builder = builder.as_mut().expect("nothing comes after a disk's end");
+            match leaf {
+                Grown::Hole => builder.push_hole(writer, parent).await?,
+                Grown::Stored(child) => builder.push_stored(child, writer, parent).await?,
+                Grown::New(id, print, leaf) => builder.push_new(id, print, leaf.encode(), writer, parent).await?,
+                Grown::Whole => {}
             }
         }
         Ok(())

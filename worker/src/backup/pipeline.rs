@@ -3,32 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
 use tokio::sync::mpsc;
 use tresor_storage::Doing;
 use tresor_storage::backend::BackendError;
 use tresor_storage::ids::{PartId, PointId, Writer};
-use tresor_storage::limits::SEGMENT;
 use tresor_storage::manifest::{Manifest, ManifestDisk};
 use tresor_storage::recipe::{NodeSource, Tree};
 use tresor_storage::vault::{PackWriter, Uploads, VaultError};
 
-use super::deferred::{DeferralError, Deferrals};
-use super::frames::{Frames, PackerGone, QUEUE};
+use super::frames::{Frames, QUEUE};
 use super::packer::{Packer, PackerDisk};
-use super::plan::{Todo, plan_changed, plan_read, usable_changes};
+use super::read::{ReadError, read_disks};
 use super::reask::{self, NewDisk, Reask};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
 use crate::control::{Commit, CommitDisk, ControlError, Counts, OpenSession, Requests, Session};
 use crate::cores::Cores;
 use crate::error::WorkerError;
-use crate::extent::Extent;
-use crate::source::{DiskSource, SourceKind, Steadiness};
-
-/// Segments planned at once: one question for allocated extents per GiB.
-const WINDOW: u64 = 256;
+use crate::source::{SourceKind, Steadiness};
 
 /// How long a backup that ends without a point waits for packs on their way, so that the next one finds them.
 const LAST_PACKS: Duration = Duration::from_secs(5);
@@ -140,7 +132,7 @@ async fn make(
     )
     .with_uploads(Arc::clone(uploads));
     let packer = Packer::new(
-        Arc::clone(vault),
+        vault,
         pack_writer,
         packer_disks,
         Arc::clone(&steering.progress),
@@ -151,23 +143,14 @@ async fn make(
     let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
 
     let mut counts = BackupCounts::default();
-    let mut read = Ok(());
-    let mut started = 0;
-    for (number, (context, disk)) in contexts.iter().zip(&request.disks).enumerate() {
-        read = read_disk(
-            number,
-            context,
-            disk,
-            request.effort.cores,
-            &mut frames,
-            &mut started,
-            &mut counts,
-        )
-        .await;
-        if read.is_err() {
-            break;
-        }
-    }
+    let read = read_disks(
+        &contexts,
+        &request.disks,
+        request.effort.cores,
+        &mut frames,
+        &mut counts,
+    )
+    .await;
     counts.chunks_new = frames.chunks_new;
     counts.chunks_known += frames.chunks_known;
     counts.bytes_new = frames.bytes_new;
@@ -380,131 +363,4 @@ fn kind_name(kind: SourceKind) -> &'static str {
         SourceKind::BlockDevice => "block device",
         SourceKind::Nbd => "nbd",
     }
-}
-
-enum ReadError {
-    Worker(Box<WorkerError>),
-    PackerGone,
-}
-
-impl From<PackerGone> for ReadError {
-    fn from(_: PackerGone) -> Self {
-        Self::PackerGone
-    }
-}
-
-impl From<DeferralError> for ReadError {
-    fn from(error: DeferralError) -> Self {
-        match error {
-            DeferralError::Worker(error) => Self::Worker(Box::new(error)),
-            DeferralError::PackerGone => Self::PackerGone,
-        }
-    }
-}
-
-async fn read_disk(
-    number: usize,
-    context: &Arc<DiskContext>,
-    disk: &BackupDisk,
-    cores: usize,
-    frames: &mut Frames,
-    started: &mut u64,
-    counts: &mut BackupCounts,
-) -> Result<(), ReadError> {
-    let worker = |error| ReadError::Worker(Box::new(error));
-    let size = context.source.size();
-    let segments = size.div_ceil(SEGMENT);
-    let parent_size = context.parent.as_ref().map_or(0, |tree| tree.root().size);
-    let changes = usable_changes(&disk.changes, context.parent.is_some());
-    frames.begin_disk(number).await?;
-    let mut deferrals = Deferrals::default();
-    let mut first = 0;
-    while first < segments {
-        let window = first..(first + WINDOW).min(segments);
-        let within = Extent {
-            offset: first * SEGMENT,
-            length: (window.end * SEGMENT).min(size) - first * SEGMENT,
-        };
-        let todos = plan_window(
-            context.source.as_ref(),
-            within,
-            changes.as_deref(),
-            window.clone(),
-            size,
-            parent_size,
-        );
-        let todos = todos.await.map_err(|source| {
-            worker(WorkerError::Source {
-                disk: context.disk.clone(),
-                source,
-            })
-        })?;
-        // Two more than cores: while each core cuts one, one is read and one waits.
-        let starting = std::sync::atomic::AtomicU64::new(*started);
-        let mut segment = first;
-        let mut outcomes = stream::iter(todos)
-            .map(|(segment, todo)| {
-                starting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                tokio_util::task::AbortOnDropHandle::new(tokio::spawn(Arc::clone(context).run(segment, todo)))
-            })
-            .buffered(cores.max(1) + 2);
-        while let Some(outcome) = outcomes.next().await {
-            let outcome = match outcome {
-                Ok(outcome) => outcome.map_err(worker)?,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(worker(WorkerError::Interrupted)),
-                },
-            };
-            counts.bytes_read += outcome.bytes_read;
-            counts.lookups += outcome.lookups;
-            if matches!(outcome.done, super::segment::SegmentDone::Inherited(_)) {
-                counts.segments_inherited += 1;
-                // Inherited within the segment or with it: either way the parent had them.
-                counts.chunks_known += outcome.chunks_kept;
-            }
-            let deferred = frames
-                .push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed))
-                .await?;
-            if let Some(leaf) = deferred {
-                deferrals.add(segment, leaf);
-            }
-            segment += 1;
-            deferrals.settle_far(context, frames, segment).await?;
-        }
-        drop(outcomes);
-        *started = starting.into_inner();
-        first = window.end;
-    }
-    deferrals.settle_all(context, frames).await?;
-    counts.lookups += deferrals.lookups;
-    counts.bytes_read += deferrals.bytes_read;
-    Ok(frames.end_disk().await?)
-}
-
-async fn plan_window(
-    source: &dyn DiskSource,
-    within: Extent,
-    changes: Option<&[Extent]>,
-    window: std::ops::Range<u64>,
-    size: u64,
-    parent_size: u64,
-) -> Result<Vec<(u64, Todo)>, crate::source::SourceError> {
-    let length = |segment: u64| (size - segment * SEGMENT).min(SEGMENT);
-    let mut todos = Vec::with_capacity((window.end - window.start) as usize);
-    let mut allocated = None;
-    for segment in window {
-        let planned = changes.and_then(|changed| plan_changed(changed, segment, length(segment), parent_size));
-        let todo = match planned {
-            Some(todo) => todo,
-            None => {
-                if allocated.is_none() {
-                    allocated = Some(source.allocated(within).await?);
-                }
-                plan_read(allocated.as_deref().expect("just asked"), segment, length(segment))
-            }
-        };
-        todos.push((segment, todo));
-    }
-    Ok(todos)
 }

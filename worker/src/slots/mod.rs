@@ -16,6 +16,8 @@ mod keeper;
 mod kept;
 mod lists;
 mod map;
+#[doc(hidden)]
+pub mod measured;
 mod owner;
 mod peer;
 mod peers;
