@@ -125,6 +125,7 @@ impl Stage {
             index: self.index.clone(),
             control: self.control.clone(),
             shares: None,
+            helpers: Vec::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use tresor_storage::chunk::Fingerprint;
 use tresor_storage::ids::{ChunkId, Location};
 use tresor_storage::limits::FRAME_PLAIN_TARGET;
 use tresor_storage::pack::PiecesBuilder;
-use tresor_storage::recipe::Child;
+use tresor_storage::recipe::{Child, RangeLeaf};
 use tresor_storage::seal::{Compressed, FrameKind, compress_into, compressed_room};
 
 use super::Effort;
@@ -90,6 +90,8 @@ pub(super) enum DiskStep {
         drafts: Vec<Draft>,
         deferred: Option<u64>,
     },
+    /// The next segments, which another worker has stored.
+    Made(Vec<RangeLeaf>),
     /// The disk is complete.
     End,
 }
@@ -216,6 +218,11 @@ impl Frames {
     /// Where segments are given their numbers when they are started.
     pub(super) fn flight(&self) -> Arc<Flight> {
         Arc::clone(&self.flight)
+    }
+
+    /// Takes the next segments of a disk as another worker has stored them.
+    pub(super) async fn push_made(&self, disk: usize, leaves: Vec<RangeLeaf>) -> Result<(), PackerGone> {
+        self.send(ToPacker::Disk(disk, DiskStep::Made(leaves))).await
     }
 
     pub(super) async fn end_disk(&mut self, disk: usize) -> Result<(), PackerGone> {

@@ -8,7 +8,7 @@ use tresor_storage::buffers::Pool;
 use tresor_storage::chunk::Fingerprint;
 use tresor_storage::ids::ChunkId;
 use tresor_storage::pack::Placed;
-use tresor_storage::recipe::{Child, Entry, Leaf, Root, Tree, TreeBuilder};
+use tresor_storage::recipe::{Child, Entry, Leaf, LeafRun, RangeLeaf, Root, Tree, TreeBuilder};
 use tresor_storage::seal::FrameKind;
 use tresor_storage::vault::{PackWriter, Vault, Written};
 
@@ -16,30 +16,99 @@ use super::frames::{DiskStep, Draft, Resolved, ToPacker};
 use crate::error::WorkerError;
 use crate::progress::Progress;
 
-/// A disk as the packer needs it.
-pub(super) struct PackerDisk {
-    pub(super) size: u64,
-    pub(super) parent: Option<Arc<Tree>>,
+/// What the packer makes of the segments of a disk.
+pub(super) enum Product {
+    /// The recipe of all of it.
+    Recipe(TreeBuilder, Option<Arc<Tree>>),
+    /// The leaves of a range, for a recipe that another worker makes.
+    Leaves(LeafRun),
 }
 
-/// What a recipe grows by.
-enum Grown {
-    Hole,
-    Stored(Child),
-    New(ChunkId, Option<Fingerprint>, Leaf),
-    /// Nothing more comes.
-    Whole,
+/// What became of a disk.
+pub(super) enum Produced {
+    Root(Root),
+    Leaves(Vec<RangeLeaf>),
 }
 
-/// A disk on its way to its root.
+impl Product {
+    /// A recipe, which follows a parent's.
+    pub(super) fn recipe(vault: &Vault, size: u64, parent: Option<Arc<Tree>>) -> Self {
+        Self::Recipe(TreeBuilder::new(vault.ids.clone(), vault.profile, size), parent)
+    }
+
+    async fn hole(&mut self, writer: &mut PackWriter) -> tresor_storage::Result<()> {
+        match self {
+            Self::Recipe(builder, parent) => builder.push_hole(writer, parent.as_deref()).await,
+            Self::Leaves(run) => {
+                run.push_hole();
+                Ok(())
+            }
+        }
+    }
+
+    async fn stored(&mut self, leaf: Child, writer: &mut PackWriter) -> tresor_storage::Result<()> {
+        match self {
+            Self::Recipe(builder, parent) => builder.push_stored(leaf, writer, parent.as_deref()).await,
+            Self::Leaves(run) => {
+                run.push_stored(leaf);
+                Ok(())
+            }
+        }
+    }
+
+    async fn fresh(
+        &mut self,
+        id: ChunkId,
+        print: Option<Fingerprint>,
+        leaf: &Leaf,
+        writer: &mut PackWriter,
+    ) -> tresor_storage::Result<()> {
+        match self {
+            Self::Recipe(builder, parent) => {
+                builder
+                    .push_new(id, print, leaf.encode(), writer, parent.as_deref())
+                    .await
+            }
+            Self::Leaves(run) => run.push_new(id, print, leaf.encode(), writer).await,
+        }
+    }
+
+    async fn made(&mut self, leaves: Vec<RangeLeaf>, writer: &mut PackWriter) -> tresor_storage::Result<()> {
+        let Self::Recipe(builder, parent) = self else {
+            unreachable!("who reads a range has no others read parts of it");
+        };
+        for leaf in leaves {
+            builder.push_made(leaf, writer, parent.as_deref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, writer: &mut PackWriter) -> tresor_storage::Result<()> {
+        match self {
+            Self::Recipe(builder, _) => builder.flush(writer).await,
+            Self::Leaves(run) => run.flush(writer).await,
+        }
+    }
+
+    async fn finish(self, writer: &mut PackWriter) -> tresor_storage::Result<Produced> {
+        Ok(match self {
+            Self::Recipe(builder, parent) => Produced::Root(builder.finish(writer, parent.as_deref()).await?),
+            Self::Leaves(run) => Produced::Leaves(run.finish(writer).await?),
+        })
+    }
+}
+
+/// A disk on its way.
 struct Growing {
     /// Taken when the disk is complete.
-    builder: Option<TreeBuilder>,
-    parent: Option<Arc<Tree>>,
+    product: Option<Product>,
     /// What waits for frames of its segments to be placed, each with its place in the line of all disks.
     waiting: VecDeque<(u64, DiskStep)>,
-    root: Option<Root>,
+    produced: Option<Produced>,
 }
+
+/// A disk ends once, and nothing comes after its end.
+const OPEN: &str = "nothing comes after a disk's end";
 
 pub(super) struct Packer {
     writer: PackWriter,
@@ -61,9 +130,8 @@ pub(super) struct Packer {
 
 impl Packer {
     pub(super) fn new(
-        vault: &Vault,
         writer: PackWriter,
-        disks: Vec<PackerDisk>,
+        disks: Vec<Product>,
         progress: Arc<Progress>,
         settled: mpsc::UnboundedSender<Vec<ChunkId>>,
         coded_buffers: Arc<Pool<Vec<u8>>>,
@@ -71,11 +139,10 @@ impl Packer {
         Self {
             disks: disks
                 .into_iter()
-                .map(|PackerDisk { size, parent }| Growing {
-                    builder: Some(TreeBuilder::new(vault.ids.clone(), vault.profile, size)),
-                    parent,
+                .map(|product| Growing {
+                    product: Some(product),
                     waiting: VecDeque::new(),
-                    root: None,
+                    produced: None,
                 })
                 .collect(),
             writer,
@@ -90,11 +157,11 @@ impl Packer {
         }
     }
 
-    /// Works until the sender is gone; then makes everything durable. Returns the roots of the disks in order.
+    /// Works until the sender is gone; then makes everything durable. Returns what became of the disks, in order.
     pub(super) async fn run(
         mut self,
         mut from_frames: mpsc::Receiver<ToPacker>,
-    ) -> Result<(Vec<Root>, Written), WorkerError> {
+    ) -> Result<(Vec<Produced>, Written), WorkerError> {
         while let Some(message) = from_frames.recv().await {
             match message {
                 ToPacker::Frame {
@@ -129,8 +196,8 @@ impl Packer {
                     self.drain_all().await?;
                 }
                 ToPacker::PutPack => {
-                    for builder in self.disks.iter_mut().filter_map(|disk| disk.builder.as_mut()) {
-                        builder.flush(&mut self.writer).await?;
+                    for product in self.disks.iter_mut().filter_map(|disk| disk.product.as_mut()) {
+                        product.flush(&mut self.writer).await?;
                     }
                     self.writer.put_pack().await?;
                 }
@@ -141,11 +208,11 @@ impl Packer {
                 }
             }
         }
-        let roots: Option<Vec<Root>> = self.disks.iter().map(|disk| disk.root).collect();
-        // Without all roots the line was cut before its end: nothing may be made of what came.
-        let roots = roots.ok_or(WorkerError::Interrupted)?;
+        let produced: Option<Vec<Produced>> = self.disks.into_iter().map(|disk| disk.produced).collect();
+        // Without all of them the line was cut before its end: nothing may be made of what came.
+        let produced = produced.ok_or(WorkerError::Interrupted)?;
         let written = self.writer.finish().await?;
-        Ok((roots, written))
+        Ok((produced, written))
     }
 
     fn is_ready(&self, step: &DiskStep) -> bool {
@@ -162,7 +229,7 @@ impl Packer {
                 });
                 is_resolved && drafts.iter().all(is_placed)
             }
-            DiskStep::Hole | DiskStep::Stored(_) | DiskStep::End => true,
+            DiskStep::Hole | DiskStep::Stored(_) | DiskStep::Made(_) | DiskStep::End => true,
         }
     }
 
@@ -193,36 +260,38 @@ impl Packer {
             && self.is_ready(step)
         {
             let (_, step) = self.disks[number].waiting.pop_front().expect("there is a first");
-            let leaf = match step {
+            let step = match step {
                 DiskStep::Leaf {
                     id,
                     print,
                     drafts,
                     deferred,
                 } => match deferred.and_then(|key| self.resolved.remove(&key)) {
-                    Some(Resolved::Stored(child)) => Grown::Stored(child),
-                    Some(Resolved::Runs(runs)) => Grown::New(id, print, self.leaf(drafts, runs)),
-                    None => Grown::New(id, print, self.leaf(drafts, Vec::new())),
+                    Some(Resolved::Stored(child)) => DiskStep::Stored(child),
+                    resolved => {
+                        let runs = match resolved {
+                            Some(Resolved::Runs(runs)) => runs,
+                            _ => Vec::new(),
+                        };
+                        let leaf = self.leaf(drafts, runs);
+                        let product = self.disks[number].product.as_mut().expect(OPEN);
+                        product.fresh(id, print, &leaf, &mut self.writer).await?;
+                        continue;
+                    }
                 },
-                DiskStep::Hole => Grown::Hole,
-                DiskStep::Stored(child) => Grown::Stored(child),
-                DiskStep::End => Grown::Whole,
+                step => step,
             };
-            let Growing {
-                builder, parent, root, ..
-            } = &mut self.disks[number];
-            let (writer, parent) = (&mut self.writer, parent.as_deref());
-            if let Grown::Whole = leaf {
-                let builder = builder.take().expect("a disk ends once");
-                *root = Some(builder.finish(writer, parent).await?);
-                continue;
-            }
-            let builder = builder.as_mut().expect("nothing comes after a disk's end");
-            match leaf {
-                Grown::Hole => builder.push_hole(writer, parent).await?,
-                Grown::Stored(child) => builder.push_stored(child, writer, parent).await?,
-                Grown::New(id, print, leaf) => builder.push_new(id, print, leaf.encode(), writer, parent).await?,
-                Grown::Whole => {}
+            let (disk, writer) = (&mut self.disks[number], &mut self.writer);
+            let product = disk.product.as_mut().expect(OPEN);
+            match step {
+                DiskStep::Hole => product.hole(writer).await?,
+                DiskStep::Stored(child) => product.stored(child, writer).await?,
+                DiskStep::Made(leaves) => product.made(leaves, writer).await?,
+                DiskStep::End => {
+                    let product = disk.product.take().expect(OPEN);
+                    disk.produced = Some(product.finish(writer).await?);
+                }
+                DiskStep::Leaf { .. } => unreachable!("a leaf became something else above"),
             }
         }
         Ok(())

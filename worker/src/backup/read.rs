@@ -1,5 +1,6 @@
 //! The disks of an item, read side by side: each in its own order, and none waits for another.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::ready;
@@ -7,13 +8,15 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tresor_storage::limits::{DISKS_AT_ONCE, SEGMENT};
+use tresor_storage::recipe::RangeLeaf;
 
+use super::BackupCounts;
 use super::deferred::{DeferralError, Deferrals};
 use super::flight::Flight;
 use super::frames::{Frames, PackerGone};
-use super::plan::{Todo, plan_changed, plan_read, usable_changes};
+use super::plan::{Todo, plan_changed, plan_read};
+use super::ranges::{Next, Ranges};
 use super::segment::{DiskContext, SegmentDone, SegmentOutcome};
-use super::{BackupCounts, BackupDisk};
 use crate::error::WorkerError;
 use crate::extent::Extent;
 use crate::source::{DiskSource, SourceError};
@@ -56,7 +59,17 @@ enum Step {
         number: u64,
         outcome: SegmentOutcome,
     },
+    /// A range that another worker has read.
+    Made(Vec<RangeLeaf>),
     End,
+}
+
+/// A disk that is read.
+pub(super) struct Lane {
+    pub(super) context: Arc<DiskContext>,
+    /// What may have changed since the parent, if that is known.
+    pub(super) changes: Option<Arc<[Extent]>>,
+    pub(super) ranges: Arc<Ranges>,
 }
 
 /// How many segments of each disk are in work. Two more than cores in all, because while each core cuts one, one is read and one waits; and at least
@@ -68,29 +81,26 @@ fn ahead(cores: usize, disks: usize) -> usize {
 
 /// Reads all disks; their segments go to `frames`.
 pub(super) async fn read_disks(
-    contexts: &[Arc<DiskContext>],
-    disks: &[BackupDisk],
+    lanes: &[Lane],
     cores: usize,
     frames: &mut Frames,
     counts: &mut BackupCounts,
 ) -> Result<(), ReadError> {
-    let ahead = ahead(cores, disks.len());
+    let ahead = ahead(cores, lanes.len());
     let flight = frames.flight();
-    let each: Vec<BoxStream<'static, Result<(usize, Step), ReadError>>> = contexts
+    let each: Vec<BoxStream<'static, Result<(usize, Step), ReadError>>> = lanes
         .iter()
-        .zip(disks)
         .enumerate()
-        .map(|(disk, (context, of))| {
-            let changes = usable_changes(&of.changes, context.parent.is_some()).map(Arc::from);
-            let steps = steps(Arc::clone(context), changes, ahead, Arc::clone(&flight));
+        .map(|(disk, lane)| {
+            let steps = steps(lane, ahead, &flight);
             steps.map_ok(move |step| (disk, step)).boxed()
         })
         .collect();
     let mut steps = stream::iter(each).flatten_unordered(DISKS_AT_ONCE);
-    let mut deferrals: Vec<Deferrals> = disks.iter().map(|_| Deferrals::default()).collect();
+    let mut deferrals: Vec<Deferrals> = lanes.iter().map(|_| Deferrals::default()).collect();
     while let Some(step) = steps.next().await {
         let (disk, step) = step?;
-        let context = &contexts[disk];
+        let context = &lanes[disk].context;
         match step {
             Step::Segment {
                 segment,
@@ -109,15 +119,16 @@ pub(super) async fn read_disks(
                 }
                 deferrals[disk].settle_far(context, frames, segment + 1).await?;
             }
+            Step::Made(leaves) => frames.push_made(disk, leaves).await?,
             // What is deferred is waited for when there is nothing left to read.
             Step::End if deferrals[disk].is_empty() => frames.end_disk(disk).await?,
             Step::End => {}
         }
     }
     drop(steps);
-    for (disk, (deferrals, context)) in deferrals.iter_mut().zip(contexts).enumerate() {
+    for (disk, (deferrals, lane)) in deferrals.iter_mut().zip(lanes).enumerate() {
         if !deferrals.is_empty() {
-            deferrals.settle_all(context, frames).await?;
+            deferrals.settle_all(&lane.context, frames).await?;
             frames.end_disk(disk).await?;
         }
         counts.lookups += deferrals.lookups;
@@ -126,20 +137,38 @@ pub(super) async fn read_disks(
     Ok(frames.finish().await?)
 }
 
-/// The segments of one disk, in order, some of them in work at once.
-fn steps(
+/// What comes of one disk, in order: what others read, and what is read here.
+fn steps(lane: &Lane, ahead: usize, flight: &Arc<Flight>) -> BoxStream<'static, Result<Step, ReadError>> {
+    let (context, changes) = (Arc::clone(&lane.context), lane.changes.clone());
+    let flight = Arc::clone(flight);
+    stream::unfold(Arc::clone(&lane.ranges), |ranges| async move {
+        let next = ranges.next().await;
+        (!matches!(next, Next::End)).then_some((next, ranges))
+    })
+    .flat_map(move |next| match next {
+        Next::Read(range) => segments(Arc::clone(&context), range, changes.clone(), ahead, Arc::clone(&flight)),
+        Next::Made(leaves) => stream::once(ready(Ok(Step::Made(leaves)))).boxed(),
+        Next::End => stream::empty().boxed(),
+    })
+    .chain(stream::once(ready(Ok(Step::End))))
+    .boxed()
+}
+
+/// The segments of a range, in order, some of them in work at once.
+fn segments(
     context: Arc<DiskContext>,
+    range: Range<u64>,
     changes: Option<Arc<[Extent]>>,
     ahead: usize,
     flight: Arc<Flight>,
 ) -> BoxStream<'static, Result<Step, ReadError>> {
-    let segments = context.source.size().div_ceil(SEGMENT);
     let planning = Arc::clone(&context);
-    let todos = stream::iter(0..segments.div_ceil(WINDOW)).then(move |window| {
+    let windows = range.clone().step_by(WINDOW as usize);
+    let todos = stream::iter(windows).then(move |first| {
         let (context, changes) = (Arc::clone(&planning), changes.clone());
+        let window = first..(first + WINDOW).min(range.end);
         async move {
-            let first = window * WINDOW;
-            let planned = plan_window(&context, first..(first + WINDOW).min(segments), changes.as_deref()).await;
+            let planned = plan_window(&context, window, changes.as_deref()).await;
             let todos = planned.map_err(|source| context.source_error(source))?;
             Ok::<_, WorkerError>(stream::iter(todos.into_iter().map(Ok::<_, WorkerError>)))
         }
@@ -169,13 +198,12 @@ fn steps(
             .right_future()
         })
         .buffered(ahead)
-        .chain(stream::once(ready(Ok(Step::End))))
         .boxed()
 }
 
 async fn plan_window(
     context: &DiskContext,
-    window: std::ops::Range<u64>,
+    window: Range<u64>,
     changes: Option<&[Extent]>,
 ) -> Result<Vec<(u64, Todo)>, SourceError> {
     let source: &dyn DiskSource = context.source.as_ref();

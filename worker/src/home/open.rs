@@ -322,6 +322,7 @@ async fn with_index(
         index: index.clone(),
         control: control.clone(),
         shares: None,
+        helpers: Vec::new(),
     };
     Ok(WritableVault {
         open,

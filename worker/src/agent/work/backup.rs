@@ -43,6 +43,7 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
         index,
         control,
         shares: routed.map(|routed| Arc::new(routed) as Arc<dyn Shares>),
+        helpers: Vec::new(),
     };
     let request = BackupRequest {
         item: work.item,

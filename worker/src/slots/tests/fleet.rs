@@ -615,6 +615,7 @@ impl Fleet {
                 before_commit: Mutex::new(before_commit),
             }),
             shares: Some(Arc::new(routed) as Arc<dyn Shares>),
+            helpers: Vec::new(),
         };
         let source = source::open(&SourceSpec::new(disk)).await.unwrap();
         let request = BackupRequest {
