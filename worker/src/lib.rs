@@ -12,6 +12,7 @@ pub mod error;
 pub mod extent;
 pub mod home;
 pub mod nbd;
+mod parts;
 pub mod progress;
 pub mod qemu;
 pub mod restore;

@@ -23,7 +23,7 @@ mod progress;
 mod runner;
 pub(crate) mod vaults;
 mod wire;
-mod work;
+pub(crate) mod work;
 
 pub use client::{Channels, Client};
 pub use coordinators::Coordinators;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use tresor_proto::ids::WorkerId;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1;
 use tresor_storage::Kind;
@@ -230,6 +231,8 @@ pub struct BackupWork {
     pub allow_live: bool,
     /// Images may have backing files outside of their folder.
     pub allow_backing: bool,
+    /// Other workers that may read ranges of large disks.
+    pub helpers: Vec<WorkerId>,
 }
 
 /// Disks to be written.

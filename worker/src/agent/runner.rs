@@ -33,6 +33,7 @@ use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
+use crate::parts::Desk;
 use crate::slots::{Slots, SlotsConfig};
 
 /// Most jobs at a time: each may hold some hundred megabytes.
@@ -136,16 +137,27 @@ pub async fn run(
     let _lock = lock.map_err(unusable)?;
     let vaults = Arc::new(Vaults::new(&config.folder, stores).map_err(unusable)?);
     let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
+    let desk = Desk::new(if config.jobs { config.permits } else { 0 });
     let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
     let slots = match &config.slots {
         None => None,
         Some(slots) => {
             let (coordinator, vaults) = (Arc::clone(&coordinator), Arc::clone(&vaults));
-            let started = Slots::start(slots, &config.folder, coordinator, vaults, &mut beside, &stop).await;
+            let started = Slots::start(
+                slots,
+                &config.folder,
+                coordinator,
+                vaults,
+                &desk,
+                config.effort,
+                &mut beside,
+                &stop,
+            );
+            let started = started.await;
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
-    let agent = Agent::new(config, coordinator, vaults, slots, Instant::now());
+    let agent = Agent::new(config, coordinator, vaults, slots, desk, Instant::now());
     Box::pin(agent.run(shutdown)).await;
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
@@ -203,6 +215,7 @@ struct Agent {
     coordinator: Arc<dyn Coordinator>,
     vaults: Arc<Vaults>,
     slots: Option<Arc<Slots>>,
+    desk: Desk,
     life: Life,
     terms: Option<Registered>,
     is_drained: bool,
@@ -235,6 +248,7 @@ impl Agent {
         coordinator: Arc<dyn Coordinator>,
         vaults: Arc<Vaults>,
         slots: Option<Arc<Slots>>,
+        desk: Desk,
         now: Instant,
     ) -> Self {
         let backoff = Backoff::new(Patience::ENDLESS);
@@ -243,6 +257,7 @@ impl Agent {
             coordinator,
             vaults,
             slots,
+            desk,
             life: Life::random(),
             terms: None,
             is_drained: false,
@@ -278,10 +293,13 @@ impl Agent {
                     }
                     (self.life, Event::Ended)
                 }
+                // Room for a job again.
+                () = self.desk.left() => (self.life, Event::Time),
                 () = tokio::time::sleep_until(wake) => (self.life, Event::Time),
             };
             let now = Instant::now();
             self.apply(life, event, now);
+            self.desk.set_jobs(self.running_count());
             self.upkeep(now);
             if let Some(leaving) = &self.leaving
                 && (self.running.is_empty() || now >= leaving.leave)
@@ -342,12 +360,16 @@ impl Agent {
         }
     }
 
-    /// Jobs that could begin now.
+    fn running_count(&self) -> u32 {
+        u32::try_from(self.running.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Jobs that could begin now, beside ranges of others' that are read here.
     fn free(&self) -> u32 {
         if !self.config.jobs {
             return 0;
         }
-        let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        let running = self.running_count().saturating_add(self.desk.parts());
         self.config.permits.saturating_sub(running)
     }
 
@@ -576,6 +598,7 @@ impl Agent {
     }
 
     fn begin_leaving(&mut self, now: Instant) {
+        self.desk.close();
         let stop_jobs = now + self.config.finish_time;
         tracing::info!(running = self.running.len(), "worker stops");
         self.leaving = Some(Leaving {

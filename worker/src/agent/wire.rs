@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tresor_proto::ids::WorkerId;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1::{self, lease::Work as WorkMessage};
 use tresor_storage::Kind;
@@ -234,6 +235,7 @@ fn backup_work(work: v1::BackupWork) -> Result<BackupWork, String> {
         keep_until: none_if_empty(work.keep_until),
         allow_live: work.allow_live,
         allow_backing: work.allow_backing,
+        helpers: work.helpers.into_iter().map(WorkerId).collect(),
     })
 }
 

@@ -5,34 +5,35 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tresor_storage::ids::Writer;
-use tresor_storage::index::IndexSession;
-use tresor_storage::vault::{PackWriter, Uploads, Written};
+use tresor_storage::index::{ChunkIndex, IndexSession};
+use tresor_storage::vault::{PackWriter, Uploads, Vault, Written};
 
 use super::frames::{Frames, QUEUE};
 use super::packer::{Packer, Produced, Product};
 use super::read::{Lane, ReadError, read_disks};
 use super::segment::{BufferPool, DiskContext, KnownDamage};
-use super::{BackupCounts, BackupDisk, Effort, Engine, Steering};
+use super::{BackupCounts, BackupDisk, Effort, Steering};
 use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::source::Steadiness;
 
 /// What all disks of a line share.
 pub(super) struct Line<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) steering: &'a Steering,
-    pub(super) session: IndexSession,
-    pub(super) writer: Writer,
-    pub(super) effort: Effort,
-    pub(super) allow_live: bool,
+    vault: &'a Arc<Vault>,
+    index: &'a Arc<dyn ChunkIndex>,
+    steering: &'a Steering,
+    session: IndexSession,
+    writer: Writer,
+    effort: Effort,
+    allow_live: bool,
     pub(super) damage: Arc<KnownDamage>,
     cores: Arc<Cores>,
     buffers: Arc<BufferPool>,
 }
 
 /// Damage that is known of the vault; an index that does not tell costs checks, never a backup.
-pub(super) async fn known_damage(engine: &Engine) -> KnownDamage {
-    match engine.index.damage().await {
+async fn known_damage(index: &dyn ChunkIndex) -> KnownDamage {
+    match index.damage().await {
         Ok(damage) => KnownDamage::new(damage),
         Err(error) => {
             tracing::warn!(%error, "index does not tell known damage");
@@ -43,7 +44,7 @@ pub(super) async fn known_damage(engine: &Engine) -> KnownDamage {
 
 impl<'a> Line<'a> {
     pub(super) async fn new(
-        engine: &'a Engine,
+        (vault, index): (&'a Arc<Vault>, &'a Arc<dyn ChunkIndex>),
         steering: &'a Steering,
         session: IndexSession,
         writer: Writer,
@@ -51,13 +52,14 @@ impl<'a> Line<'a> {
         allow_live: bool,
     ) -> Result<Self, WorkerError> {
         Ok(Self {
-            engine,
+            vault,
+            index,
             steering,
             session,
             writer,
             effort,
             allow_live,
-            damage: Arc::new(known_damage(engine).await),
+            damage: Arc::new(known_damage(index.as_ref()).await),
             cores: Arc::new(Cores::new(effort.cores)?),
             buffers: Arc::default(),
         })
@@ -69,10 +71,10 @@ impl<'a> Line<'a> {
         disk: &BackupDisk,
         parent: Option<Arc<tresor_storage::recipe::Tree>>,
     ) -> Result<Arc<DiskContext>, WorkerError> {
-        let vault = &self.engine.vault;
+        let vault = self.vault;
         Ok(Arc::new(DiskContext {
             vault: Arc::clone(vault),
-            index: Arc::clone(&self.engine.index),
+            index: Arc::clone(self.index),
             session: self.session,
             cutter: vault.cutter()?,
             prints: vault.fingerprinter()?,
@@ -103,8 +105,8 @@ impl<'a> Line<'a> {
         let (settled_in, settled_out) = mpsc::unbounded_channel();
         let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&self.cores), self.effort);
         let pack_writer = PackWriter::new(
-            Arc::clone(&self.engine.vault),
-            Arc::clone(&self.engine.index),
+            Arc::clone(self.vault),
+            Arc::clone(self.index),
             self.session,
             self.writer,
         );

@@ -35,7 +35,7 @@ use crate::extent::Extent;
 use crate::progress::Progress;
 use crate::source::DiskSource;
 
-pub use part::{Helper, HelperError, PartMade, PartOrder, PartRequest, run_part};
+pub use part::{Helper, HelperError, PartEngine, PartMade, PartOrder, PartRequest, run_part};
 pub use pipeline::run;
 
 /// Why a point of files and devices is not more than crash-consistent.

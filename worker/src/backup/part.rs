@@ -15,15 +15,16 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tresor_storage::ids::{PartId, Writer};
+use tresor_storage::index::ChunkIndex;
 use tresor_storage::limits::SEGMENT;
 use tresor_storage::recipe::{NodeSource, RangeLeaf, Root, Tree};
-use tresor_storage::vault::Uploads;
+use tresor_storage::vault::{Uploads, Vault, VaultReader};
 
 use super::line::Line;
 use super::packer::{Produced, Product};
 use super::ranges::Ranges;
 use super::read::Lane;
-use super::{BackupCounts, BackupDisk, Effort, Engine, Steering};
+use super::{BackupCounts, BackupDisk, Effort, Shares, Steering};
 use crate::control::Session;
 use crate::error::WorkerError;
 use crate::progress::Progress;
@@ -82,6 +83,18 @@ pub trait Helper: Send + Sync + 'static {
     async fn read(&self, order: PartOrder, progress: Arc<Progress>) -> Result<PartMade, HelperError>;
 }
 
+/// What a range is read with.
+pub struct PartEngine {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// Reads the parent's recipe.
+    pub reader: Arc<VaultReader>,
+    /// The index, as the session is answered.
+    pub index: Arc<dyn ChunkIndex>,
+    /// Waits for what was inserted.
+    pub shares: Arc<dyn Shares>,
+}
+
 /// A range to read for another worker's session.
 pub struct PartRequest {
     /// The disk.
@@ -102,7 +115,7 @@ pub struct PartRequest {
 ///
 /// # Errors
 /// By cause; [`WorkerError::Interrupted`] when told to stop. There is garbage at most, which later attempts reuse.
-pub async fn run_part(engine: &Engine, request: PartRequest, steering: Steering) -> Result<PartMade, WorkerError> {
+pub async fn run_part(engine: &PartEngine, request: PartRequest, steering: Steering) -> Result<PartMade, WorkerError> {
     let uploads = Arc::new(Uploads::default());
     let made = tokio::select! {
         made = make_part(engine, request, &steering, &uploads) => made,
@@ -113,7 +126,7 @@ pub async fn run_part(engine: &Engine, request: PartRequest, steering: Steering)
 }
 
 async fn make_part(
-    engine: &Engine,
+    engine: &PartEngine,
     request: PartRequest,
     steering: &Steering,
     uploads: &Arc<Uploads>,
@@ -132,7 +145,15 @@ async fn make_part(
         // The packs of each reader are numbered apart.
         part: PartId::random(),
     };
-    let line = Line::new(engine, steering, session.for_index(), writer, effort, allow_live).await?;
+    let line = Line::new(
+        (&engine.vault, &engine.index),
+        steering,
+        session.for_index(),
+        writer,
+        effort,
+        allow_live,
+    )
+    .await?;
     let reader: Arc<dyn NodeSource> = Arc::clone(&engine.reader) as _;
     let parent = parent.map(|root| Arc::new(Tree::new(root, engine.vault.ids.clone(), reader)));
     let count = segments.end - segments.start;
@@ -149,10 +170,8 @@ async fn make_part(
     counts.bytes_stored = written.bytes;
     counts.packs = written.packs;
     let live = line.check_steady(&context).await?;
-    if let Some(shares) = &engine.shares {
-        // What is not acknowledged after this is named by the commit.
-        shares.settle().await;
-    }
+    // What is not acknowledged after this is named by the commit.
+    engine.shares.settle().await;
     match produced.into_iter().next() {
         Some(Produced::Leaves(leaves)) if leaves.len() as u64 == count => Ok(PartMade { leaves, counts, live }),
         _ => Err(WorkerError::Interrupted),

@@ -73,7 +73,7 @@ async fn make(
         part: PartId::random(),
     };
     let line = Line::new(
-        engine,
+        (vault, &engine.index),
         steering,
         session.for_index(),
         writer,

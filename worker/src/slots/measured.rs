@@ -88,7 +88,7 @@ impl Measured {
             port: Some(0),
             host: String::from("127.0.0.1"),
         };
-        let address = serve::start(&listen, answers, owner, Revoked::default(), &mut tasks, &stop)
+        let address = serve::start(&listen, answers, owner, None, Revoked::default(), &mut tasks, &stop)
             .await
             .map_err(|error| error.to_string())?;
         let dial = TlsDial {
@@ -118,7 +118,7 @@ impl Measured {
     /// When there was no answer.
     pub async fn known(&self, ids: &[ChunkId]) -> Result<usize, String> {
         let asked = ids.iter().map(|id| Asked { id: *id, epoch: EPOCH }).collect();
-        let answers = self.peer.lookup(self.vault, self.session, asked, true).await;
+        let answers = self.peer.lookup(self.vault, self.session, asked, 1).await;
         let answers = answers.map_err(|error| error.to_string())?;
         if answers.contains(&None) {
             return Err(String::from("an id is of no slot that is held"));

@@ -10,6 +10,7 @@
 //! or wrong costs duplicates or another question, never data. Read `map`, `owner`, `keeper`, then `router`.
 
 mod batch;
+pub(crate) mod callers;
 mod checkpoints;
 mod claims;
 mod keeper;
@@ -20,15 +21,15 @@ mod map;
 pub mod measured;
 mod owner;
 mod peer;
-mod peers;
+pub(crate) mod peers;
 mod remote;
 mod revoked;
 mod router;
 mod serve;
 mod service;
-mod view;
+pub(crate) mod view;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -41,16 +42,19 @@ use std::time::Duration;
 use tokio::sync::watch::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tresor_proto::ids::WorkerId;
 use tresor_proto::tls::SharedIdentity;
 use tresor_storage::ids::{ClusterId, VaultId};
 
 pub use map::{Grant, MapError, SlotMap, SlotOwner};
-pub(crate) use router::{IndexUse, Routed};
+pub(crate) use router::{IndexUse, Routed, StandsOn};
 pub use serve::{Listen, PORT, ServeError, local_address};
 
 use crate::agent::port::{Coordinator, Life};
 use crate::agent::vaults::Vaults;
+use crate::backup::Effort;
+use crate::parts::{Desk, ServiceParts};
 use keeper::{Keeper, KeeperParts, OfCluster};
 use kept::Kept;
 use lists::Lists;
@@ -76,6 +80,7 @@ pub(crate) struct Slots {
     views: Sender<View>,
     peers: Arc<Peers>,
     kept: Arc<Kept>,
+    dial: TlsDial,
     revoked: Revoked,
     serves: Option<String>,
     coordinator: Arc<dyn Coordinator>,
@@ -98,6 +103,8 @@ impl Slots {
         folder: &Path,
         coordinator: Arc<dyn Coordinator>,
         vaults: Arc<Vaults>,
+        desk: &Desk,
+        effort: Effort,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> Result<Self, ServeError> {
@@ -110,13 +117,31 @@ impl Slots {
             identity: config.identity.clone(),
             revoked: revoked.clone(),
         };
-        let peers = Arc::new(Peers::new(me, owner.clone(), Box::new(dial)));
+        let peers = Arc::new(Peers::new(me, owner.clone(), Box::new(dial.clone())));
         let (sender, receiver) = tokio::sync::watch::channel(View::default());
         let kept = Arc::new(Kept::open(&folder));
         let mut serves = None;
         if let Some(listen) = &config.listen {
             crate::home::files::make_folder(&folder).map_err(ServeError::Folder)?;
-            let served = serve::start(listen, &config.identity, owner.clone(), revoked.clone(), tasks, stop).await?;
+            let parts = ServiceParts {
+                desk: desk.clone(),
+                effort,
+                coordinator: Arc::clone(&coordinator),
+                vaults: Arc::clone(&vaults),
+                peers: Arc::clone(&peers),
+                views: Views::new(receiver.clone()),
+            };
+            let revoked = revoked.clone();
+            let served = serve::start(
+                listen,
+                &config.identity,
+                owner.clone(),
+                Some(parts),
+                revoked,
+                tasks,
+                stop,
+            )
+            .await?;
             serves = Some(served);
             let keeper = Keeper::new(KeeperParts {
                 me,
@@ -136,6 +161,7 @@ impl Slots {
             views: sender,
             peers,
             kept,
+            dial,
             revoked,
             serves,
             coordinator,
@@ -178,6 +204,15 @@ impl Slots {
         if let Some(before) = std::mem::replace(&mut *watching, next) {
             before.cancel();
         }
+    }
+
+    /// Those of these workers that answer others now, but this one: their names, and channels to them.
+    pub(crate) fn channels(&self, of: &[WorkerId]) -> Vec<(String, Channel)> {
+        let map = Arc::clone(&self.views.borrow().map);
+        let wanted = map.owners.iter().filter(|owner| of.contains(&owner.worker));
+        wanted
+            .filter_map(|owner| Some((owner.name.clone(), self.dial.channel(owner)?)))
+            .collect()
     }
 
     /// The index of a vault, where workers answer for it; none while nobody does, and each keeps its own.

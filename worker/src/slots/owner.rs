@@ -256,7 +256,7 @@ impl SlotPeer for Owner {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError> {
         let count = asked.len();
         let answers = self.run(vault, move |vault, held| async move {
@@ -268,7 +268,7 @@ impl SlotPeer for Owner {
             let mut claims = vault.claims();
             let now = Instant::now();
             for (place, mut answer) in places.into_iter().zip(found) {
-                if claim && answer == Answer::New && claims.claim(asked[place].id, session.session, now) {
+                if claimant != 0 && answer == Answer::New && claims.claim(asked[place].id, claimant, now) {
                     answer = Answer::Claimed;
                 }
                 answers[place] = Some(answer);

@@ -10,6 +10,7 @@ use tresor_proto::v1;
 use super::super::convert;
 use super::super::refused::Refused;
 use super::{AgentService, lease, words};
+use crate::lead::placement;
 use crate::node::NodeError;
 use crate::node::presence::{BEAT_MS, LEASE_MS, SaidLease};
 use crate::security::Purpose;
@@ -122,7 +123,7 @@ impl AgentService {
         drop(turn);
         match leased {
             Ok(applied) => match applied.reply {
-                Reply::Leased { epoch, .. } => self.tell(job, epoch),
+                Reply::Leased { epoch, .. } => self.tell(worker, job, epoch),
                 _ => Err(Refused::Bug {
                     why: "a lease was answered with something else",
                 }),
@@ -136,9 +137,15 @@ impl AgentService {
     }
 
     /// What the worker is told of its new lease.
-    fn tell(&self, job: JobId, epoch: Epoch) -> Result<Option<v1::Lease>, Refused> {
+    fn tell(&self, worker: WorkerId, job: JobId, epoch: Epoch) -> Result<Option<v1::Lease>, Refused> {
+        let presence = self.services.presence();
+        let now_ms = self.services.clock.monotonic_ms();
         let found = self.services.handle.read(|state| {
-            let message = lease::message(state, job, epoch)?;
+            let mut message = lease::message(state, job, epoch)?;
+            if let Some(v1::lease::Work::Backup(work)) = &mut message.work {
+                let helpers = placement::helpers(state, &presence, worker, job, now_ms);
+                work.helpers = helpers.into_iter().map(|helper| helper.0).collect();
+            }
             let vault = state.jobs().get(&job).map(|job| job.spec.vault);
             let vault = vault.ok_or(lease::LeaseError::Ended)?;
             let wrapped = state.vaults().get(&vault).map(|row| row.spec.key.clone());

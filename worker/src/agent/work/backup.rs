@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use tresor_proto::v1;
 use tresor_storage::Kind;
 use tresor_storage::ids::PointId;
-use tresor_storage::index::ChunkIndex;
+use tresor_storage::index::{ChunkIndex, IndexSession};
 use tresor_storage::manifest::{Consistency, Manifest};
+use tresor_storage::vault::claim::ListedClaim;
 use tresor_storage::vault::naming::{check_disk_name, check_item_name};
 
-use super::{Done, disk_format, host_path, read_manifest};
+use super::{Done, read_manifest, source_spec};
 use crate::WorkerError;
 use crate::agent::error::JobError;
 use crate::agent::job::Job;
-use crate::agent::port::BackupWork;
+use crate::agent::port::{BackupWork, WorkDisk};
 use crate::agent::progress::Stage;
 use crate::agent::vaults::JobVault;
-use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Shares, Steering, UNAIDED};
+use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Helper, Shares, Steering, UNAIDED};
+use crate::parts::{Ask, RemoteHelper};
+use crate::slots::Routed;
 use crate::source::{self, SourceSpec};
 
 /// Backs up, up to the coordinator's answer.
@@ -37,13 +41,14 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
         None => job.unless_stopped(job.vaults.index(&vault, claim)).await?,
     };
     let disks = job.unless_stopped(open_disks(specs)).await?;
+    let helpers = helpers(job, work, &vault, claim, routed.as_ref());
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(Arc::clone(&index))),
         index,
         control,
         shares: routed.map(|routed| Arc::new(routed) as Arc<dyn Shares>),
-        helpers: Vec::new(),
+        helpers,
     };
     let request = BackupRequest {
         item: work.item,
@@ -73,6 +78,42 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     Ok(Done::Committed)
 }
 
+/// Other workers that can read the disks: those that the lease names, where the index is shared. Without that what they store could not be found here.
+fn helpers(
+    job: &Job,
+    work: &BackupWork,
+    vault: &JobVault,
+    claim: ListedClaim,
+    routed: Option<&Routed>,
+) -> Vec<Arc<dyn Helper>> {
+    let (Some(routed), Some(slots)) = (routed, &job.slots) else {
+        return Vec::new();
+    };
+    let disk = |disk: &WorkDisk| v1::Disk {
+        name: disk.name.clone(),
+        path: disk.path.clone(),
+        format: disk.format.clone(),
+    };
+    let ask = Arc::new(Ask {
+        vault: vault.vault.id,
+        session: IndexSession {
+            cluster: claim.cluster,
+            session: job.lease.session,
+            start_epoch: job.lease.start_epoch,
+        },
+        claim: claim.number,
+        disks: work.disks.iter().map(disk).collect(),
+        allow_live: work.allow_live,
+        allow_backing: work.allow_backing,
+        routed: routed.clone(),
+    });
+    slots
+        .channels(&work.helpers)
+        .into_iter()
+        .map(|(name, channel)| Arc::new(RemoteHelper::new(name, channel, Arc::clone(&ask))) as Arc<dyn Helper>)
+        .collect()
+}
+
 /// Which disks to read, by name.
 fn specs(work: &BackupWork) -> Result<Vec<(String, SourceSpec)>, JobError> {
     let refuse = |why: String| Err(JobError::Lease { why });
@@ -90,12 +131,7 @@ fn specs(work: &BackupWork) -> Result<Vec<(String, SourceSpec)>, JobError> {
         if specs.iter().any(|(name, _)| *name == disk.name) {
             return refuse(format!("two disks are named {:?}", disk.name));
         }
-        let spec = SourceSpec {
-            path: host_path(&disk.path)?,
-            format: disk_format(&disk.format)?,
-            allow_live: work.allow_live,
-            allow_backing: work.allow_backing,
-        };
+        let spec = source_spec(&disk.path, &disk.format, work.allow_live, work.allow_backing)?;
         specs.push((disk.name.clone(), spec));
     }
     Ok(specs)
@@ -163,6 +199,7 @@ mod tests {
             keep_until: None,
             allow_live: false,
             allow_backing: false,
+            helpers: Vec::new(),
         }
     }
 

@@ -221,9 +221,9 @@ impl SlotPeer for Via {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError> {
-        self.reach()?.lookup(vault, session, asked, claim).await
+        self.reach()?.lookup(vault, session, asked, claimant).await
     }
 
     async fn insert(

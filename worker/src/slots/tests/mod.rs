@@ -127,7 +127,7 @@ async fn an_owner_answers_only_under_the_grant_that_is_named() {
     let ask = |epoch| {
         member
             .owner
-            .lookup(fleet.vault.id, session, vec![Asked { id, epoch }], false)
+            .lookup(fleet.vault.id, session, vec![Asked { id, epoch }], 0)
     };
     assert_eq!(ask(1).await.unwrap(), [Some(Answer::New)]);
     assert_eq!(ask(2).await.unwrap(), [None]);
@@ -185,7 +185,7 @@ async fn a_session_that_was_over_when_the_map_was_read_is_refused() {
         .await
         .unwrap();
     assert!(matches!(
-        owner.lookup(fleet.vault.id, session, vec![asked], false).await,
+        owner.lookup(fleet.vault.id, session, vec![asked], 0).await,
         Err(PeerError::Fenced { .. })
     ));
 }
