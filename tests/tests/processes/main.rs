@@ -17,6 +17,7 @@ mod lost;
 mod majority;
 mod members;
 mod partition;
+mod parts;
 mod paused_leader;
 mod replaced;
 mod rolling;
