@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Tresor needs on Debian or Ubuntu, and only what is missing: where nothing is, no network is used.
 #
-#   scripts/install-deps.sh [build] [test] [demo] [bench]      (build when none is given)
+#   scripts/install-deps.sh [build] [deb] [test] [demo] [bench]    (build when none is given)
 #
 # System packages by apt-get, with sudo when not root. cargo-nextest and cargo-deny, when missing, go to
 # ${XDG_CACHE_HOME:-~/.cache}/tresor/bin, which the Makefile puts into PATH.
@@ -95,6 +95,12 @@ disk_makers() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
 }
 
+deb() {
+    command_from dpkg-shlibdeps dpkg-dev
+    command_from strip binutils
+    flush
+}
+
 demo() {
     # Whatever version is there: a demonstration changes no QEMU.
     command_from qemu-nbd qemu-utils
@@ -113,7 +119,7 @@ bench() {
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
     case $group in
-        build | demo | bench) "$group" ;;
+        build | deb | demo | bench) "$group" ;;
         test) test_ ;;
         *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
     esac
