@@ -40,7 +40,8 @@ strip --strip-unneeded --remove-section=.comment --remove-section=.note "$root/u
 
 "$binary" man "$stage/man"
 for page in "$stage"/man/*.1; do
-    packed "usr/share/man/man1/$(basename "$page").gz" <"$page"
+    name=${page##*/}
+    packed "usr/share/man/man1/$name.gz" <"$page"
 done
 mkdir -p "$stage/completion"
 for shell in bash zsh fish; do "$binary" completion "$shell" >"$stage/completion/$shell"; done
