@@ -14,9 +14,7 @@ trap 'rm -rf "$work"' EXIT
 
 cp -R "$deploy/helm/tresor" "$work/tresor"
 mkdir -p "$work/tresor/files/dashboards"
-for file in "$deploy"/prometheus/tresor-alerts.yaml; do
-    [ ! -e "$file" ] || cp "$file" "$work/tresor/files/"
-done
+[ ! -e "$deploy/prometheus/tresor-alerts.yaml" ] || cp "$deploy/prometheus/tresor-alerts.yaml" "$work/tresor/files/"
 for file in "$deploy"/grafana/dashboards/*.json; do
     [ ! -e "$file" ] || cp "$file" "$work/tresor/files/dashboards/"
 done
