@@ -141,7 +141,7 @@ async fn put_packs(vault: &Vault, entries: u64, covered: u64) {
     let lacking: Vec<u64> = (covered..entries).step_by(PACK_CHUNKS as usize).collect();
     let of_writer = |first: &u64| pack_of(*first).writer;
     for of_one in lacking.chunk_by(|a, b| of_writer(a) == of_writer(b)) {
-        for (number, packs) in of_one.chunks(SEGMENT_PACKS_MAX).enumerate() {
+        for (number, packs) in of_one.chunks(SEGMENT_PACKS_MAX * 7 / 8).enumerate() {
             let mut segment = SegmentBuilder::new();
             for first in packs {
                 let pack = real_pack(vault, *first);

@@ -1,5 +1,6 @@
 //! Serving: the node, its services, its certificate's renewal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,11 @@ pub async fn serve(
     let path = folder.raft_path();
     let store = tokio::task::spawn_blocking(move || Store::open(Rocks::open(&path)?, stamp));
     let store = store.await.map_err(|_| StartError::Panicked)??;
+    let joined = store.membership().members.iter().map(|(id, member)| {
+        let address = String::from_utf8_lossy(&member.address).into_owned();
+        (*id, address)
+    });
+    let joined: BTreeMap<MemberId, String> = joined.collect();
     // Of 64 random bits none comes twice: answers to reads of an earlier life are told from this one's by them.
     let mut life = [0; 8];
     getrandom::fill(&mut life).map_err(|_| StartError::Panicked)?;
@@ -216,7 +222,7 @@ pub async fn serve(
         running.handle.clone(),
         serving_stop.clone(),
     ));
-    let removal = heard_of_removal(running.handle.clone(), identity);
+    let removal = heard_of_removal(running.handle.clone(), identity, joined);
     tokio::pin!(removal);
     ready(&bound, &running.handle);
     let mut ended = running.ended;

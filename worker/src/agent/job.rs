@@ -17,7 +17,7 @@ use super::error::JobError;
 use super::failure::Failure;
 use super::port::{CallError, Completion, Coordinator, Lease};
 use super::progress::{Activity, Stage, Stop, StopCause};
-use super::vaults::{JobVault, Vaults};
+use super::vaults::{JobVault, Meter, Vaults};
 use super::work::{self, Done};
 use crate::WorkerError;
 use crate::backup::Effort;
@@ -39,6 +39,8 @@ pub(crate) struct Job {
     pub(crate) give_up: CancellationToken,
     /// The cluster id of a claim that this attempt put, or was about to put, by itself.
     pub(crate) own_claim: OnceLock<ClusterId>,
+    /// Counts what the vault's store is asked, from before it is opened.
+    pub(crate) meter: OnceLock<Meter>,
 }
 
 impl Job {
@@ -70,6 +72,10 @@ impl Job {
     /// The vault of the lease.
     pub(crate) async fn open_vault(&self) -> Result<JobVault, JobError> {
         self.enter(Stage::Opening);
+        if let Ok(meter) = self.vaults.meter(&self.lease.vault) {
+            // A job that opens it again counts from the first time on.
+            let _ = self.meter.set(meter);
+        }
         Box::pin(self.unless_stopped(self.vaults.open(&self.lease.vault))).await
     }
 
@@ -246,7 +252,11 @@ async fn fail(job: &Job, error: &JobError) {
 /// Says that an attempt failed, until that is heard.
 async fn report(job: &Job, failure: &Failure) {
     job.enter(Stage::Reporting);
-    report_failure(job.coordinator.as_ref(), &job.lease.id, failure, &job.give_up).await;
+    let failure = Failure {
+        requests: job.meter.get().map(Meter::requests).unwrap_or_default(),
+        ..failure.clone()
+    };
+    report_failure(job.coordinator.as_ref(), &job.lease.id, &failure, &job.give_up).await;
 }
 
 /// As [`report`], also of a lease that was not begun.

@@ -524,6 +524,7 @@ impl Agent {
             stop: running.stop.clone(),
             give_up: running.give_up.clone(),
             own_claim: OnceLock::new(),
+            meter: OnceLock::new(),
             lease,
         };
         let ended = Ended(running.ended.clone());

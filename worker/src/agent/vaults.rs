@@ -142,6 +142,17 @@ impl Vaults {
         self.open_at(lease, store, slot).await
     }
 
+    /// Counts what the store of a lease's vault is asked from now on.
+    ///
+    /// # Errors
+    /// Those of the configuration of the store.
+    pub(crate) fn meter(&self, lease: &LeaseVault) -> Result<Meter, JobError> {
+        let slot = Arc::clone(self.slots().entry(lease.id).or_default());
+        let traffic = self.shared_store(&slot, lease)?.counters;
+        let before = traffic.snapshot();
+        Ok(Meter { traffic, before })
+    }
+
     fn shared_store(&self, slot: &Slot, lease: &LeaseVault) -> Result<OpenStore, JobError> {
         let mut shared = slot.store.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((url, store)) = shared.as_ref()

@@ -333,6 +333,18 @@ pub(super) fn fail(id: LeaseId, failure: &Failure) -> v1::FailRequest {
         kind: failure.kind.word().to_owned(),
         message: failure.message.clone(),
         hint: failure.hint.clone(),
+        report: Some(v1::Report {
+            of_machine: failure.of_machine,
+            counts: Some(v1::Counts {
+                puts: failure.requests.puts,
+                gets: failure.requests.gets,
+                heads: failure.requests.heads,
+                lists: failure.requests.lists,
+                deletes: failure.requests.deletes,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
     }
 }
 
