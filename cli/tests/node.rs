@@ -493,6 +493,26 @@ fn a_restore_that_a_command_makes_by_itself_is_in_the_audit_trail() {
 }
 
 #[test]
+fn what_a_verify_without_the_node_finds_the_nodes_next_backup_stores_again() {
+    let site = Site::new();
+    let bytes = noise(1, 3 << 20);
+    let image = site.file("web.img", &bytes);
+    site.json(&["backup", &image]);
+    let pack = files(&site.path("home/stores/main/packs")).remove(0);
+    let mut damaged = std::fs::read(&pack).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0);
+    std::fs::write(&pack, damaged).unwrap();
+    let key = files(&site.path("home/keys")).remove(0);
+    let found = site.run(&["vault", "verify", "--level", "all", "--key-file", key.to_str().unwrap()]);
+    assert_eq!(found.code, 3, "{found}");
+    assert!(found.stderr.contains("the next backup stores again"), "{found}");
+    let made = site.json(&["backup", &image]);
+    assert!(made["job"].as_u64().is_some() && made["bytes_new"].as_u64().unwrap() > 0, "{made}");
+    comes_back(&site, "web", &bytes);
+}
+
+#[test]
 fn a_disk_that_is_broken_is_no_damage_of_a_vault() {
     let site = Site::new();
     let image = site.file("web.img", disk(1));

@@ -208,6 +208,8 @@ async fn settle(app: &App, verb: &Verb, is_new: bool) -> Result<bool, CliError> 
         _ if only_reads(verb) => vaults::is_to_be_asked(app, &home, &node, meant_vault(app, &home, verb)?).await,
         // A point is named in any of them.
         _ if is_new => Box::pin(adopt_all(app, &home, &node)).await.map(|_| true),
+        // It is of no vault.
+        Verb::Policy(_) => Ok(true),
         _ if kind_of_founding(verb) != Founding::None => {
             if let Some(name) = app.chosen_vault(&home, None)? {
                 Box::pin(adopt(app, &home, &node, &name)).await?;

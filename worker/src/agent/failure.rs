@@ -35,6 +35,8 @@ pub enum FailureKind {
     Of(Kind),
     /// Nothing: it was cancelled.
     Cancelled,
+    /// Another worker, or the next process of this one: it is stopping, and the job has failed at nothing.
+    Stopping,
 }
 
 impl FailureKind {
@@ -53,6 +55,7 @@ impl FailureKind {
                 Kind::Bug => "bug",
             },
             Self::Cancelled => "cancelled",
+            Self::Stopping => "stopping",
         }
     }
 }
@@ -70,6 +73,17 @@ impl Failure {
             kind: FailureKind::Of(kind),
             message: plain(message.as_ref()),
             hint: plain(hint.as_ref()),
+            of_machine: false,
+            requests: Requests::default(),
+        }
+    }
+
+    /// The worker stops before the job is done.
+    pub fn stopping() -> Self {
+        Self {
+            kind: FailureKind::Stopping,
+            message: String::from("the worker is stopping"),
+            hint: String::new(),
             of_machine: false,
             requests: Requests::default(),
         }
@@ -266,9 +280,9 @@ mod tests {
             Kind::Bug,
         ];
         let mut words: Vec<_> = kinds.into_iter().map(|kind| FailureKind::Of(kind).word()).collect();
-        words.push(FailureKind::Cancelled.word());
+        words.extend([FailureKind::Cancelled.word(), FailureKind::Stopping.word()]);
         words.sort_unstable();
         words.dedup();
-        assert_eq!(words.len(), kinds.len() + 1);
+        assert_eq!(words.len(), kinds.len() + 2);
     }
 }

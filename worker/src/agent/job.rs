@@ -226,7 +226,7 @@ async fn fail(job: &Job, error: &JobError) {
     let failure = match job.stop.cause() {
         // What a stopped job met on its way out is no news.
         Some(StopCause::Cancelled) => Failure::cancelled(),
-        Some(StopCause::Stopping) => Failure::new(Kind::Retry, "the worker is stopping", ""),
+        Some(StopCause::Stopping) => Failure::stopping(),
         Some(StopCause::Expired) => Failure::new(
             Kind::Retry,
             "no coordinator was heard of for as long as a lease lasts, and this job must not go on without one",

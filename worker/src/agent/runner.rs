@@ -469,7 +469,7 @@ impl Agent {
                         self.decline(id, failure, asked);
                     }
                     Some(Offer::Lease(lease)) if self.leaving.is_some() => {
-                        self.decline(lease.id, Failure::new(Kind::Retry, "the worker is stopping", ""), asked);
+                        self.decline(lease.id, Failure::stopping(), asked);
                     }
                     Some(Offer::Lease(lease)) => self.begin(*lease, asked, now),
                 }

@@ -12,6 +12,7 @@ use tresor_worker::home::KnownPoint;
 
 use crate::app::App;
 use crate::args::PointVerb;
+use crate::cluster::ClusterError;
 use crate::error::CliError;
 use crate::screen::Answer;
 use crate::verb::left::Left;
@@ -26,6 +27,12 @@ pub(crate) use named::named_point;
 pub(crate) async fn run(app: &App, verb: PointVerb) -> Result<Answer, CliError> {
     if let Some(cluster) = app.cluster()? {
         return Box::pin(cluster::run(app, &cluster, verb)).await;
+    }
+    if let PointVerb::Hold(_) | PointVerb::Release(_) = &verb
+        && !app.settings.home.value.exists()
+    {
+        // No home is made for what it cannot have.
+        return Err(ClusterError::NoneChosen { verb: "point hold" }.into());
     }
     match verb {
         PointVerb::List(args) => Box::pin(list::run(app, &args)).await,

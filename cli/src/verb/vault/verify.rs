@@ -233,17 +233,19 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
     let told = async {
         let home = app.home("vault verify")?;
         let place = Place::of(home.root());
-        let (vault, _node);
-        if is_of_node(&home, &place, name)? {
-            // The index that the next backup asks is its worker's, which does not run as long as this process has the node's lock.
-            _node = Some(place.take("vault verify")?);
-            let indexes = place.indexes();
-            let opening = open_for_writing_at(&home, name, &indexes, &app.secrets, &app.stores);
-            vault = Box::pin(opening).await?;
-        } else {
-            _node = None;
-            vault = app.open_for_writing(&home, name).await?;
-        }
+        // The index that the next backup asks is the one of the node's worker, which does not run as long as this process has the node's lock.
+        let indexes = is_of_node(&home, &place, name)?.then(|| place.indexes());
+        let _node = match &indexes {
+            Some(_) => Some(place.take("vault verify")?),
+            None => None,
+        };
+        let vault = match &indexes {
+            Some(indexes) => {
+                let opening = open_for_writing_at(&home, name, indexes, &app.secrets, &app.stores);
+                Box::pin(opening).await?
+            }
+            None => app.open_for_writing(&home, name).await?,
+        };
         report
             .marks
             .apply(vault.index.as_ref())
