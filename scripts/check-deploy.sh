@@ -20,11 +20,11 @@ have() { command -v "$1" >/dev/null 2>&1; }
 skip() { skipped+=("$1 ($2)"); }
 # A check that ends with 77 says itself, in its last line, why it could not be made.
 check() { # name command...
-    local name=$1 code=0 log=$work/log
+    local name=$1 code=0 log=$work/log start=$SECONDS
     shift
     "$@" >"$log" 2>&1 || code=$?
     case $code in
-        0) passed+=("$name") ;;
+        0) passed+=("$name $((SECONDS - start))s") ;;
         77) skip "$name" "$(tail -n 1 "$log")" ;;
         *) failed+=("$name"); printf -- '-- %s\n' "$name"; sed 's/^/   /' "$log" ;;
     esac
