@@ -3,7 +3,7 @@
 #
 #   scripts/check-deploy.sh [BINARY]      (a tresor to make the Debian package of; without it the newest in the target folder)
 #
-# scripts/deploy-tools.sh installs most of the tools; systemd, dpkg-dev, lintian and promtool are used when the machine has them.
+# scripts/deploy-tools.sh installs most of the tools; systemd, dpkg-dev and promtool are used when the machine has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,11 +20,11 @@ have() { command -v "$1" >/dev/null 2>&1; }
 skip() { skipped+=("$1 ($2)"); }
 # A check that ends with 77 says itself, in its last line, why it could not be made.
 check() { # name command...
-    local name=$1 code=0 log=$work/log
+    local name=$1 code=0 log=$work/log start=$SECONDS
     shift
     "$@" >"$log" 2>&1 || code=$?
     case $code in
-        0) passed+=("$name") ;;
+        0) passed+=("$name $((SECONDS - start))s") ;;
         77) skip "$name" "$(tail -n 1 "$log")" ;;
         *) failed+=("$name"); printf -- '-- %s\n' "$name"; sed 's/^/   /' "$log" ;;
     esac
@@ -79,13 +79,6 @@ debian_package() { # binary
 debian_install() {
     [ "$(id -u)" = 0 ] || { echo "needs root"; return 77; }
     deploy/debian/check.sh "$work"/tresor_*.deb
-}
-
-debian_lint() {
-    # What a distribution's own package would have besides, and ours has not: a repository of packages to close bugs in, a maintainer with
-    # an address, and manual pages whose every line fits.
-    lintian --allow-root --fail-on error --suppress-tags \
-        initial-upload-closes-no-bugs,bogus-mail-host,embedded-library,unstripped-binary-or-object "$work"/tresor_*.deb
 }
 
 dockerfile() { hadolint deploy/docker/Dockerfile; }
@@ -155,7 +148,6 @@ elif ! have dpkg-shlibdeps; then
 else
     check 'Debian package' debian_package "$binary"
     check 'Debian package, installed and purged' debian_install
-    with lintian 'Debian package, lint' debian_lint
 fi
 with hadolint Dockerfile dockerfile
 with docker-compose compose.yaml compose
