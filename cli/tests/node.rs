@@ -508,7 +508,10 @@ fn what_a_verify_without_the_node_finds_the_nodes_next_backup_stores_again() {
     assert_eq!(found.code, 3, "{found}");
     assert!(found.stderr.contains("the next backup stores again"), "{found}");
     let made = site.json(&["backup", &image]);
-    assert!(made["job"].as_u64().is_some() && made["bytes_new"].as_u64().unwrap() > 0, "{made}");
+    assert!(
+        made["job"].as_u64().is_some() && made["bytes_new"].as_u64().unwrap() > 0,
+        "{made}"
+    );
     comes_back(&site, "web", &bytes);
 }
 

@@ -277,6 +277,11 @@ pub fn choose(
     best.map(|(.., job)| job)
 }
 
+/// Whether a worker reaches what a job is about, whatever it does now.
+pub fn reaches(state: &State, worker: &Worker, job: &Job) -> bool {
+    !worker.removed && unfit_for_work(state, worker, job).is_none()
+}
+
 /// Other workers that could read the disks of a job that one has: those that reach them and the store, answer other workers, and have room now. The idlest
 /// first.
 pub fn helpers(state: &State, presence: &Presence, of: WorkerId, job: JobId, now_ms: u64) -> Vec<WorkerId> {

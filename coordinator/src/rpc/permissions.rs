@@ -120,6 +120,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Agent/AdoptPoints", With(P::Agent)),
     ("/tresor.v1.Agent/Watch", With(P::Agent)),
     ("/tresor.v1.Agent/IndexVaults", With(P::Agent)),
+    ("/tresor.v1.Agent/LeaseOf", With(P::Agent)),
     // The join token is in the request; the service looks at it.
     ("/tresor.v1.Join/Join", Anyone),
     ("/tresor.v1.Join/Renew", With(P::Renew)),

@@ -14,8 +14,8 @@ use tresor_storage::vault::claim::ListedClaim;
 use super::failure::Failure;
 use super::port::{
     AdoptedPoint, BackupWork, Beat, CallError, CatalogueContent, Completion, Facts, Lease, LeaseId, LeaseProgress,
-    LeaseVault, Life, LoggedPoint, Offer, Outcome, PointMade, Registered, RestoreWork, VerifyWork, WatchUpdate, Work,
-    WorkDisk,
+    LeaseVault, Life, LoggedPoint, Offer, OthersLease, Outcome, PointMade, Registered, RestoreWork, VerifyWork,
+    WatchUpdate, Work, WorkDisk, WorkHelper,
 };
 use crate::slots::SlotMap;
 
@@ -92,6 +92,22 @@ pub(super) fn index_vaults(message: v1::IndexVaultsResponse) -> Result<Vec<Lease
     }
     let vaults = message.vaults.into_iter().map(lease_vault).collect::<Result<_, _>>();
     vaults.map_err(unreadable)
+}
+
+pub(super) fn others_lease(message: v1::LeaseOfResponse) -> Result<OthersLease, CallError> {
+    let work = message
+        .work
+        .ok_or_else(|| unreadable("a lease that is about nothing"))?;
+    Ok(OthersLease {
+        session: SessionId(message.session),
+        start_epoch: message.start_epoch,
+        vault: VaultId(array("vault id", &message.vault).map_err(unreadable)?),
+        claim: ListedClaim {
+            number: message.claim,
+            cluster: ClusterId(message.cluster),
+        },
+        work: backup_work(work).map_err(unreadable)?,
+    })
 }
 
 pub(super) fn registered(message: v1::RegisterResponse) -> Result<Registered, CallError> {
@@ -235,7 +251,15 @@ fn backup_work(work: v1::BackupWork) -> Result<BackupWork, String> {
         keep_until: none_if_empty(work.keep_until),
         allow_live: work.allow_live,
         allow_backing: work.allow_backing,
-        helpers: work.helpers.into_iter().map(WorkerId).collect(),
+        helpers: work
+            .helpers
+            .into_iter()
+            .map(|v1::Helper { worker, name, serves }| WorkHelper {
+                worker: WorkerId(worker),
+                name,
+                serves,
+            })
+            .collect(),
     })
 }
 

@@ -9,10 +9,9 @@ use tonic::transport::Channel;
 use tresor_proto::v1::part_piece::Piece;
 use tresor_proto::v1::parts_client::PartsClient;
 use tresor_proto::v1::{self, ErrorInfo};
-use tresor_storage::ids::VaultId;
-use tresor_storage::index::IndexSession;
 
 use super::wire;
+use crate::agent::port::LeaseId;
 use crate::backup::{Helper, HelperError, PartMade, PartOrder};
 use crate::progress::Progress;
 use crate::slots::{Routed, wire as slots};
@@ -24,13 +23,7 @@ const FIRST: Duration = Duration::from_secs(15);
 
 /// What is the same for all ranges of a backup.
 pub(crate) struct Ask {
-    pub(crate) vault: VaultId,
-    pub(crate) session: IndexSession,
-    /// The number of the cluster's claim.
-    pub(crate) claim: u64,
-    pub(crate) disks: Vec<v1::Disk>,
-    pub(crate) allow_live: bool,
-    pub(crate) allow_backing: bool,
+    pub(crate) lease: LeaseId,
     /// What the commit stands on.
     pub(crate) routed: Routed,
 }
@@ -70,13 +63,12 @@ impl Helper for RemoteHelper {
 
     async fn read(&self, order: PartOrder, progress: Arc<Progress>) -> Result<PartMade, HelperError> {
         let ask = &self.ask;
-        let disk = ask.disks.iter().find(|disk| disk.name == order.disk);
         let message = v1::PartReadRequest {
-            session: Some(slots::session(ask.vault, ask.session)),
-            claim: ask.claim,
-            disk: Some(disk.ok_or_else(|| failed("a disk of another name"))?.clone()),
-            allow_live: ask.allow_live,
-            allow_backing: ask.allow_backing,
+            lease: Some(v1::LeaseId {
+                job: ask.lease.job.0,
+                epoch: ask.lease.epoch.0,
+            }),
+            disk: order.disk,
             size: order.size,
             parent: order.parent.map(wire::parent),
             first: order.segments.start,

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
+use tresor_proto::ids::WorkerId;
 use tresor_proto::v1::parts_server::Parts;
 use tresor_proto::v1::{self, ErrorInfo};
-use tresor_storage::index::ChunkIndex;
+use tresor_storage::index::{ChunkIndex, IndexSession};
 
 use super::desk::{Desk, Seat};
 use super::wire::{self, LEAVES};
@@ -70,7 +71,7 @@ impl Parts for PartService {
     type ReadStream = BoxStream<'static, Result<v1::PartPiece, Status>>;
 
     async fn read(&self, request: Request<v1::PartReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
-        let message = self.callers.check(request)?;
+        let (caller, message) = self.callers.check_who(request)?;
         let Some(seat) = self.parts.desk.take() else {
             return Err(refused("busy", "as many work here as may"));
         };
@@ -82,7 +83,7 @@ impl Parts for PartService {
                 // When nobody listens any more, nothing is read any more.
                 let gone = to.clone();
                 let done = tokio::select! {
-                    done = Box::pin(serve(&parts, message, &seat, &to)) => done,
+                    done = Box::pin(serve(&parts, caller, message, &seat, &to)) => done,
                     () = gone.closed() => return,
                 };
                 if let Err(status) = done {
@@ -98,11 +99,17 @@ impl Parts for PartService {
 
 type Pieces = mpsc::Sender<Result<v1::PartPiece, Status>>;
 
-async fn serve(parts: &ServiceParts, message: v1::PartReadRequest, seat: &Seat, to: &Pieces) -> Result<(), Status> {
+async fn serve(
+    parts: &ServiceParts,
+    caller: WorkerId,
+    message: v1::PartReadRequest,
+    seat: &Seat,
+    to: &Pieces,
+) -> Result<(), Status> {
     let progress = Arc::new(Progress::default());
     let telling = tell(Arc::clone(&progress), to);
     let (made, stands) = tokio::select! {
-        made = Box::pin(read(parts, message, seat, Arc::clone(&progress))) => made?,
+        made = Box::pin(read(parts, caller, message, seat, Arc::clone(&progress))) => made?,
         never = telling => match never {},
     };
     let mut pieces: Vec<v1::part_piece::Piece> = made
@@ -138,6 +145,7 @@ async fn tell(progress: Arc<Progress>, to: &Pieces) -> std::convert::Infallible 
 
 async fn read(
     parts: &ServiceParts,
+    caller: WorkerId,
     message: v1::PartReadRequest,
     seat: &Seat,
     progress: Arc<Progress>,
@@ -145,28 +153,34 @@ async fn read(
     let malformed = |error: slots::Malformed| refused("invalid", error.to_string());
     let failed = |error: &dyn std::error::Error| refused("retry", chain(error));
     let segments = wire::segments_of(&message).map_err(malformed)?;
-    let (vault_id, session) = slots::session_of(message.session).map_err(malformed)?;
+    let id = wire::lease_of(message.lease).map_err(malformed)?;
     let view = parts.views.clone().latest();
     let Some(life) = view.life else {
         return Err(refused("retry", "this worker is not registered"));
     };
-    if !view.map.admits(session.session) {
-        return Err(refused("fenced", "the session is over"));
-    }
+    // ◆ What is read, and into which vault, the coordinators say: the caller has that lease, and the disk is in it.
+    let told = parts.coordinator.lease_of(life, id, caller).await;
+    let told = told.map_err(|error| failed(&error))?;
+    let session = IndexSession {
+        cluster: told.claim.cluster,
+        session: told.session,
+        start_epoch: told.start_epoch,
+    };
     let listed = parts
         .coordinator
         .index_vaults(life)
         .await
         .map_err(|error| failed(&error))?;
-    let lease = listed.into_iter().find(|vault| {
-        let claim = vault.claim.map(|claim| (claim.cluster, claim.number));
-        vault.id == vault_id && claim == Some((session.cluster, message.claim))
-    });
+    let lease = listed
+        .into_iter()
+        .find(|vault| vault.id == told.vault && vault.claim == Some(told.claim));
     let Some(lease) = lease else {
         return Err(refused("retry", "the vault is not known here under that claim"));
     };
-    let disk = message.disk.ok_or_else(|| refused("invalid", "it names no disk"))?;
-    let spec = source_spec(&disk.path, &disk.format, message.allow_live, message.allow_backing)
+    let work = told.work;
+    let disk = work.disks.iter().find(|disk| disk.name == message.disk);
+    let disk = disk.ok_or_else(|| refused("invalid", format!("the item has no disk {:?}", message.disk)))?;
+    let spec = source_spec(&disk.path, &disk.format, work.allow_live, work.allow_backing)
         .map_err(|error| refused("invalid", chain(&error)))?;
     let source = source::open(&spec).await.map_err(|error| failed(&error))?;
     if source.size() != message.size {
@@ -192,7 +206,7 @@ async fn read(
     };
     let request = PartRequest {
         disk: BackupDisk {
-            name: disk.name,
+            name: disk.name.clone(),
             source,
             changes: Changes::Unknown,
         },
@@ -203,7 +217,7 @@ async fn read(
             session: session.session,
             start_epoch: session.start_epoch,
         },
-        allow_live: message.allow_live,
+        allow_live: work.allow_live,
         effort: parts.effort,
     };
     let steering = Steering {

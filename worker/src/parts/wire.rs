@@ -1,5 +1,6 @@
 //! Between our words and the messages of `parts.proto`. What arrives is checked here, once.
 
+use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1;
 use tresor_storage::chunk::{Fingerprint, IdKeys, Profile};
 use tresor_storage::ids::{ChunkId, Location};
@@ -7,6 +8,7 @@ use tresor_storage::index::slot::{SLOTS, SlotSet};
 use tresor_storage::limits::{DISK_SIZE_MAX, SEGMENT};
 use tresor_storage::recipe::{Child, RangeLeaf, Root};
 
+use crate::agent::port::LeaseId;
 use crate::backup::BackupCounts;
 use crate::slots::StandsOn;
 use crate::slots::wire::{self as slots, Malformed};
@@ -44,6 +46,15 @@ pub(super) fn parent_of(message: v1::PartParent, keys: &IdKeys, profile: Profile
 
 fn id(bytes: &[u8]) -> Result<[u8; 32], Malformed> {
     bytes.try_into().map_err(|_| Malformed("an id has 32 bytes"))
+}
+
+/// The lease that a request names.
+pub(super) fn lease_of(message: Option<v1::LeaseId>) -> Result<LeaseId, Malformed> {
+    let message = message.ok_or(Malformed("it names no lease"))?;
+    Ok(LeaseId {
+        job: JobId(message.job),
+        epoch: Epoch(message.epoch),
+    })
 }
 
 /// The segments of a range that a request names, within a disk of that size.

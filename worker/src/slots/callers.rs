@@ -1,6 +1,7 @@
 //! Who may call: workers of the cluster, which the listener knows by their certificates.
 
 use tonic::{Request, Status};
+use tresor_proto::ids::WorkerId;
 use tresor_proto::tls::{PeerInfo, Role};
 use tresor_proto::v1::ErrorInfo;
 
@@ -17,12 +18,17 @@ impl Callers {
 
     /// The message of a worker of the cluster; nobody else has a say here.
     pub(crate) fn check<T>(&self, request: Request<T>) -> Result<T, Status> {
+        Ok(self.check_who(request)?.1)
+    }
+
+    /// As [`Self::check`], with who it is.
+    pub(crate) fn check_who<T>(&self, request: Request<T>) -> Result<(WorkerId, T), Status> {
         let peer = PeerInfo::of(&request).and_then(PeerInfo::name);
-        let is_worker = peer.is_some_and(|name| name.role == Role::Worker);
+        let worker = peer.filter(|name| name.role == Role::Worker);
         let stands =
             PeerInfo::of(&request).is_some_and(|peer| peer.check(&self.0, jiff::Timestamp::now().as_second()).is_ok());
-        if is_worker && stands {
-            return Ok(request.into_inner());
+        if let Some(worker) = worker.filter(|_| stands) {
+            return Ok((WorkerId(worker.id), request.into_inner()));
         }
         let denied = ErrorInfo {
             kind: String::from("denied"),

@@ -206,13 +206,9 @@ impl Slots {
         }
     }
 
-    /// Those of these workers that answer others now, but this one: their names, and channels to them.
-    pub(crate) fn channels(&self, of: &[WorkerId]) -> Vec<(String, Channel)> {
-        let map = Arc::clone(&self.views.borrow().map);
-        let wanted = map.owners.iter().filter(|owner| of.contains(&owner.worker));
-        wanted
-            .filter_map(|owner| Some((owner.name.clone(), self.dial.channel(owner)?)))
-            .collect()
+    /// A channel to another worker; none if what is said of it is no address.
+    pub(crate) fn channel(&self, worker: WorkerId, serves: &str) -> Option<Channel> {
+        self.dial.channel(worker, serves)
     }
 
     /// The index of a vault, where workers answer for it; none while nobody does, and each keeps its own.

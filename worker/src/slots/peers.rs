@@ -34,19 +34,19 @@ pub(crate) struct TlsDial {
 
 impl TlsDial {
     /// A channel to a worker at its address; none if that is no address.
-    pub(crate) fn channel(&self, owner: &SlotOwner) -> Option<Channel> {
+    pub(crate) fn channel(&self, worker: WorkerId, serves: &str) -> Option<Channel> {
         let current = self.identity.current();
         let name = PeerName {
             cluster: current.name().cluster,
             role: Role::Worker,
-            id: owner.worker.0,
+            id: worker.0,
         };
         let trust = Trust::exactly(current.ca().clone(), name);
         let (identity, revoked) = (self.identity.clone(), Arc::new(self.revoked.clone()));
-        match Connector::with_identity(vec![owner.serves.clone()], trust, identity, revoked) {
+        match Connector::with_identity(vec![serves.to_owned()], trust, identity, revoked) {
             Ok(connector) => Some(connector.channel()),
             Err(error) => {
-                tracing::warn!(worker = owner.name, address = owner.serves, %error, "a worker cannot be asked");
+                tracing::warn!(%worker, address = serves, %error, "a worker cannot be asked");
                 None
             }
         }
@@ -55,7 +55,7 @@ impl TlsDial {
 
 impl Dial for TlsDial {
     fn dial(&self, owner: &SlotOwner) -> Option<Arc<dyn SlotPeer>> {
-        Some(Arc::new(Remote::new(self.channel(owner)?)))
+        Some(Arc::new(Remote::new(self.channel(owner.worker, &owner.serves)?)))
     }
 }
 

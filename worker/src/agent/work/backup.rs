@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use tresor_proto::v1;
 use tresor_storage::Kind;
 use tresor_storage::ids::PointId;
-use tresor_storage::index::{ChunkIndex, IndexSession};
+use tresor_storage::index::ChunkIndex;
 use tresor_storage::manifest::{Consistency, Manifest};
-use tresor_storage::vault::claim::ListedClaim;
 use tresor_storage::vault::naming::{check_disk_name, check_item_name};
 
 use super::{Done, read_manifest, source_spec};
 use crate::WorkerError;
 use crate::agent::error::JobError;
 use crate::agent::job::Job;
-use crate::agent::port::{BackupWork, WorkDisk};
+use crate::agent::port::BackupWork;
 use crate::agent::progress::Stage;
 use crate::agent::vaults::JobVault;
 use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Helper, Shares, Steering, UNAIDED};
@@ -41,7 +39,7 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
         None => job.unless_stopped(job.vaults.index(&vault, claim)).await?,
     };
     let disks = job.unless_stopped(open_disks(specs)).await?;
-    let helpers = helpers(job, work, &vault, claim, routed.as_ref());
+    let helpers = helpers(job, work, routed.as_ref());
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(Arc::clone(&index))),
@@ -79,39 +77,20 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
 }
 
 /// Other workers that can read the disks: those that the lease names, where the index is shared. Without that what they store could not be found here.
-fn helpers(
-    job: &Job,
-    work: &BackupWork,
-    vault: &JobVault,
-    claim: ListedClaim,
-    routed: Option<&Routed>,
-) -> Vec<Arc<dyn Helper>> {
+fn helpers(job: &Job, work: &BackupWork, routed: Option<&Routed>) -> Vec<Arc<dyn Helper>> {
     let (Some(routed), Some(slots)) = (routed, &job.slots) else {
         return Vec::new();
     };
-    let disk = |disk: &WorkDisk| v1::Disk {
-        name: disk.name.clone(),
-        path: disk.path.clone(),
-        format: disk.format.clone(),
-    };
     let ask = Arc::new(Ask {
-        vault: vault.vault.id,
-        session: IndexSession {
-            cluster: claim.cluster,
-            session: job.lease.session,
-            start_epoch: job.lease.start_epoch,
-        },
-        claim: claim.number,
-        disks: work.disks.iter().map(disk).collect(),
-        allow_live: work.allow_live,
-        allow_backing: work.allow_backing,
+        lease: job.lease.id,
         routed: routed.clone(),
     });
-    slots
-        .channels(&work.helpers)
-        .into_iter()
-        .map(|(name, channel)| Arc::new(RemoteHelper::new(name, channel, Arc::clone(&ask))) as Arc<dyn Helper>)
-        .collect()
+    let helpers = work.helpers.iter().filter_map(|helper| {
+        let channel = slots.channel(helper.worker, &helper.serves)?;
+        let helper = RemoteHelper::new(helper.name.clone(), channel, Arc::clone(&ask));
+        Some(Arc::new(helper) as Arc<dyn Helper>)
+    });
+    helpers.collect()
 }
 
 /// Which disks to read, by name.
