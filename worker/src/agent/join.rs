@@ -492,7 +492,12 @@ mod tests {
     #[tokio::test]
     async fn another_cluster_is_not_joined_with_the_folder_of_a_worker_that_runs() {
         let folder = tempfile::tempdir().unwrap();
-        let running = Lock::take(&folder.path().join("lock"), &Holder::this("worker start"), Duration::ZERO).unwrap();
+        let running = Lock::take(
+            &folder.path().join("lock"),
+            &Holder::this("worker start"),
+            Duration::ZERO,
+        )
+        .unwrap();
         let token = JoinToken::random(Fingerprint([1; 32])).unwrap();
         let join = || Membership::join_another(folder.path(), vec![String::from("127.0.0.1:9")], &token, "w1");
         let refused = join().await.unwrap_err();

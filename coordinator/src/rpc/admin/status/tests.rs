@@ -231,7 +231,10 @@ fn a_vault_that_is_claimed_anew_is_told_from_then_on_and_not_since_it_was_made()
     story.state.refound(applied, &refounding).unwrap();
     let says = |story: &Story| reported(story).attention.join(" ");
     let at_once = says(&story);
-    assert!(at_once.contains("founded again") && !at_once.contains("Vault main"), "{at_once}");
+    assert!(
+        at_once.contains("founded again") && !at_once.contains("Vault main"),
+        "{at_once}"
+    );
     story.advance(20 * 60_000);
     let later = says(&story);
     assert!(
