@@ -8,10 +8,11 @@
 //! 4. What is acknowledged is synced: that is the database's.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock as SyncRwLock};
 
 use async_trait::async_trait;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio::time::Instant;
 use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, SessionId, VaultId};
 use tresor_storage::index::slot::{SLOTS, SlotSet, slot_of};
@@ -31,6 +32,7 @@ pub(crate) struct OwnedVault {
     index: HomeIndex,
     cluster: ClusterId,
     claims: Mutex<Claims>,
+    is_damaged: AtomicBool,
 }
 
 impl OwnedVault {
@@ -39,6 +41,27 @@ impl OwnedVault {
             index,
             cluster,
             claims: Mutex::default(),
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it was found to be damaged since it was opened: what it has cannot be had, and it is to be made anew.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
+    }
+
+    /// Takes note of what an error says of the database.
+    pub(crate) fn note(&self, error: &IndexError) {
+        if matches!(error, IndexError::Stale { .. } | IndexError::Malformed) {
+            self.is_damaged.store(true, Ordering::Release);
+        }
+    }
+
+    fn failed(&self, error: IndexError) -> PeerError {
+        self.note(&error);
+        match error {
+            IndexError::Foreign { .. } => PeerError::Fenced { why: error.to_string() },
+            error => PeerError::Failed { why: error.to_string() },
         }
     }
 
@@ -96,6 +119,7 @@ pub(crate) struct Owner {
     vaults: Arc<SyncRwLock<HashMap<VaultId, Arc<OwnedVault>>>>,
     lists: Arc<super::lists::Lists>,
     calls: Arc<Semaphore>,
+    damage: Arc<Notify>,
 }
 
 impl Owner {
@@ -112,7 +136,13 @@ impl Owner {
             vaults: Arc::default(),
             lists,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            damage: Arc::default(),
         }
+    }
+
+    /// Returns when a database was found to be damaged since this was called last.
+    pub(crate) async fn damaged(&self) {
+        self.damage.notified().await;
     }
 
     /// Takes what a map gives this worker; returns when no call under an earlier one is under way any more.
@@ -183,7 +213,13 @@ impl Owner {
             match this.vault(vault) {
                 // It is not open yet, or not any more: nothing is held of it.
                 None => Ok(None),
-                Some(vault) => call(vault, held).await.map(Some),
+                Some(vault) => {
+                    let done = call(Arc::clone(&vault), held).await;
+                    if done.is_err() && vault.is_damaged() {
+                        this.damage.notify_one();
+                    }
+                    done.map(Some)
+                }
             }
         });
         match call.await {
@@ -222,15 +258,13 @@ fn check_session(vault: &OwnedVault, held: &Held, session: IndexSession) -> Resu
     })
 }
 
-fn failed(error: IndexError) -> PeerError {
-    match error {
-        IndexError::Foreign { .. } => PeerError::Fenced { why: error.to_string() },
-        error => PeerError::Failed { why: error.to_string() },
-    }
-}
-
 /// Applies `change` to what is held of `entries`, and says of the rest that it is not.
-async fn change<F, R>(held: &Held, entries: &[(Asked, Location)], change: F) -> Result<Vec<Changed>, PeerError>
+async fn change<F, R>(
+    vault: &OwnedVault,
+    held: &Held,
+    entries: &[(Asked, Location)],
+    change: F,
+) -> Result<Vec<Changed>, PeerError>
 where
     F: FnOnce(Vec<(ChunkId, Location)>) -> R,
     R: Future<Output = Result<(), IndexError>>,
@@ -243,7 +277,7 @@ where
         .map(|((asked, at), _)| (asked.id, *at))
         .collect();
     if !ours.is_empty() {
-        change(ours).await.map_err(failed)?;
+        change(ours).await.map_err(|error| vault.failed(error))?;
     }
     let of = |taken: bool| if taken { Changed::Taken } else { Changed::NotHeld };
     Ok(taken.into_iter().map(of).collect())
@@ -263,7 +297,7 @@ impl SlotPeer for Owner {
             let session = check_session(&vault, &held, session)?;
             let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
             let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
-            let found = vault.index.lookup(session, &ids).await.map_err(failed)?;
+            let found = vault.index.lookup(session, &ids).await.map_err(|error| vault.failed(error))?;
             let mut answers = vec![None; asked.len()];
             let mut claims = vault.claims();
             let now = Instant::now();
@@ -300,7 +334,7 @@ impl SlotPeer for Owner {
             let is_whole =
                 whole_at != 0 && whole_at == held.version && entries.iter().all(|(asked, _)| held.holds(asked));
             let groups = if is_whole { held.groups_within(index) } else { 0 };
-            let changed = change(&held, &entries, async |ours| {
+            let changed = change(&vault, &held, &entries, async |ours| {
                 index.insert_packs(session, &ours, groups).await
             })
             .await?;
@@ -324,7 +358,7 @@ impl SlotPeer for Owner {
             check_cluster(&vault, cluster)?;
             let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
             let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
-            let found = vault.index.locate(&ids).await.map_err(failed)?;
+            let found = vault.index.locate(&ids).await.map_err(|error| vault.failed(error))?;
             let mut answers = vec![None; asked.len()];
             for (place, at) in places.into_iter().zip(found) {
                 answers[place] = Some(at.map_or(Answer::New, Answer::Known));
@@ -355,7 +389,7 @@ impl SlotPeer for Owner {
                 .iter()
                 .map(|at| (moves[*at].0.id, moves[*at].1, moves[*at].2))
                 .collect();
-            let replaced = vault.index.rocks().replace(session, &ours).await.map_err(failed)?;
+            let replaced = vault.index.rocks().replace(session, &ours).await.map_err(|error| vault.failed(error))?;
             let mut changed = vec![Changed::NotHeld; moves.len()];
             for (place, replaced) in places.into_iter().zip(replaced) {
                 changed[place] = if replaced { Changed::Taken } else { Changed::Otherwise };
@@ -375,7 +409,7 @@ impl SlotPeer for Owner {
         let changed = self.run(vault, move |vault, held| async move {
             check_cluster(&vault, cluster)?;
             let index = &vault.index;
-            change(&held, &entries, async |ours| index.mark_lost(&ours).await).await
+            change(&vault, &held, &entries, async |ours| index.mark_lost(&ours).await).await
         });
         Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
     }
@@ -389,7 +423,7 @@ impl SlotPeer for Owner {
         let done = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
             for (pack, frame) in damage {
-                vault.index.add_damage(pack, frame).await.map_err(failed)?;
+                vault.index.add_damage(pack, frame).await.map_err(|error| vault.failed(error))?;
             }
             Ok(())
         });
@@ -401,7 +435,7 @@ impl SlotPeer for Owner {
     async fn damage(&self, vault: VaultId, cluster: ClusterId) -> Result<Vec<(PackId, Option<u32>)>, PeerError> {
         let noted = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
-            vault.index.damage().await.map_err(failed)
+            vault.index.damage().await.map_err(|error| vault.failed(error))
         });
         Ok(noted.await?.unwrap_or_default())
     }
@@ -409,7 +443,7 @@ impl SlotPeer for Owner {
     async fn count(&self, vault: VaultId, cluster: ClusterId) -> Result<u64, PeerError> {
         let counted = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
-            vault.index.count().await.map_err(failed)
+            vault.index.count().await.map_err(|error| vault.failed(error))
         });
         Ok(counted.await?.unwrap_or(0))
     }

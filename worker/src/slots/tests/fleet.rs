@@ -414,7 +414,8 @@ impl Fleet {
         fleet
     }
 
-    fn folder_of(&self, worker: u64) -> PathBuf {
+    /// Where a worker's databases are.
+    pub(super) fn folder_of(&self, worker: u64) -> PathBuf {
         self.folder.path().join(format!("w{worker}"))
     }
 
