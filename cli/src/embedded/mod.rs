@@ -278,6 +278,7 @@ async fn become_or_find(
         upkeep: Upkeep::Own,
         works: is_new || need == Need::Work,
         http: None,
+        item_metrics: false,
     };
     let host = Box::pin(Host::start(app, place, host, serving)).await?;
     app.enter(host.access());

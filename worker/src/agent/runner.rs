@@ -33,6 +33,7 @@ use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
+use crate::metrics::{Metrics, Sources};
 use crate::slots::{Slots, SlotsConfig};
 
 /// Most jobs at a time: each may hold some hundred megabytes.
@@ -71,6 +72,8 @@ pub struct AgentConfig {
     pub region: String,
     /// How it takes part in the index that workers share; none: it keeps one of its own.
     pub slots: Option<SlotsConfig>,
+    /// Where what it does is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl AgentConfig {
@@ -88,6 +91,7 @@ impl AgentConfig {
             jobs: true,
             region: String::new(),
             slots: None,
+            metrics: Arc::default(),
         }
     }
 
@@ -134,7 +138,8 @@ pub async fn run(
         Duration::ZERO,
     );
     let _lock = lock.map_err(unusable)?;
-    let vaults = Arc::new(Vaults::new(&config.folder, stores).map_err(unusable)?);
+    let metrics = Arc::clone(&config.metrics);
+    let vaults = Arc::new(Vaults::new(&config.folder, stores, Arc::clone(&metrics)).map_err(unusable)?);
     let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
     let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
     let slots = match &config.slots {
@@ -145,8 +150,19 @@ pub async fn run(
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
+    metrics.attach(Some(Sources {
+        vaults: Arc::clone(&vaults),
+        slots: slots.clone(),
+        identity: config.slots.as_ref().map(|slots| slots.identity.clone()),
+        permits: config.permits,
+        region: config.region.clone(),
+        version: config.version.clone(),
+    }));
+    beside.spawn(Arc::clone(&metrics).look_at_disks(config.folder.clone(), stop.clone()));
     let agent = Agent::new(config, coordinator, vaults, slots, Instant::now());
     Box::pin(agent.run(shutdown)).await;
+    // Nothing that is closed now is looked at any more.
+    metrics.attach(None);
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
     while beside.join_next().await.is_some() {}
@@ -267,6 +283,7 @@ impl Agent {
 
     async fn run(mut self, shutdown: CancellationToken) {
         loop {
+            self.config.metrics.turn();
             self.start_calls(Instant::now());
             let wake = self.next_time();
             let (life, event) = tokio::select! {
@@ -400,6 +417,7 @@ impl Agent {
         match answer {
             Ok(terms) => {
                 tracing::info!(worker = terms.name, life = %self.life, "worker is registered");
+                self.config.metrics.note_registered(Some(&terms.name));
                 self.registering.reset();
                 self.due.beat = now;
                 self.due.poll = now;
@@ -426,6 +444,7 @@ impl Agent {
         if let Some(slots) = &self.slots {
             slots.end();
         }
+        self.config.metrics.note_registered(None);
         self.life = Life::random();
         self.terms = None;
         self.is_polling = false;
@@ -495,6 +514,7 @@ impl Agent {
             coordinator: Arc::clone(&self.coordinator),
             vaults: Arc::clone(&self.vaults),
             slots: self.slots.clone(),
+            metrics: Arc::clone(&self.config.metrics),
             effort: self.config.effort,
             host: self.config.host.clone(),
             begun: now,
@@ -545,10 +565,12 @@ impl Agent {
             Err(error) => {
                 let wait = self.beating.next(random()).min(beat);
                 self.due.beat = now + wait;
+                self.config.metrics.note_no_beat();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "beat is not heard");
                 return;
             }
         };
+        self.config.metrics.note_beat(answer.drained);
         self.beating.reset();
         self.registering.reset();
         self.due.beat = self.due.beat.max(sent + beat);

@@ -17,6 +17,7 @@ use tresor_storage::seal::{Compressed, FrameKind, compress_into, compressed_room
 use super::Effort;
 use super::segment::{Part, SegmentDone};
 use crate::cores::Cores;
+use crate::progress::Progress;
 
 /// Frames and segments on their way to the packer: enough to keep all cores compressing, few enough to stay small.
 pub(super) const QUEUE: usize = 12;
@@ -156,6 +157,7 @@ pub(super) struct Frames {
     plain_buffers: Arc<Pool<Aligned>>,
     coded_buffers: Arc<Pool<Vec<u8>>>,
     level: i32,
+    progress: Arc<Progress>,
     ticket: u64,
     table: PiecesBuilder,
     ids: Vec<ChunkId>,
@@ -176,6 +178,7 @@ impl Frames {
         settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
         cores: Arc<Cores>,
         effort: Effort,
+        progress: Arc<Progress>,
     ) -> Self {
         // One each core compresses, one each that waits for it, and the one that is filled.
         let slots = 2 * effort.cores.max(1) + 1;
@@ -187,6 +190,7 @@ impl Frames {
             plain_buffers: Pool::new(HEAD + FRAME_PLAIN_TARGET, slots),
             coded_buffers: Pool::new(compressed_room(HEAD + FRAME_PLAIN_TARGET), QUEUE + slots),
             level: effort.compression_level,
+            progress,
             ticket: 0,
             table: PiecesBuilder::new(FrameKind::Data),
             ids: Vec::new(),
@@ -355,6 +359,7 @@ impl Frames {
                 compressed
             })
             .boxed();
+        self.progress.frame_begins();
         self.send(ToPacker::Frame {
             ticket,
             table,

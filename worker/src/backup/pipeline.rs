@@ -124,7 +124,13 @@ async fn make(
         reason = "one list a pack, packs come of frames only, and who sends frames takes the lists before it sends more"
     )]
     let (settled_in, settled_out) = mpsc::unbounded_channel();
-    let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&cores), request.effort);
+    let mut frames = Frames::new(
+        to_packer,
+        settled_out,
+        Arc::clone(&cores),
+        request.effort,
+        Arc::clone(&steering.progress),
+    );
     let packer_disks = contexts
         .iter()
         .map(|c| PackerDisk {

@@ -16,6 +16,7 @@ mod keeper;
 mod kept;
 mod lists;
 mod map;
+mod numbers;
 mod owner;
 mod peer;
 mod peers;
@@ -44,6 +45,7 @@ use tresor_proto::tls::SharedIdentity;
 use tresor_storage::ids::{ClusterId, VaultId};
 
 pub use map::{Grant, MapError, SlotMap, SlotOwner};
+pub(crate) use numbers::Numbers;
 pub(crate) use router::{IndexUse, Routed};
 pub use serve::{Listen, PORT, ServeError, local_address};
 
@@ -76,6 +78,7 @@ pub(crate) struct Slots {
     kept: Arc<Kept>,
     revoked: Revoked,
     serves: Option<String>,
+    owner: Owner,
     coordinator: Arc<dyn Coordinator>,
     /// Ends what runs for the present life.
     watching: std::sync::Mutex<Option<CancellationToken>>,
@@ -119,7 +122,7 @@ impl Slots {
             let keeper = Keeper::new(KeeperParts {
                 me,
                 folder,
-                owner,
+                owner: owner.clone(),
                 peers: Arc::clone(&peers),
                 lists,
                 kept: Arc::clone(&kept),
@@ -136,6 +139,7 @@ impl Slots {
             kept,
             revoked,
             serves,
+            owner,
             coordinator,
             watching: std::sync::Mutex::default(),
         })
@@ -144,6 +148,11 @@ impl Slots {
     /// Where it answers.
     pub(crate) fn serves(&self) -> Option<&str> {
         self.serves.as_deref()
+    }
+
+    /// What it answered as an owner, and what it has; none: it answers for nothing.
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
+        self.serves.as_ref().map(|_| self.owner.numbers())
     }
 
     /// The life to name when a new one registers.

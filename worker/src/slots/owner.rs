@@ -19,9 +19,11 @@ use tresor_storage::index::{Answer, ChunkIndex as _, IndexError, IndexSession};
 
 use super::claims::Claims;
 use super::map::{Grant, SlotMap};
+use super::numbers::{Counts, Numbers};
 use super::peer::{PeerError, SlotPeer};
 use super::wire::{Asked, Changed};
 use crate::home::index::HomeIndex;
+use crate::metrics::IndexNumbers;
 
 /// Calls under way at once, with those whose callers have gone: 64 inserts of a pack are some megabytes.
 const CALLS_MAX: usize = 64;
@@ -96,6 +98,7 @@ pub(crate) struct Owner {
     vaults: Arc<SyncRwLock<HashMap<VaultId, Arc<OwnedVault>>>>,
     lists: Arc<super::lists::Lists>,
     calls: Arc<Semaphore>,
+    counts: Arc<Counts>,
 }
 
 impl Owner {
@@ -112,6 +115,7 @@ impl Owner {
             vaults: Arc::default(),
             lists,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            counts: Arc::default(),
         }
     }
 
@@ -121,6 +125,7 @@ impl Owner {
         for (slot, grant) in mine {
             grants[usize::from(*slot)] = Some(*grant);
         }
+        self.counts.set_held(mine.len());
         let mut held = self.held.write().await;
         *held = Held {
             version: map.version,
@@ -137,6 +142,22 @@ impl Owner {
         for slot in slots.iter() {
             held.grants[usize::from(slot)] = None;
         }
+        self.counts.set_held(held.grants.iter().flatten().count());
+    }
+
+    /// What it answered, and what it has. Waits for no call.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let vaults: Vec<Arc<OwnedVault>> = {
+            let vaults = self.vaults.read().unwrap_or_else(PoisonError::into_inner);
+            vaults.values().cloned().collect()
+        };
+        let (mut filling, mut index) = (0, IndexNumbers::default());
+        for vault in vaults {
+            let rocks = vault.index.rocks();
+            filling += rocks.slots().iter().filter(|(_, row)| !row.complete).count() as u64;
+            index.count(rocks);
+        }
+        self.counts.numbers(filling, index)
     }
 
     /// The version of the map whose grants are held.
@@ -148,6 +169,7 @@ impl Owner {
     /// Holds nothing any more: the life that held it is over.
     pub(crate) async fn release_all(&self) {
         self.held.write().await.grants.fill(None);
+        self.counts.set_held(0);
     }
 
     pub(crate) fn open(&self, id: VaultId, vault: Arc<OwnedVault>) {
@@ -275,7 +297,11 @@ impl SlotPeer for Owner {
             }
             Ok(answers)
         });
-        Ok(answers.await?.unwrap_or_else(|| vec![None; count]))
+        let answers = answers
+            .await
+            .map(|answers| answers.unwrap_or_else(|| vec![None; count]));
+        self.counts.note_answers(&answers);
+        answers
     }
 
     async fn insert(
@@ -310,7 +336,11 @@ impl SlotPeer for Owner {
             }
             Ok(changed)
         });
-        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+        let changed = changed
+            .await
+            .map(|changed| changed.unwrap_or_else(|| vec![Changed::NotHeld; count]));
+        self.counts.note_inserts(&changed);
+        changed
     }
 
     async fn locate(

@@ -30,6 +30,7 @@ pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliErr
         upkeep: Upkeep::All,
         works: true,
         http: args.http,
+        item_metrics: args.item_metrics,
     };
     let mut host = Box::pin(Host::start(app, &place, lock, serving)).await?;
     app.enter(host.access());
