@@ -16,6 +16,7 @@ mod killed_worker;
 mod lost;
 mod majority;
 mod members;
+mod observe;
 mod partition;
 mod paused_leader;
 mod replaced;
