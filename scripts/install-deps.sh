@@ -25,8 +25,8 @@ apt_install() {
         updated=1
     fi
     say "installing $*"
-    # 9>&-: no service that a package starts may inherit the lock.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    # RUNLEVEL=1: what is installed for a build or a test starts no service. 9>&-: one that starts all the same does not inherit the lock.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "$@" 9>&- >/dev/null
 }
 
@@ -81,6 +81,8 @@ test_() {
     qemu
     command_from mke2fs e2fsprogs
     command_from ip iproute2
+    # Rules and dashboards are tested with a Prometheus of the tests' own.
+    command_from promtool prometheus
     flush
     # The object stores that the conformance suite talks to.
     "$(dirname "$0")/test-servers.sh" 9>&-

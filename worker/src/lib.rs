@@ -1,7 +1,7 @@
 //! What moves bytes: disk sources and sinks, and the pipelines between them and a vault.
 //!
 //! Read [`source`] and [`sink`], [`control`] (who says when a point counts), then [`backup`] and [`restore`]; [`home`] is where they work alone, [`agent`]
-//! where they work for a cluster.
+//! where they work for a cluster; [`metrics`] is what of it is counted.
 
 pub mod agent;
 pub mod backup;
@@ -11,6 +11,7 @@ mod cores;
 pub mod error;
 pub mod extent;
 pub mod home;
+pub mod metrics;
 pub mod nbd;
 mod parts;
 pub mod progress;

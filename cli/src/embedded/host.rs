@@ -21,6 +21,7 @@ use tresor_storage::keys::{KeyFile, Unlock};
 use tresor_worker::agent::{self, AgentConfig, AgentError, Channels, Client};
 use tresor_worker::home::host_name;
 use tresor_worker::home::lock::Lock;
+use tresor_worker::metrics::Metrics;
 
 use zeroize::Zeroizing;
 
@@ -53,6 +54,8 @@ pub(crate) struct Serving {
     pub(crate) works: bool,
     /// Where machines that watch come.
     pub(crate) http: Option<String>,
+    /// Whether items have series of their own there.
+    pub(crate) item_metrics: bool,
 }
 
 /// The node, while this process is it.
@@ -64,6 +67,7 @@ pub(crate) struct Host {
     serving: JoinHandle<Result<(), StartError>>,
     stop_serving: CancellationToken,
     working: Option<JoinHandle<Result<(), AgentError>>>,
+    metrics: Arc<Metrics>,
     stop_working: CancellationToken,
     /// Held until all else has ended.
     _lock: Lock,
@@ -155,12 +159,18 @@ impl Host {
             listen: None,
             http: how.http.clone(),
             zone: jiff::tz::TimeZone::system().iana_name().unwrap_or("UTC").to_owned(),
+            item_metrics: how.item_metrics,
         };
+        let metrics = Arc::new(Metrics::default());
+        let numbers = Arc::clone(&metrics);
         let embedding = Embedding {
             local,
             inside,
             upkeep: how.upkeep,
             keys: Arc::new(KeyFiles(home.join("keys"))),
+            numbers: how
+                .works
+                .then(|| Arc::new(move || numbers.text()) as Arc<dyn Fn() -> String + Send + Sync>),
         };
         let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
         let (tell, told) = oneshot::channel();
@@ -185,6 +195,7 @@ impl Host {
             serving,
             stop_serving,
             working: None,
+            metrics,
             stop_working,
             _lock: lock,
         };
@@ -217,6 +228,7 @@ impl Host {
             .map_err(|error| failed("could not start the node of this home", error))?;
         let config = AgentConfig {
             effort: settings.effort(),
+            metrics: Arc::clone(&self.metrics),
             ..AgentConfig::new(place.worker())
         };
         let channels = Inside {

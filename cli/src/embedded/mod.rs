@@ -170,6 +170,7 @@ async fn become_or_find(app: &App, verb: &Verb, place: &Place, need: Need, found
                 upkeep: Upkeep::Own,
                 works: is_new || works,
                 http: None,
+                item_metrics: false,
             };
             let nothing = BTreeSet::new();
             let host = Box::pin(Host::start(&app.settings, place, lock, serving, &nothing)).await?;

@@ -138,6 +138,7 @@ impl Seat {
             upkeep: Upkeep::Own,
             works: self.works,
             http: None,
+            item_metrics: false,
         };
         let awaited = locked(&self.awaited).clone();
         let made = Box::pin(Host::start(&self.settings, &self.place, lock, serving, &awaited)).await?;

@@ -41,6 +41,8 @@ pub struct ServeSettings {
     pub http: Option<String>,
     /// The time zone of policies that name none.
     pub zone: String,
+    /// Whether items have series of their own among the numbers; only so many.
+    pub item_metrics: bool,
 }
 
 /// What makes a coordinator an embedded one, beside the worker of the same process.
@@ -53,6 +55,8 @@ pub struct Embedding {
     pub upkeep: Upkeep,
     /// Keys of vaults that the home has.
     pub keys: Arc<dyn KeysHere>,
+    /// Numbers of the worker beside it, in Prometheus' text format; none: it has none.
+    pub numbers: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 /// What was bound.
@@ -149,9 +153,9 @@ pub async fn serve(
         node: MemberId(name.id),
         cluster: name.cluster,
     };
-    let (local, inside, upkeep, keys_here) = match embedding {
-        Some(own) => (own.local, Some(own.inside), own.upkeep, Some(own.keys)),
-        None => (None, None, Upkeep::All, None),
+    let (local, inside, upkeep, keys_here, beside) = match embedding {
+        Some(own) => (own.local, Some(own.inside), own.upkeep, Some(own.keys), own.numbers),
+        None => (None, None, Upkeep::All, None, None),
     };
     let listeners = Listeners {
         network: bind(settings.listen.as_deref()).await?,
@@ -212,7 +216,9 @@ pub async fn serve(
             },
         ),
         peer: PeerService::new(running.inbox, running.handle.clone()),
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new().with_items(settings.item_metrics)),
+        folder: Some(folder.raft_path()),
+        beside,
     };
     let serving_stop = stop.child_token();
     let renewing = tokio::spawn(renew(

@@ -18,6 +18,7 @@ use super::program::{Process, Ran, command, show_log, until};
 /// Where coordinators listen: every one has an address of its own, so that the port can be the product's own and nobody else takes it in between.
 const PORT: u16 = 7420;
 const HTTP_PORT: u16 = 7421;
+const METRICS_PORT: u16 = 7423;
 /// What processes log: enough to understand a failed test.
 const LOG: &str = "info,tresor_coordinator=debug,tresor_worker=debug";
 
@@ -31,7 +32,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// A loopback address that no other test that runs now has.
-    fn loopback(number: usize) -> Self {
+    pub(crate) fn loopback(number: usize) -> Self {
         let process = std::process::id();
         Self {
             ip: format!("127.{}.{}.{number}", 64 + (process >> 8) % 128, process % 256),
@@ -202,6 +203,7 @@ impl Cluster {
             &listen,
             "--http",
             &http,
+            "--item-metrics",
             "--data",
             &data,
         ];
@@ -329,7 +331,17 @@ impl Cluster {
     pub(crate) fn add_worker_at(&mut self, name: &str, place: &Place, more: &[&str]) {
         let token = self.join_token("worker", name);
         let data = self.text(name);
-        let args = ["worker", "start", "--data", &data, "--label", "any=yes"];
+        let metrics = self.metrics_address(name);
+        let args = [
+            "worker",
+            "start",
+            "--metrics-address",
+            &metrics,
+            "--data",
+            &data,
+            "--label",
+            "any=yes",
+        ];
         let mut args = [&args, more].concat();
         if !more.contains(&"--no-jobs") {
             args.extend(["--permits", "2"]);
@@ -398,6 +410,12 @@ impl Cluster {
     /// Where a coordinator has its pages.
     pub(crate) fn http_address(&self, name: &str) -> String {
         format!("{}:{HTTP_PORT}", self.nodes[name].place.ip)
+    }
+
+    /// Where a worker has its pages: `w1` at an address of its own, as coordinators.
+    pub(crate) fn metrics_address(&self, worker: &str) -> String {
+        let number: usize = worker.trim_start_matches('w').parse().unwrap_or(99);
+        format!("{}:{METRICS_PORT}", Place::loopback(100 + number).ip)
     }
 
     /// Where a node is.

@@ -19,6 +19,7 @@ mod killed_worker;
 mod lost;
 mod majority;
 mod members;
+mod observe;
 mod partition;
 mod parts;
 mod paused_leader;

@@ -48,7 +48,7 @@ impl Numbers {
     }
 }
 
-fn page(address: &str, path: &str) -> std::io::Result<String> {
+pub(crate) fn page(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), PAGE)?;
     stream.set_read_timeout(Some(PAGE))?;
     write!(

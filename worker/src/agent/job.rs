@@ -21,6 +21,7 @@ use super::vaults::{JobVault, Meter, Vaults};
 use super::work::{self, Done};
 use crate::WorkerError;
 use crate::backup::Effort;
+use crate::metrics::{DONE, LOST, Metrics, STOPPED};
 use crate::slots::{Routed, Slots};
 
 /// An attempt, with what it works with.
@@ -29,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) vaults: Arc<Vaults>,
     pub(crate) slots: Option<Arc<Slots>>,
+    /// Where it is counted.
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) effort: Effort,
     /// This host, for claims.
     pub(crate) host: String,
@@ -162,6 +165,7 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
         // The earlier one was stopped, and its end is near; when this one is stopped meanwhile, its work notices at once.
         before.cancelled().await;
     }
+    let counted = job.metrics.begin(job.lease.work.name(), &job.activity);
     // A panic is a defect of one job, and the others go on.
     let result = AssertUnwindSafe(Box::pin(work::run(&job))).catch_unwind().await;
     let result = result.unwrap_or_else(|panic| {
@@ -173,8 +177,11 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
             what: what.unwrap_or_else(|| String::from("without a message")),
         })
     });
-    match result {
-        Ok(Done::Committed) => tracing::info!("attempt is done"),
+    let ended = match result {
+        Ok(Done::Committed) => {
+            tracing::info!("attempt is done");
+            DONE
+        }
         Ok(Done::Report {
             outcome,
             counts,
@@ -188,13 +195,15 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
                 took: job.begun.elapsed(),
                 outcome,
             };
-            complete(&job, completion).await;
+            complete(&job, completion).await
         }
         Err(error) => fail(&job, &error).await,
-    }
+    };
+    counted.end(ended);
 }
 
-async fn complete(job: &Job, completion: Completion) {
+/// Reports that an attempt is done; answers how it ended, as a word.
+async fn complete(job: &Job, completion: Completion) -> &'static str {
     job.enter(Stage::Reporting);
     job.stop.begin_deciding();
     let answer = repeat("complete", Patience::ENDLESS, &job.give_up, || {
@@ -202,7 +211,10 @@ async fn complete(job: &Job, completion: Completion) {
     })
     .await;
     match answer.result {
-        Ok(()) => tracing::info!("attempt is done"),
+        Ok(()) => {
+            tracing::info!("attempt is done");
+            DONE
+        }
         Err(error) => {
             // Only what was surely not taken: a claim that the log knows is the cluster's.
             if matches!(error, CallError::Refused { .. }) && !answer.was_unclear {
@@ -210,18 +222,17 @@ async fn complete(job: &Job, completion: Completion) {
             }
             if error.kind() == Kind::Fenced {
                 tracing::warn!(%error, "attempt was done, and its lease was over");
-                return;
+                return LOST;
             }
-            report(
-                job,
-                &Failure::of(&JobError::of_call("report the end of the job", error), ""),
-            )
-            .await;
+            let failure = Failure::of(&JobError::of_call("report the end of the job", error), "");
+            report(job, &failure).await;
+            failure.kind.word()
         }
     }
 }
 
-async fn fail(job: &Job, error: &JobError) {
+/// Reports that an attempt failed; answers how it ended, as a word.
+async fn fail(job: &Job, error: &JobError) -> &'static str {
     work::withdraw_claim(job).await;
     let failure = match job.stop.cause() {
         // What a stopped job met on its way out is no news.
@@ -234,7 +245,7 @@ async fn fail(job: &Job, error: &JobError) {
         ),
         Some(cause @ (StopCause::NotHeld | StopCause::Superseded)) => {
             tracing::warn!(?cause, "attempt is stopped: its lease is over");
-            return;
+            return LOST;
         }
         None => {
             tracing::warn!(
@@ -247,6 +258,11 @@ async fn fail(job: &Job, error: &JobError) {
         }
     };
     report(job, &failure).await;
+    match job.stop.cause() {
+        Some(StopCause::Stopping) => STOPPED,
+        Some(StopCause::Expired) => LOST,
+        _ => failure.kind.word(),
+    }
 }
 
 /// Says that an attempt failed, until that is heard.

@@ -31,4 +31,5 @@ pub use error::AgentError;
 pub use failure::{Failure, FailureKind};
 pub use join::{JoinError, Membership};
 pub use port::Coordinator;
+pub(crate) use progress::{Activity, Totals};
 pub use runner::{AgentConfig, PERMITS_MAX, run};

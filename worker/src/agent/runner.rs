@@ -33,6 +33,7 @@ use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
+use crate::metrics::{Metrics, Sources};
 use crate::parts::Desk;
 use crate::slots::{Slots, SlotsConfig};
 
@@ -72,6 +73,8 @@ pub struct AgentConfig {
     pub region: String,
     /// How it takes part in the index that workers share; none: it keeps one of its own.
     pub slots: Option<SlotsConfig>,
+    /// Where what it does is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl AgentConfig {
@@ -89,6 +92,7 @@ impl AgentConfig {
             jobs: true,
             region: String::new(),
             slots: None,
+            metrics: Arc::default(),
         }
     }
 
@@ -135,7 +139,8 @@ pub async fn run(
         Duration::ZERO,
     );
     let _lock = lock.map_err(unusable)?;
-    let vaults = Arc::new(Vaults::new(&config.folder, stores).map_err(unusable)?);
+    let metrics = Arc::clone(&config.metrics);
+    let vaults = Arc::new(Vaults::new(&config.folder, stores, Arc::clone(&metrics)).map_err(unusable)?);
     let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
     let desk = Desk::new(if config.jobs { config.permits } else { 0 });
     let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
@@ -157,8 +162,19 @@ pub async fn run(
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
+    metrics.attach(Some(Sources {
+        vaults: Arc::clone(&vaults),
+        slots: slots.clone(),
+        identity: config.slots.as_ref().map(|slots| slots.identity.clone()),
+        permits: config.permits,
+        region: config.region.clone(),
+        version: config.version.clone(),
+    }));
+    beside.spawn(Arc::clone(&metrics).look_at_disks(config.folder.clone(), stop.clone()));
     let agent = Agent::new(config, coordinator, vaults, slots, desk, Instant::now());
     Box::pin(agent.run(shutdown)).await;
+    // Nothing that is closed now is looked at any more.
+    metrics.attach(None);
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
     while beside.join_next().await.is_some() {}
@@ -282,6 +298,7 @@ impl Agent {
 
     async fn run(mut self, shutdown: CancellationToken) {
         loop {
+            self.config.metrics.turn();
             self.start_calls(Instant::now());
             let wake = self.next_time();
             let (life, event) = tokio::select! {
@@ -422,6 +439,7 @@ impl Agent {
         match answer {
             Ok(terms) => {
                 tracing::info!(worker = terms.name, life = %self.life, "worker is registered");
+                self.config.metrics.note_registered(Some(&terms.name));
                 self.registering.reset();
                 self.due.beat = now;
                 self.due.poll = now;
@@ -448,6 +466,7 @@ impl Agent {
         if let Some(slots) = &self.slots {
             slots.end();
         }
+        self.config.metrics.note_registered(None);
         self.life = Life::random();
         self.terms = None;
         self.is_polling = false;
@@ -517,6 +536,7 @@ impl Agent {
             coordinator: Arc::clone(&self.coordinator),
             vaults: Arc::clone(&self.vaults),
             slots: self.slots.clone(),
+            metrics: Arc::clone(&self.config.metrics),
             effort: self.config.effort,
             host: self.config.host.clone(),
             begun: now,
@@ -568,10 +588,12 @@ impl Agent {
             Err(error) => {
                 let wait = self.beating.next(random()).min(beat);
                 self.due.beat = now + wait;
+                self.config.metrics.note_no_beat();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "beat is not heard");
                 return;
             }
         };
+        self.config.metrics.note_beat(answer.drained);
         self.beating.reset();
         self.registering.reset();
         self.due.beat = self.due.beat.max(sent + beat);

@@ -32,6 +32,7 @@ use crate::blocking::blocking;
 use crate::control::{ControlError, Requests};
 use crate::home::index::{self, HomeIndex};
 use crate::home::{HomeError, Stores, files};
+use crate::metrics::{IndexNumbers, Metrics};
 
 /// How long an index that no job uses stays open: opening one costs some requests and tens of milliseconds, keeping one some hundred megabytes.
 const IDLE: Duration = Duration::from_secs(300);
@@ -44,6 +45,7 @@ pub(crate) struct Vaults {
     stores: Arc<dyn Stores>,
     folder: PathBuf,
     slots: Mutex<BTreeMap<VaultId, Arc<Slot>>>,
+    metrics: Arc<Metrics>,
 }
 
 /// One vault.
@@ -113,14 +115,27 @@ impl Vaults {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub(crate) fn new(folder: &Path, stores: Arc<dyn Stores>) -> Result<Self, ControlError> {
+    pub(crate) fn new(folder: &Path, stores: Arc<dyn Stores>, metrics: Arc<Metrics>) -> Result<Self, ControlError> {
         let folder = folder.join("index");
         files::make_folder(&folder)?;
         Ok(Self {
             stores,
             folder,
             slots: Mutex::default(),
+            metrics,
         })
+    }
+
+    /// What the indexes of this worker's own take that are open. One that is being opened is left out.
+    pub(crate) fn index_numbers(&self) -> IndexNumbers {
+        let mut numbers = IndexNumbers::default();
+        for slot in self.slots().values() {
+            let Ok(shared) = slot.index.try_lock() else { continue };
+            if let Some((_, index)) = &shared.open {
+                numbers.count(index.rocks());
+            }
+        }
+        numbers
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<VaultId, Arc<Slot>>> {
@@ -129,7 +144,9 @@ impl Vaults {
 
     /// The store of a lease's vault. With `create`, a local folder is made if need be.
     pub(crate) fn store(&self, lease: &LeaseVault, create: bool) -> Result<OpenStore, JobError> {
-        Ok(self.stores.open(&lease.url, create)?)
+        let store = self.stores.open(&lease.url, create)?;
+        self.metrics.add_store(&store.url, &store.counters);
+        Ok(store)
     }
 
     /// Opens the vault of a lease, and checks that it is the one that the log names.

@@ -18,6 +18,7 @@ use super::Effort;
 use super::flight::Flight;
 use super::segment::{Part, SegmentDone};
 use crate::cores::Cores;
+use crate::progress::Progress;
 
 /// Frames and segments on their way to the packer: enough to keep all cores compressing, few enough to stay small.
 pub(super) const QUEUE: usize = 12;
@@ -161,6 +162,7 @@ pub(super) struct Frames {
     plain_buffers: Arc<Pool<Aligned>>,
     coded_buffers: Arc<Pool<Vec<u8>>>,
     level: i32,
+    progress: Arc<Progress>,
     ticket: u64,
     table: PiecesBuilder,
     ids: Vec<ChunkId>,
@@ -181,6 +183,7 @@ impl Frames {
         settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
         cores: Arc<Cores>,
         effort: Effort,
+        progress: Arc<Progress>,
     ) -> Self {
         // One each core compresses, one each that waits for it, and the one that is filled.
         let slots = 2 * effort.cores.max(1) + 1;
@@ -192,6 +195,7 @@ impl Frames {
             plain_buffers: Pool::new(HEAD + FRAME_PLAIN_TARGET, slots),
             coded_buffers: Pool::new(compressed_room(HEAD + FRAME_PLAIN_TARGET), QUEUE + slots),
             level: effort.compression_level,
+            progress,
             ticket: 0,
             table: PiecesBuilder::new(FrameKind::Data),
             ids: Vec::new(),
@@ -375,6 +379,7 @@ impl Frames {
                 compressed
             })
             .boxed();
+        self.progress.frame_begins();
         self.send(ToPacker::Frame {
             ticket,
             table,

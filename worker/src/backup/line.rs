@@ -103,7 +103,13 @@ impl<'a> Line<'a> {
             reason = "one list a pack, packs come of frames only, and who sends frames takes the lists before it sends more"
         )]
         let (settled_in, settled_out) = mpsc::unbounded_channel();
-        let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&self.cores), self.effort);
+        let mut frames = Frames::new(
+            to_packer,
+            settled_out,
+            Arc::clone(&self.cores),
+            self.effort,
+            Arc::clone(&self.steering.progress),
+        );
         let pack_writer = PackWriter::new(
             Arc::clone(self.vault),
             Arc::clone(self.index),

@@ -14,7 +14,7 @@ use tresor_storage::vault::{PackWriter, Vault, Written};
 
 use super::frames::{DiskStep, Draft, Resolved, ToPacker};
 use crate::error::WorkerError;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 
 /// What the packer makes of the segments of a disk.
 pub(super) enum Product {
@@ -114,6 +114,8 @@ pub(super) struct Packer {
     writer: PackWriter,
     disks: Vec<Growing>,
     progress: Arc<Progress>,
+    /// Ids that the index took, as far as they are counted.
+    inserted: u64,
     settled: mpsc::UnboundedSender<Vec<ChunkId>>,
     coded_buffers: Arc<Pool<Vec<u8>>>,
     /// Frames that drafts may still name.
@@ -147,6 +149,7 @@ impl Packer {
                 .collect(),
             writer,
             progress,
+            inserted: 0,
             settled,
             coded_buffers,
             placed: HashMap::new(),
@@ -170,9 +173,14 @@ impl Packer {
                     ids,
                     coded,
                 } => {
+                    let waiting = self.progress.time(Stage::Compress);
                     let coded = coded.await;
+                    drop(waiting);
+                    self.progress.frame_ends();
                     debug_assert_eq!(ticket, self.next_ticket);
+                    let packing = self.progress.time(Stage::Pack);
                     let placed = self.writer.place(FrameKind::Data, &table, &ids, &coded).await?;
+                    drop(packing);
                     self.coded_buffers.give(coded.bytes);
                     self.progress.add_new(table.bytes() as u64);
                     self.progress.add_stored(u64::from(placed.length));
@@ -181,6 +189,7 @@ impl Packer {
                     self.drain_all().await?;
                     let settled = self.writer.take_settled().await?;
                     if !settled.is_empty() {
+                        self.note_inserted(self.writer.written().ids_indexed);
                         // The receiver is gone only when the backup is failing anyway.
                         let _ = self.settled.send(settled);
                     }
@@ -211,8 +220,15 @@ impl Packer {
         let produced: Option<Vec<Produced>> = self.disks.into_iter().map(|disk| disk.produced).collect();
         // Without all of them the line was cut before its end: nothing may be made of what came.
         let produced = produced.ok_or(WorkerError::Interrupted)?;
+        let (before, progress) = (self.inserted, Arc::clone(&self.progress));
         let written = self.writer.finish().await?;
+        progress.add_inserted(written.ids_indexed - before);
         Ok((produced, written))
+    }
+
+    fn note_inserted(&mut self, so_far: u64) {
+        self.progress.add_inserted(so_far - self.inserted);
+        self.inserted = so_far;
     }
 
     fn is_ready(&self, step: &DiskStep) -> bool {

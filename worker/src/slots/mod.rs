@@ -19,6 +19,7 @@ mod lists;
 mod map;
 #[doc(hidden)]
 pub mod measured;
+mod numbers;
 mod owner;
 mod peer;
 pub(crate) mod peers;
@@ -48,6 +49,7 @@ use tresor_proto::tls::SharedIdentity;
 use tresor_storage::ids::{ClusterId, VaultId};
 
 pub use map::{Grant, MapError, SlotMap, SlotOwner};
+pub(crate) use numbers::Numbers;
 pub(crate) use router::{IndexUse, Routed, StandsOn};
 pub use serve::{Listen, PORT, ServeError, local_address};
 
@@ -83,6 +85,7 @@ pub(crate) struct Slots {
     dial: TlsDial,
     revoked: Revoked,
     serves: Option<String>,
+    owner: Owner,
     coordinator: Arc<dyn Coordinator>,
     /// Ends what runs for the present life.
     watching: std::sync::Mutex<Option<CancellationToken>>,
@@ -146,7 +149,7 @@ impl Slots {
             let keeper = Keeper::new(KeeperParts {
                 me,
                 folder,
-                owner,
+                owner: owner.clone(),
                 peers: Arc::clone(&peers),
                 lists,
                 kept: Arc::clone(&kept),
@@ -164,6 +167,7 @@ impl Slots {
             dial,
             revoked,
             serves,
+            owner,
             coordinator,
             watching: std::sync::Mutex::default(),
         })
@@ -172,6 +176,11 @@ impl Slots {
     /// Where it answers.
     pub(crate) fn serves(&self) -> Option<&str> {
         self.serves.as_deref()
+    }
+
+    /// What it answered as an owner, and what it has; none: it answers for nothing.
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
+        self.serves.as_ref().map(|_| self.owner.numbers())
     }
 
     /// The life to name when a new one registers.

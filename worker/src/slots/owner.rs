@@ -20,9 +20,11 @@ use tresor_storage::index::{Answer, ChunkIndex as _, IndexError, IndexSession};
 
 use super::claims::Claims;
 use super::map::{Grant, SlotMap};
+use super::numbers::{Counts, Numbers};
 use super::peer::{PeerError, SlotPeer};
 use super::wire::{Asked, Changed};
 use crate::home::index::HomeIndex;
+use crate::metrics::IndexNumbers;
 
 /// Calls under way at once, with those whose callers have gone: 64 inserts of a pack are some megabytes.
 const CALLS_MAX: usize = 64;
@@ -120,6 +122,7 @@ pub(crate) struct Owner {
     lists: Arc<super::lists::Lists>,
     calls: Arc<Semaphore>,
     damage: Arc<Notify>,
+    counts: Arc<Counts>,
 }
 
 impl Owner {
@@ -137,6 +140,7 @@ impl Owner {
             lists,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             damage: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -151,6 +155,7 @@ impl Owner {
         for (slot, grant) in mine {
             grants[usize::from(*slot)] = Some(*grant);
         }
+        self.counts.set_held(mine.len());
         let mut held = self.held.write().await;
         *held = Held {
             version: map.version,
@@ -167,6 +172,22 @@ impl Owner {
         for slot in slots.iter() {
             held.grants[usize::from(slot)] = None;
         }
+        self.counts.set_held(held.grants.iter().flatten().count());
+    }
+
+    /// What it answered, and what it has. Waits for no call.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let vaults: Vec<Arc<OwnedVault>> = {
+            let vaults = self.vaults.read().unwrap_or_else(PoisonError::into_inner);
+            vaults.values().cloned().collect()
+        };
+        let (mut filling, mut index) = (0, IndexNumbers::default());
+        for vault in vaults {
+            let rocks = vault.index.rocks();
+            filling += rocks.slots().iter().filter(|(_, row)| !row.complete).count() as u64;
+            index.count(rocks);
+        }
+        self.counts.numbers(filling, index)
     }
 
     /// The version of the map whose grants are held.
@@ -178,6 +199,7 @@ impl Owner {
     /// Holds nothing any more: the life that held it is over.
     pub(crate) async fn release_all(&self) {
         self.held.write().await.grants.fill(None);
+        self.counts.set_held(0);
     }
 
     pub(crate) fn open(&self, id: VaultId, vault: Arc<OwnedVault>) {
@@ -297,7 +319,11 @@ impl SlotPeer for Owner {
             let session = check_session(&vault, &held, session)?;
             let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
             let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
-            let found = vault.index.lookup(session, &ids).await.map_err(|error| vault.failed(error))?;
+            let found = vault
+                .index
+                .lookup(session, &ids)
+                .await
+                .map_err(|error| vault.failed(error))?;
             let mut answers = vec![None; asked.len()];
             let mut claims = vault.claims();
             let now = Instant::now();
@@ -309,7 +335,11 @@ impl SlotPeer for Owner {
             }
             Ok(answers)
         });
-        Ok(answers.await?.unwrap_or_else(|| vec![None; count]))
+        let answers = answers
+            .await
+            .map(|answers| answers.unwrap_or_else(|| vec![None; count]));
+        self.counts.note_answers(&answers);
+        answers
     }
 
     async fn insert(
@@ -344,7 +374,11 @@ impl SlotPeer for Owner {
             }
             Ok(changed)
         });
-        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+        let changed = changed
+            .await
+            .map(|changed| changed.unwrap_or_else(|| vec![Changed::NotHeld; count]));
+        self.counts.note_inserts(&changed);
+        changed
     }
 
     async fn locate(
@@ -389,7 +423,12 @@ impl SlotPeer for Owner {
                 .iter()
                 .map(|at| (moves[*at].0.id, moves[*at].1, moves[*at].2))
                 .collect();
-            let replaced = vault.index.rocks().replace(session, &ours).await.map_err(|error| vault.failed(error))?;
+            let replaced = vault
+                .index
+                .rocks()
+                .replace(session, &ours)
+                .await
+                .map_err(|error| vault.failed(error))?;
             let mut changed = vec![Changed::NotHeld; moves.len()];
             for (place, replaced) in places.into_iter().zip(replaced) {
                 changed[place] = if replaced { Changed::Taken } else { Changed::Otherwise };
@@ -423,7 +462,11 @@ impl SlotPeer for Owner {
         let done = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
             for (pack, frame) in damage {
-                vault.index.add_damage(pack, frame).await.map_err(|error| vault.failed(error))?;
+                vault
+                    .index
+                    .add_damage(pack, frame)
+                    .await
+                    .map_err(|error| vault.failed(error))?;
             }
             Ok(())
         });

@@ -32,6 +32,7 @@ pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliErr
         upkeep: Upkeep::All,
         works: true,
         http: args.http,
+        item_metrics: args.item_metrics,
     };
     let mut host = Box::pin(Host::start(&app.settings, &place, lock, serving, &BTreeSet::new())).await?;
     app.enter(Seat::new(app, &place, "node start", true, host.access()));

@@ -288,6 +288,23 @@ impl RocksIndex {
         }
     }
 
+    /// Bytes of its files of rows. Those that lie in its log and in memory are not among them.
+    pub fn disk_bytes(&self) -> u64 {
+        let db = &self.shared.opened.db;
+        let of = |name: &&str| {
+            let bytes = db.property_int_value_cf(family(db, name), "rocksdb.total-sst-files-size");
+            bytes.ok().flatten()
+        };
+        options::FAMILIES.iter().filter_map(of).sum()
+    }
+
+    /// Entries of chunks, estimated without reading any.
+    pub fn entries_estimate(&self) -> u64 {
+        let db = &self.shared.opened.db;
+        let keys = db.property_int_value_cf(family(db, CHUNKS), "rocksdb.estimate-num-keys");
+        keys.ok().flatten().unwrap_or(0)
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Shared) -> Result<T, IndexError> + Send + 'static,

@@ -269,7 +269,9 @@ async fn an_older_copy_of_a_database_is_made_anew_from_the_store() {
 /// Turns a bit in the middle of each table of a database that is closed.
 fn damage_tables(database: &std::path::Path) {
     let files = std::fs::read_dir(database).unwrap().map(|file| file.unwrap().path());
-    let tables: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "sst")).collect();
+    let tables: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|e| e == "sst"))
+        .collect();
     assert!(!tables.is_empty());
     for table in tables {
         let mut bytes = std::fs::read(&table).unwrap();

@@ -241,12 +241,19 @@ async fn who_reads_a_range_for_another_is_told_of_that_lease_and_of_no_other() {
     let epoch = lease.id.unwrap().epoch;
     let told = ask(&story, helper, LIFE, story.w1, epoch).await.unwrap();
     let vault = lease.vault.clone().unwrap();
-    assert_eq!((told.session, told.vault, told.claim), (lease.session, vault.id, vault.claim));
+    assert_eq!(
+        (told.session, told.vault, told.claim),
+        (lease.session, vault.id, vault.claim)
+    );
     let work = told.work.unwrap();
     assert_eq!((work.item_name.as_str(), work.disks.len()), ("web", 1));
     assert_eq!(work.helpers, []);
 
-    assert_eq!(kind(ask(&story, helper, LIFE, helper, epoch).await), "fenced", "it is not that worker's");
+    assert_eq!(
+        kind(ask(&story, helper, LIFE, helper, epoch).await),
+        "fenced",
+        "it is not that worker's"
+    );
     assert_eq!(kind(ask(&story, helper, LIFE, story.w1, epoch + 1).await), "fenced");
     assert_eq!(kind(ask(&story, helper, [9; 16], story.w1, epoch).await), "fenced");
     assert_eq!(
@@ -255,5 +262,9 @@ async fn who_reads_a_range_for_another_is_told_of_that_lease_and_of_no_other() {
         "it answers no other worker"
     );
     story.complete(story.w1, made(&lease, 1)).await.unwrap();
-    assert_eq!(kind(ask(&story, helper, LIFE, story.w1, epoch).await), "fenced", "the lease is over");
+    assert_eq!(
+        kind(ask(&story, helper, LIFE, story.w1, epoch).await),
+        "fenced",
+        "the lease is over"
+    );
 }
