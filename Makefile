@@ -10,7 +10,7 @@ export CCACHE_MAXSIZE ?= 5G
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fmt bench bench-full disks clean-disks
+.PHONY: help build deb demo test fmt bench bench-full disks clean-disks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ help: ## this list
 build: ## the release binary, in $CARGO_TARGET_DIR/release/tresor
 	@scripts/install-deps.sh build
 	cargo build --release --locked -p tresor
+
+deb: ## the Debian package of the release binary, in $CARGO_TARGET_DIR/debian
+	@scripts/install-deps.sh build deb
+	cargo build --release --locked -p tresor
+	@mkdir -p $(CARGO_TARGET_DIR)/debian
+	@deploy/debian/build.sh $(CARGO_TARGET_DIR)/release/tresor $(CARGO_TARGET_DIR)/debian
 
 demo: ## back up a real disk, change it, back it up again, restore it, prove it equal
 	@scripts/install-deps.sh build demo

@@ -1,7 +1,8 @@
 //! Compiles the messages and services of `proto/` without a `protoc` on the machine.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = ["admin", "agent", "join", "peer", "slots"].map(|name| format!("proto/tresor/v1/{name}.proto"));
+    let files =
+        ["admin", "agent", "join", "parts", "peer", "slots"].map(|name| format!("proto/tresor/v1/{name}.proto"));
     let set = protox::compile(&files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     // For reflection: whoever has the address can ask what may be called.

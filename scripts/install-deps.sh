@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Tresor needs on Debian or Ubuntu, and only what is missing: where nothing is, no network is used.
 #
-#   scripts/install-deps.sh [build] [test] [demo] [bench]      (build when none is given)
+#   scripts/install-deps.sh [build] [deb] [test] [demo] [bench]    (build when none is given)
 #
 # System packages by apt-get, with sudo when not root. cargo-nextest and cargo-deny, when missing, go to
 # ${XDG_CACHE_HOME:-~/.cache}/tresor/bin, which the Makefile puts into PATH.
@@ -25,8 +25,8 @@ apt_install() {
         updated=1
     fi
     say "installing $*"
-    # 9>&-: no service that a package starts may inherit the lock.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    # RUNLEVEL=1: what is installed for a build or a test starts no service. 9>&-: one that starts all the same does not inherit the lock.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "$@" 9>&- >/dev/null
 }
 
@@ -81,9 +81,15 @@ test_() {
     qemu
     command_from mke2fs e2fsprogs
     command_from ip iproute2
+    # Rules and dashboards are tested with a Prometheus of the tests' own.
+    command_from promtool prometheus
     flush
     # The object stores that the conformance suite talks to.
     "$(dirname "$0")/test-servers.sh" 9>&-
+    # What deploy/ is checked with. A platform that a linter is not made for does without: the check names what it skipped.
+    "$(dirname "$0")/deploy-tools.sh" 9>&- || say "deploy/ will be checked in part only"
+    command_from dpkg-shlibdeps dpkg-dev
+    flush
     cargo_tool cargo-nextest cargo-nextest
     cargo_tool cargo-deny cargo-deny
 }
@@ -93,6 +99,12 @@ disk_makers() {
     command_from mmdebstrap
     command_from python3
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
+}
+
+deb() {
+    command_from dpkg-shlibdeps dpkg-dev
+    command_from strip binutils
+    flush
 }
 
 demo() {
@@ -113,7 +125,7 @@ bench() {
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
     case $group in
-        build | demo | bench) "$group" ;;
+        build | deb | demo | bench) "$group" ;;
         test) test_ ;;
         *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
     esac

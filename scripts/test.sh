@@ -21,6 +21,7 @@ step build cargo build --workspace --bins --locked
 step tests cargo nextest run --workspace --locked
 step doctests cargo test --workspace --doc --locked --quiet
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+step deployment scripts/check-deploy.sh
 step licences cargo deny --offline --log-level error check bans licenses sources
 
 printf '\nall passed in %ds:' "$SECONDS"

@@ -2,7 +2,7 @@
 //!
 //! `TRESOR_BENCH_INDEX=100000000` sets the number of entries (1 million by default); the index is made in the system's temporary folder,
 //! or the one that `TRESOR_BENCH_DIR` names. Ids are asked in batches of 512 at random: known ones, unknown ones, and half and half as a backup asks; without
-//! and with a touch that must be written, by one thread and by two.
+//! and with a touch that must be written, by one thread and by two; and by sixteen at once, with the files in memory and as they lie.
 //!
 //! `TRESOR_BENCH_LOAD=rows` makes the index as the first opening of a home does; otherwise it is made as the new owner of slots makes it of checkpoints,
 //! as sorted files.
@@ -147,6 +147,58 @@ fn load(runtime: &Runtime, path: &Path, entries: u64) {
     );
 }
 
+/// Seconds of all cores that this process has used.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may have spaces; the 14th and 15th field of all, in hundredths.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    ticks as f64 / 100.0
+}
+
+/// Reads all files, so that the system has them in memory.
+fn warm(path: &Path) {
+    for file in fs::read_dir(path).expect("the folder was made").flatten() {
+        let mut file = fs::File::open(file.path()).expect("the file is there");
+        std::io::copy(&mut file, &mut std::io::sink()).expect("the file can be read");
+    }
+}
+
+/// Many ask at once, as segments of running backups do: what a core gives, and what all give together.
+fn sustained(runtime: &Runtime, index: &RocksIndex, what: &str, mut question: impl FnMut() -> Vec<ChunkId>) {
+    const ASKERS: usize = 16;
+    const ROUNDS: usize = 40;
+    let questions: Vec<Vec<Vec<ChunkId>>> = (0..ASKERS).map(|_| (0..ROUNDS).map(|_| question()).collect()).collect();
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    runtime.block_on(async {
+        let askers: Vec<_> = questions
+            .into_iter()
+            .map(|questions| {
+                let index = index.clone();
+                runtime.spawn(async move {
+                    for ids in questions {
+                        black_box(index.lookup(SESSION, &ids).await.expect("the index answers"));
+                    }
+                })
+            })
+            .collect();
+        for asker in askers {
+            asker.await.expect("no lookup panics");
+        }
+    });
+    let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let lookups = (ASKERS * ROUNDS * INDEX_BATCH) as f64;
+    eprintln!(
+        "{what}, {ASKERS} at once: {:.0} lookups a second, {:.0} a core's second",
+        lookups / wall,
+        lookups / cpu
+    );
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .configure_from_args()
@@ -201,6 +253,14 @@ fn main() {
             );
         });
     }
+    drop(group);
+    sustained(&runtime, &index, "half known", || question(1));
+    warm(&path);
+    sustained(&runtime, &index, "half known, files in memory", || question(1));
+    sustained(&runtime, &index, "known, files in memory", || question(2));
+    sustained(&runtime, &index, "unknown, files in memory", || question(0));
+    let mut group = criterion.benchmark_group("index");
+    group.throughput(Throughput::Elements(INDEX_BATCH as u64));
     // Every answer raises its entry's epoch, which is written.
     let mut epoch = 0;
     group.bench_function("half known, touched", |bencher| {

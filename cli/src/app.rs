@@ -1,6 +1,6 @@
 //! What every verb works with: settings, the two streams, and the ways to a vault.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use tresor_worker::home::{self, HeldVault, Home, IndexState, KnownPoint, OpenVau
 use crate::args::{DetachArgs, GlobalArgs};
 use crate::cluster::{Cluster, ClusterError, Kept, Target};
 use crate::config::{Origin, Settings, StoreTables};
-use crate::embedded::Access;
+use crate::embedded::{Access, Seat};
 use crate::error::{CliError, Doing as _};
 use crate::human;
 use crate::screen::Screen;
@@ -29,7 +29,7 @@ pub(crate) struct App {
     /// Opens keys.
     pub(crate) secrets: Secrets,
     store: Option<String>,
-    node: Mutex<Option<Access>>,
+    node: Mutex<Option<Arc<Seat>>>,
 }
 
 impl App {
@@ -93,32 +93,48 @@ impl App {
     }
 
     /// From here on the verb works with the node of its home.
-    pub(crate) fn enter(&self, access: Access) {
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
+    pub(crate) fn enter(&self, seat: Seat) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(seat));
     }
 
-    /// From here on it works without.
-    pub(crate) fn leave_node(&self) {
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// From here on it works without. Gives back where it sat there.
+    pub(crate) fn leave_node(&self) -> Option<Arc<Seat>> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Where the verb sits at the node of its home, if it works with it.
+    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn access(&self) -> Option<Access> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Some(self.seat()?.access())
     }
 
     /// The node of this home, if the verb works with it.
     pub(crate) fn node_of_home(&self) -> Option<Cluster> {
         let patience = self.settings.cluster_patience.value;
-        let node = match self.access()? {
-            Access::Guest(path) => Cluster::at_socket(&path, patience, &self.screen),
-            Access::Host { doorway, .. } => Cluster::inside(&doorway, patience, &self.screen),
-        };
-        Some(node.of_home())
+        Some(Cluster::of_home(self.seat()?, patience, &self.screen))
     }
 
     /// Whether this process is the node of its home, for this verb alone: what it does not wait for is left undone.
     pub(crate) fn is_node(&self) -> bool {
         matches!(self.access(), Some(Access::Host { .. }))
+    }
+
+    /// Whether the node of this home lasts for one command only, this one or another: nobody is there to try again what fails.
+    pub(crate) fn is_node_brief(&self) -> bool {
+        matches!(
+            self.access(),
+            Some(Access::Host { .. } | Access::Guest { is_brief: true, .. })
+        )
+    }
+
+    /// Notes that the verb waits for a job of the node of its home.
+    pub(crate) fn awaits(&self, job: u64) {
+        if let Some(seat) = self.seat() {
+            seat.awaits(job);
+        }
     }
 
     /// Whether a job is of an earlier process that was the node of this home, which this one is now.

@@ -47,6 +47,9 @@ fn of_control(error: &ControlError, vault: &str) -> Option<String> {
     match error {
         ControlError::Storage(error) => of_storage(error, vault),
         ControlError::Busy { .. } => Some(String::from("wait until it is done, then try again")),
+        ControlError::Held { point, .. } => Some(format!(
+            "tresor point release {point} --vault {vault}, if nobody needs it"
+        )),
         error => of_kind(Failure::Vault(error.kind()), vault),
     }
 }

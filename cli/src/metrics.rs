@@ -51,6 +51,18 @@ impl From<&v1::JobCounts> for Requests {
     }
 }
 
+impl From<&v1::Counts> for Requests {
+    fn from(counts: &v1::Counts) -> Self {
+        Self {
+            put: counts.puts,
+            get: counts.gets,
+            head: counts.heads,
+            list: counts.lists,
+            delete: counts.deletes,
+        }
+    }
+}
+
 /// One backup in numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BackupRun {

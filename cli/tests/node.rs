@@ -3,89 +3,12 @@
 
 mod common;
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::node::{Node, claims, comes_back, jobs, points, signal, until, without_node};
 use common::{Ran, Site, disk, files, noise};
 use serde_json::Value;
-
-/// Longest that anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// `tresor node start`, killed with the test.
-struct Node(Child);
-
-impl Node {
-    fn start(site: &Site) -> Self {
-        let log = std::fs::File::create(site.path("node.log")).unwrap();
-        let child = site
-            .command(&["node", "start"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut node = Self(child);
-        until("the node works", || {
-            assert!(node.0.try_wait().unwrap().is_none(), "{}", log_of(site));
-            log_of(site).contains("the node of home")
-        });
-        node
-    }
-
-    fn stop(mut self) {
-        signal("-TERM", &self.0);
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // Gone already, where the test stopped it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn log_of(site: &Site) -> String {
-    std::fs::read_to_string(site.path("node.log")).unwrap()
-}
-
-fn signal(signal: &str, child: &Child) {
-    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn points(site: &Site) -> Vec<Value> {
-    site.json(&["point", "list"])["points"].as_array().unwrap().clone()
-}
-
-fn jobs(site: &Site) -> Vec<Value> {
-    site.json(&["job", "list"])["jobs"].as_array().unwrap().clone()
-}
-
-/// Makes a home what it was when homes had no node of their own accord: its vault is written by the home's claim.
-fn without_node(site: &Site) {
-    std::fs::remove_dir_all(site.path("home/node")).unwrap();
-}
-
-fn claims(site: &Site) -> usize {
-    files(&site.path("home/stores/main/cluster")).len()
-}
-
-fn comes_back(site: &Site, item: &str, bytes: &[u8]) {
-    let target = site.text("back.img");
-    site.json(&["restore", item, "--to", &target]);
-    assert!(std::fs::read(&target).unwrap() == bytes);
-    std::fs::remove_file(&target).unwrap();
-}
 
 #[test]
 fn a_home_goes_over_to_its_node_and_works_on_with_it_and_without() {
@@ -167,13 +90,16 @@ fn schedules_run_while_the_node_does_and_commands_begin_nothing_by_themselves() 
     site.json(&["item", "protect", "web", &image, "--policy", "quick"]);
     assert!(points(&site).is_empty(), "protecting makes no point");
     std::thread::sleep(Duration::from_secs(31));
-    assert!(
-        points(&site).is_empty() && points(&site).is_empty(),
-        "a look makes no point"
-    );
+    // A command that does make points, so that what is due would be begun if it were looked at.
+    let other = site.file("other.img", noise(2, 64 << 20));
+    site.json(&["backup", &other]);
+    let items: Vec<Value> = points(&site).iter().map(|point| point["item"].clone()).collect();
+    assert_eq!(items, ["other"], "the schedule of web is due, and nobody asked for it");
     let node = Node::start(&site);
-    until("the schedule made a point", || !points(&site).is_empty());
-    let job = jobs(&site).into_iter().find(|job| job["kind"] == "backup").unwrap();
+    until("the schedule made a point", || {
+        points(&site).iter().any(|point| point["item"] == "web")
+    });
+    let job = jobs(&site).into_iter().find(|job| job["item"] == "web").unwrap();
     assert_eq!(job["state"], "done", "{job}");
     node.stop();
 }
@@ -254,23 +180,80 @@ fn an_attempt_that_fails_is_told_at_once_where_nobody_would_try_again() {
 }
 
 #[test]
-fn commands_at_the_same_time_share_one_node() {
+fn a_restore_that_a_command_makes_by_itself_is_in_the_audit_trail() {
     let site = Site::new();
-    let images: Vec<String> = (1..4).map(|n| site.file(&format!("vm-{n}.img"), disk(n))).collect();
-    site.json(&["backup", &images[0]]);
-    Node::start(&site).stop();
-    let children: Vec<Child> = images
-        .iter()
-        .map(|image| {
-            let mut command = site.command(&["backup", image, "--json"]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-        })
-        .collect();
-    for child in children {
-        let ran = Ran::new(&["backup"], child.wait_with_output().unwrap());
-        assert_eq!(ran.code, 0, "{ran}");
-    }
-    assert_eq!(points(&site).len(), 4);
+    let bytes = disk(1);
+    let image = site.file("web.img", &bytes);
+    site.json(&["backup", &image]);
+    let target = site.text("back.img");
+    let ran = site.run(&["restore", "web", "--to", &target, "--allow-damage"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(!ran.stderr.contains("warning"), "{ran}");
+    let trail = site.json(&["audit", "list"]).to_string();
+    assert!(
+        trail.contains("restore by command") && trail.contains("damage allowed"),
+        "{trail}"
+    );
+    let previewed = site.run(&["restore", "web", "--to", &target, "--dry-run"]);
+    assert_eq!(previewed.code, 0, "{previewed}");
+    let trail = site.json(&["audit", "list"]).to_string();
+    assert_eq!(trail.matches("restore by command").count(), 1, "{trail}");
+}
+
+#[test]
+fn what_a_verify_without_the_node_finds_the_nodes_next_backup_stores_again() {
+    let site = Site::new();
+    let bytes = noise(1, 3 << 20);
+    let image = site.file("web.img", &bytes);
+    site.json(&["backup", &image]);
+    let pack = files(&site.path("home/stores/main/packs")).remove(0);
+    let mut damaged = std::fs::read(&pack).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0);
+    std::fs::write(&pack, damaged).unwrap();
+    let key = files(&site.path("home/keys")).remove(0);
+    let found = site.run(&["vault", "verify", "--level", "all", "--key-file", key.to_str().unwrap()]);
+    assert_eq!(found.code, 3, "{found}");
+    assert!(found.stderr.contains("the next backup stores again"), "{found}");
+    let made = site.json(&["backup", &image]);
+    assert!(
+        made["job"].as_u64().is_some() && made["bytes_new"].as_u64().unwrap() > 0,
+        "{made}"
+    );
+    comes_back(&site, "web", &bytes);
+}
+
+#[test]
+fn a_disk_that_is_broken_is_no_damage_of_a_vault() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    site.json(&["backup", &image]);
+    let broken = site.file("broken.qcow2", noise(1, 1 << 20));
+    let failed = site.run(&["--json", "backup", &broken]);
+    assert!(failed.stdout.contains("could not read disk"), "{failed}");
+    assert_eq!(failed.code, 1, "{failed}");
+}
+
+#[test]
+fn a_hold_keeps_a_point_of_a_vault_that_only_a_passphrase_opens() {
+    let site = Site::new();
+    let image = site.file("web.img", disk(1));
+    let word = site.file("word", "correct horse battery staple\n");
+    let with = |args: &[&str]| site.run(&[args, &["--json", "--passphrase-file", &word]].concat());
+    let made = with(&["vault", "create", "main", "--passphrase"]);
+    assert_eq!(made.code, 0, "{made}");
+    assert_eq!(with(&["backup", &image]).code, 0);
+    let held = with(&["point", "hold", "web", "--reason", "for the auditors"]);
+    assert_eq!(held.code, 0, "{held}");
+    let refused = with(&["point", "remove", "web"]);
+    assert_eq!(refused.code, 6, "{refused}");
+    assert!(refused.stderr.contains("for the auditors"), "{refused}");
+    let shown = with(&["point", "show", "web"]);
+    assert_eq!(shown.value()["held"], "for the auditors", "{shown}");
+    assert_eq!(with(&["point", "release", "web"]).code, 0);
+    let removed = with(&["point", "remove", "web"]);
+    assert_eq!(removed.code, 0, "{removed}");
+    assert!(!site.path("home/node").exists());
 }
 
 #[test]
@@ -456,4 +439,28 @@ fn a_backup_leaves_its_numbers_for_prometheus_with_a_node_too() {
         let value = text.lines().find_map(|at| at.strip_prefix(line)).unwrap();
         assert!(value.parse::<f64>().unwrap() > 0.0, "{line}: {text}");
     }
+
+    // Of one that failed too: what it asked of the store is paid for.
+    std::fs::write(&image, noise(9, 40_000)).unwrap();
+    let broken = site.file("broken.qcow2", noise(1, 1 << 20));
+    let failed = site.run(&[
+        "backup",
+        &format!("vda={image}"),
+        &format!("vdb={broken}"),
+        "--item",
+        "two",
+        "--metrics-file",
+        &file,
+    ]);
+    assert_eq!(failed.code, 1, "{failed}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let value = |line: &str| -> f64 {
+        text.lines()
+            .find_map(|at| at.strip_prefix(line))
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(value("tresor_backup_exit_code "), 1.0, "{text}");
+    assert!(value("tresor_backup_requests{operation=\"get\"} ") > 0.0, "{text}");
 }

@@ -1,7 +1,7 @@
 //! The wire between coordinators, workers and programs: messages, ids, and how two processes prove to each other who they are.
 //!
 //! Read `proto/tresor/v1/admin.proto` for what people and programs may ask, `agent.proto` for workers, `join.proto` for how a node becomes one,
-//! `peer.proto` for coordinators among themselves, `slots.proto` for workers among themselves; [`tls`] for who is whom.
+//! `peer.proto` for coordinators among themselves, `slots.proto` and `parts.proto` for workers among themselves; [`tls`] for who is whom.
 //!
 //! **Versions.** A field is never given another meaning or number; new ones are added, and mean nothing where they are absent. A coordinator speaks
 //! with workers one minor version older and newer.

@@ -114,7 +114,7 @@ pub struct Catalog {
     pub cluster_state: Bytes,
     /// Where it is, when it does not fit here.
     pub parts: Vec<StatePart>,
-    /// Points that a person of a cluster held, with the reasons: for a cluster that takes the vault over. A home passes them on.
+    /// Points that a person held, with the reasons: for who takes the vault over. A home passes on what a cluster said.
     pub held: BTreeMap<PointId, String>,
 }
 
@@ -302,8 +302,8 @@ impl Catalog {
     }
 }
 
-/// A reason without what is no text, as much of it as fits.
-fn shortened(reason: &str) -> String {
+/// The reason of a hold without what is no text, as much of it as a catalogue has room for.
+pub fn shortened(reason: &str) -> String {
     let mut text: String = reason.chars().filter(|c| !c.is_control()).collect();
     let end = (0..=REASON_MAX.min(text.len()))
         .rev()

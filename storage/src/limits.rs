@@ -79,6 +79,8 @@ pub const READ_FLIGHT_BYTES: usize = 96 << 20;
 pub const REQUESTS_IN_FLIGHT: usize = 32;
 /// Packs being put at once.
 pub const PACKS_IN_FLIGHT: usize = 2;
+/// Disks of one item read at once: more would only make a hypervisor seek, and one that is slow is made up for by three others.
+pub const DISKS_AT_ONCE: usize = 4;
 /// Ids of one index question.
 pub const INDEX_BATCH: usize = 512;
 

@@ -125,6 +125,7 @@ impl Stage {
             index: self.index.clone(),
             control: self.control.clone(),
             shares: None,
+            helpers: Vec::new(),
         }
     }
 
@@ -153,16 +154,28 @@ impl Stage {
         disks: Vec<(&str, &Disk, Changes)>,
         parent: Option<&Manifest>,
     ) -> Result<BackupOutcome, WorkerError> {
-        let minute = self.minute.fetch_add(1, Ordering::Relaxed);
         let disks = disks.into_iter().map(|(name, disk, changes)| BackupDisk {
             name: name.to_owned(),
             source: disk.source(),
             changes,
         });
+        self.back_up_sources(disks.collect(), parent).await
+    }
+
+    /// Backs up what sources give.
+    ///
+    /// # Errors
+    /// Those of the backup.
+    pub async fn back_up_sources(
+        &self,
+        disks: Vec<BackupDisk>,
+        parent: Option<&Manifest>,
+    ) -> Result<BackupOutcome, WorkerError> {
+        let minute = self.minute.fetch_add(1, Ordering::Relaxed);
         let request = BackupRequest {
             item: self.item,
             item_name: String::from("machine"),
-            disks: disks.collect(),
+            disks,
             parent: parent.cloned(),
             time: format!("2026-01-01T{:02}:{:02}:00Z", minute / 60, minute % 60),
             keep_until: None,

@@ -112,7 +112,7 @@ async fn protect(cluster: &Cluster, disk: &Path) {
             }],
             ..Default::default()
         }),
-        also: false,
+        ..Default::default()
     };
     cluster.admin.clone().protect_item(cluster.ask(request)).await.unwrap();
 }

@@ -76,6 +76,7 @@ impl Bench {
             index,
             control: Arc::new(Yes::default()),
             shares: None,
+            helpers: Vec::new(),
         };
         Self {
             engine,

@@ -25,6 +25,7 @@ pub(crate) fn run(folder: &Path, address: &str) {
         listen: Some(address.to_owned()),
         http: None,
         zone: String::from("UTC"),
+        item_metrics: false,
     };
     let folder = Folder::new(folder);
     let stop = CancellationToken::new();

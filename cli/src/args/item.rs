@@ -27,8 +27,8 @@ pub(crate) struct ItemNameArgs {
 /// Protects an item: from now on its policy decides when it is backed up
 ///
 /// The first recovery point is made when the policy's schedule says so, or by `tresor backup --item ITEM`. Without a policy the
-/// item gets the one named "default", if there is one. Without DISK an item that is there is changed, and protected again if it
-/// was not: what is not named stays.
+/// item gets the one named "default", if there is one, and what that means is said before. Without DISK an item that is there is
+/// changed, and protected again if it was not: what is not named stays.
 #[derive(Debug, Args)]
 pub(crate) struct ItemProtectArgs {
     /// The item

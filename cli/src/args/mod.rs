@@ -39,7 +39,9 @@ pub(crate) use limit::{LimitOf, LimitRemoveArgs, LimitSetArgs, LimitVerb};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
 pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyPreviewArgs, PolicyVerb};
-pub(crate) use process::{ClusterInitArgs, CoordinatorStartArgs, NodeStartArgs, NodeVerb, WorkerStartArgs};
+pub(crate) use process::{
+    ClusterInitArgs, CoordinatorStartArgs, METRICS_PORT, NodeStartArgs, NodeVerb, WorkerStartArgs,
+};
 pub(crate) use restore::RestoreArgs;
 pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,

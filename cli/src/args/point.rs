@@ -35,7 +35,7 @@ pub(crate) struct PointListArgs {
     pub(crate) limit: LimitArgs,
 }
 
-/// Holds recovery points in a cluster: nothing and nobody removes them until they are released
+/// Holds recovery points: nothing and nobody removes them until they are released
 #[derive(Debug, Args)]
 pub(crate) struct PointHoldArgs {
     /// The points: ids or the starts of them (or what else names one)

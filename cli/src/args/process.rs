@@ -6,6 +6,8 @@ use clap::{Args, Subcommand, ValueHint};
 
 /// Where a coordinator is reached, by default.
 pub(crate) const PORT: u16 = 7420;
+/// Where a worker has its metrics, by default; 7421 is the coordinator's, and 7422 is where workers answer each other.
+pub(crate) const METRICS_PORT: u16 = 7423;
 
 /// Founds a cluster with this machine as its first coordinator
 ///
@@ -59,6 +61,10 @@ pub(crate) struct CoordinatorStartArgs {
     #[arg(long, value_name = "NAME", requires = "join")]
     pub(crate) name: Option<String>,
 
+    /// Show each item by itself among the metrics, up to 10,000 of them: eight series each
+    #[arg(long)]
+    pub(crate) item_metrics: bool,
+
     /// The time zone of policies that name none
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub(crate) zone: String,
@@ -89,6 +95,15 @@ pub(crate) struct WorkerStartArgs {
     /// Where other workers reach this one, which listens on that port: HOST:PORT [default: this host's address and 7422, or a port that is free]
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_slots")]
     pub(crate) serve_address: Option<String>,
+
+    /// Serve /metrics, /healthz and /readyz here; without authentication, so on loopback unless a firewall stands before it
+    /// [default: 127.0.0.1:7423, or a port that is free]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_address: Option<String>,
+
+    /// Serve no metrics
+    #[arg(long, conflicts_with = "metrics_address")]
+    pub(crate) no_metrics: bool,
 
     /// Answer for no share of the index: this worker runs jobs, and others answer
     #[arg(long)]
@@ -140,6 +155,10 @@ pub(crate) enum NodeVerb {
 #[derive(Debug, Args)]
 pub(crate) struct NodeStartArgs {
     /// Serve /metrics, /healthz and /readyz here; without authentication, so on loopback unless a firewall stands before it
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", alias = "metrics-address")]
     pub(crate) http: Option<String>,
+
+    /// Show each item by itself among the metrics, up to 10,000 of them: eight series each
+    #[arg(long)]
+    pub(crate) item_metrics: bool,
 }

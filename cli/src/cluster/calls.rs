@@ -116,6 +116,8 @@ changes! {
     start_backup(StartBackupRequest) -> v1::Job;
     /// Queues a restore.
     start_restore(StartRestoreRequest) -> v1::Job;
+    /// Takes down a restore that this process makes.
+    note_restore(NoteRestoreRequest) -> v1::Empty;
     /// Queues a verification.
     start_verify(StartVerifyRequest) -> v1::Job;
     /// Asks a job to end.

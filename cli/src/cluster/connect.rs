@@ -1,26 +1,27 @@
 //! How a cluster is reached: the socket of a node on this machine, or TLS to its coordinators with the authority pinned and a token in each request.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
 use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tresor_proto::ids::{hex, unhex};
-use tresor_proto::tls::inside::Doorway;
 use tresor_proto::tls::{self, CaCertificate, ConnectError, Connector, Fingerprint, Trust};
 use tresor_proto::token::ApiToken;
 
 use super::address::{Address, list};
 use super::{Cluster, ClusterError, Kept};
+use crate::embedded::Seat;
 use crate::screen::Screen;
 
 /// A way to a cluster.
 pub(super) enum Way {
     /// The socket of a node on this machine. The file system says who may use it, so no token is shown.
     Socket(PathBuf),
-    /// The node that this process is.
-    Inside(Doorway),
+    /// The node of the home, in this process or another.
+    Home(Arc<Seat>),
     /// Its coordinators.
     Members {
         /// Knows their addresses, and whom to trust.
@@ -50,14 +51,14 @@ impl Way {
     pub(super) fn channel(&self) -> Channel {
         match self {
             Self::Socket(path) => tls::local::channel(path),
-            Self::Inside(doorway) => doorway.user(rustix::process::geteuid().as_raw()),
+            Self::Home(seat) => seat.channel(),
             Self::Members { connector, .. } => connector.channel(),
         }
     }
 
     pub(super) fn bearer(&self) -> Bearer {
         match self {
-            Self::Socket(_) | Self::Inside(_) => Bearer(None),
+            Self::Socket(_) | Self::Home(_) => Bearer(None),
             Self::Members { token, .. } => Bearer(Some(token.clone())),
         }
     }
@@ -85,7 +86,7 @@ impl Way {
     /// Who answered last.
     pub(super) fn connected_to(&self) -> Option<Address> {
         match self {
-            Self::Socket(_) | Self::Inside(_) => None,
+            Self::Socket(_) | Self::Home(_) => None,
             Self::Members { connector, .. } => connector.connected_to()?.parse().ok(),
         }
     }
@@ -155,14 +156,9 @@ impl Cluster {
         Self::new(name, Way::Socket(path.to_owned()), patience, screen)
     }
 
-    /// That of the node that this process is.
-    pub(crate) fn inside(doorway: &Doorway, patience: Duration, screen: &Screen) -> Self {
-        Self::new(
-            String::from("of this home"),
-            Way::Inside(doorway.clone()),
-            patience,
-            screen,
-        )
+    /// The node of the home of this process.
+    pub(crate) fn of_home(seat: Arc<Seat>, patience: Duration, screen: &Screen) -> Self {
+        Self::new(String::from("of this home"), Way::Home(seat), patience, screen)
     }
 
     /// The cluster of a login.

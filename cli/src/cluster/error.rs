@@ -7,6 +7,7 @@ use tresor_proto::v1::ErrorInfo;
 use tresor_storage::Kind;
 
 use crate::exit::Failure;
+use crate::metrics::Requests;
 
 /// Why a call of a cluster failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,10 @@ pub(crate) enum ClusterError {
         kind: Kind,
         /// What to do; may be empty.
         hint: String,
+        /// Whether it is the worker's machine that failed, a disk on it or its index, and not the vault or its store.
+        of_machine: bool,
+        /// What the store was asked until then, as far as that was told.
+        requests: Box<Requests>,
     },
     /// A job that was waited for was cancelled.
     #[error("job {job} was cancelled{}", because(why))]
@@ -198,6 +203,9 @@ impl ClusterError {
             Self::Refused(refusal) if refusal.kind == Kind::Invalid && !refusal.field.is_empty() => Failure::Usage,
             Self::Refused(refusal) => Failure::Vault(refusal.kind),
             Self::Answer { .. } => Failure::Vault(Kind::Bug),
+            Self::JobFailed {
+                kind, of_machine: true, ..
+            } => Failure::Machine(*kind),
             Self::JobFailed { kind, .. } => Failure::Vault(*kind),
             Self::JobCancelled { .. } => Failure::Vault(Kind::Invalid),
         }

@@ -7,8 +7,9 @@
 //! authority nor the token ever is. The addresses that were typed at the login stay beside them: they may be names that lead elsewhere by now, and the
 //! login is found by them.
 
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -183,8 +184,8 @@ impl Kept {
     /// When it cannot be written.
     pub(crate) fn save(&self, home: &Path) -> Result<PathBuf, CliError> {
         let folder = folder(home, &self.name);
-        // Makes the folder, too.
-        replace(&folder.join(TOKEN), &self.token.reveal())?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(failed("make", &folder))?;
         let _writing = Writing::begin(&folder)?;
         let file = File {
             cluster: self.cluster.clone(),
@@ -192,7 +193,9 @@ impl Kept {
             given: (self.given != self.addresses).then(|| list(&self.given)),
         };
         let text = toml::to_string(&file).expect("texts are TOML");
+        // For good, before there is a part of the new one: no crash may leave the addresses of one login with the token of another.
         remove(&folder.join(FILE))?;
+        sync(&folder)?;
         replace(&folder.join(TOKEN), &self.token.reveal())?;
         replace(&folder.join(CA), &self.ca)?;
         replace(&folder.join(FILE), &text)?;
@@ -260,10 +263,14 @@ fn replace(path: &Path, text: &str) -> Result<(), CliError> {
     // Left by a login that was cut off.
     remove(&beside)?;
     create_secret(&beside, text)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::rename(&beside, path)
-        .and_then(|()| std::fs::File::open(folder)?.sync_all())
-        .map_err(failed("write", path))
+    std::fs::rename(&beside, path).map_err(failed("write", path))?;
+    sync(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a folder durable.
+fn sync(folder: &Path) -> Result<(), CliError> {
+    let synced = std::fs::File::open(folder).and_then(|file| file.sync_all());
+    synced.map_err(failed("write", folder))
 }
 
 fn remove(path: &Path) -> Result<(), CliError> {
@@ -328,6 +335,30 @@ mod tests {
         assert!(!Kept::forget(home, "prod").unwrap());
         assert!(Kept::load(home, "prod").unwrap().is_none());
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_login_is_whole_until_it_is_none() {
+        let home = tempfile::tempdir().unwrap();
+        let old = kept("prod", "c1:7420");
+        let folder = old.save(home.path()).unwrap();
+        let new = kept("prod", "evil:7420");
+        std::thread::scope(|scope| {
+            let writing = Writing::begin(&folder).unwrap();
+            let saving = scope.spawn(|| new.save(home.path()).unwrap());
+            // Longer than it takes to write a file, where it did not wait for its turn.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert_eq!(parts(&Kept::load(home.path(), "prod").unwrap().unwrap()), parts(&old));
+            drop(writing);
+            saving.join().unwrap();
+        });
+        assert_eq!(parts(&Kept::load(home.path(), "prod").unwrap().unwrap()), parts(&new));
+
+        // Cut off while its parts are written: a folder where the authority is to be written.
+        std::fs::create_dir(folder.join(".ca.crt.new")).unwrap();
+        old.save(home.path()).unwrap_err();
+        assert!(Kept::load(home.path(), "prod").unwrap().is_none());
+        assert!(Kept::names(home.path()).unwrap().is_empty());
     }
 
     #[test]

@@ -56,7 +56,6 @@ pub(crate) struct Cluster {
     channel: Mutex<Channel>,
     patience: Duration,
     screen: Screen,
-    is_of_home: bool,
     keeper: Option<Keeper>,
 }
 
@@ -109,16 +108,7 @@ impl Cluster {
             way,
             patience,
             screen: screen.clone(),
-            is_of_home: false,
             keeper: None,
-        }
-    }
-
-    /// The same, known to be the node of this home.
-    pub(crate) fn of_home(self) -> Self {
-        Self {
-            is_of_home: true,
-            ..self
         }
     }
 
@@ -168,7 +158,7 @@ impl Cluster {
 
     /// Whether it is the node of this home.
     pub(crate) fn is_of_home(&self) -> bool {
-        self.is_of_home
+        matches!(self.way, Way::Home(_))
     }
 
     /// Its name, as far as this side knows it.
@@ -189,7 +179,7 @@ impl Cluster {
         &self,
         mut call: impl AsyncFnMut(Client) -> Result<Response<T>, Status>,
     ) -> Result<T, ClusterError> {
-        let began = Instant::now();
+        let mut began = Instant::now();
         let mut backoff = Backoff::new();
         let mut told = false;
         loop {
@@ -202,6 +192,10 @@ impl Cluster {
                 Ok(Err(status)) => self.judge(&status)?,
                 Err(_) => silent(),
             };
+            if self.is_node_now(&refusal).await? {
+                began = Instant::now();
+                continue;
+            }
             let wait = backoff.next(random_bytes::<1>()[0]);
             if began.elapsed() + wait >= self.patience {
                 return Err(self.unreachable(&refusal));
@@ -234,6 +228,24 @@ impl Cluster {
             *self.channel() = self.way.channel();
         }
         Ok(refusal)
+    }
+
+    /// Whether this process has become the node of its home, because the one that was it has left.
+    async fn is_node_now(&self, refusal: &Refusal) -> Result<bool, ClusterError> {
+        let Way::Home(seat) = &self.way else {
+            return Ok(false);
+        };
+        if refusal.said {
+            return Ok(false);
+        }
+        let became = Box::pin(seat.look_again()).await;
+        let became = became.map_err(|error| ClusterError::Unreachable {
+            cluster: self.name.clone(),
+            why: error.chain(),
+        })?;
+        // What was connected led to the process that has left; it may be that an earlier call of this one has become the node.
+        *self.channel() = self.way.channel();
+        Ok(became)
     }
 
     fn unreachable(&self, refusal: &Refusal) -> ClusterError {

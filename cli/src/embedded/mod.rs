@@ -2,7 +2,8 @@
 //!
 //! The first command that writes something in a home makes its node. `tresor node start` serves it: schedules run, other commands of the user come over
 //! the socket. While no such process runs, a command on that home is the node itself for as long as it takes: it finds the same state, does what it was
-//! told through the same services, and begins nothing that nobody asked for. Whoever holds `node/lock` is the node; all others are its guests.
+//! told through the same services, and begins nothing that nobody asked for. Whoever holds `node/lock` is the node; all others are its guests, and one of
+//! them becomes the node when it leaves them ([`seat`]).
 //!
 //! ```text
 //! node/lock           who is the node now
@@ -15,23 +16,19 @@
 //! (`vault key`, `point diff`, …) goes on to. The key with which the node opens a vault is the home's key file, whatever the log has of it.
 
 mod host;
+mod place;
+mod seat;
 mod vaults;
 
-use std::fs::DirBuilder;
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tresor_coordinator::node::driver::Upkeep;
-use tresor_coordinator::process::Folder;
-use tresor_proto::tls::inside::Doorway;
 use tresor_proto::tls::local;
 use tresor_worker::control::ControlError;
 use tresor_worker::home::Home;
-use tresor_worker::home::claim::Identity;
-use tresor_worker::home::lock::{Holder, Lock};
+use tresor_worker::home::lock::Lock;
 
 use crate::app::App;
 use crate::args::{
@@ -40,8 +37,12 @@ use crate::args::{
 use crate::cluster::Target;
 use crate::error::{CliError, Doing as _};
 
+use place::{START, serves_on};
+
 pub(crate) use host::{Host, Serving, found};
-pub(crate) use vaults::adopt;
+pub(crate) use place::Place;
+pub(crate) use seat::{Access, Seat};
+pub(crate) use vaults::{adopt, adopt_all, keep_adopting};
 
 /// How long to wait for a node that holds the lock and does not serve: it starts, or stops.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,24 +51,8 @@ const PATIENCE_TO_READ: Duration = Duration::from_secs(3);
 /// What is said when a home gets a node.
 pub(crate) const MADE: &str =
     "this home has a node now, which keeps its state; schedules run while tresor node start does";
-/// What a process that serves a node runs.
-const START: &str = "node start";
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(30);
-
-/// How this process speaks to the node of its home.
-#[derive(Debug, Clone)]
-pub(crate) enum Access {
-    /// Over the socket of the process that is the node.
-    Guest(PathBuf),
-    /// It is the node.
-    Host {
-        /// The way in.
-        doorway: Doorway,
-        /// The newest entry of the log when this process became the node: older jobs are of earlier ones.
-        began: u64,
-    },
-}
 
 /// What a verb wants of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,129 +95,33 @@ fn need(verb: &Verb) -> Option<Need> {
     }
 }
 
-/// Where the node of a home is.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    root: PathBuf,
-}
-
-impl Place {
-    /// In this home.
-    pub(crate) fn of(home: &Path) -> Self {
-        Self {
-            root: home.join("node"),
-        }
-    }
-
-    pub(crate) fn coordinator(&self) -> Folder {
-        Folder::new(self.root.join("coordinator"))
-    }
-
-    fn worker(&self) -> PathBuf {
-        self.root.join("worker")
-    }
-
-    /// The chunk indexes of its worker, a folder for each vault.
-    pub(crate) fn indexes(&self) -> PathBuf {
-        self.worker().join("index")
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.root.join("socket")
-    }
-
-    /// Makes the node's folder, which nobody else may enter.
-    fn prepare(&self) -> Result<(), CliError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.root);
-        made.map_err(|source| CliError::File {
-            doing: "make",
-            path: self.root.clone(),
-            source,
-        })
-    }
-
-    /// Writes down where the node was made.
-    fn settle_in(&self) -> Result<(), CliError> {
-        let path = self.root.join("place");
-        let beside = self.root.join(".place.new");
-        let write = || {
-            // Durable before anything else of the node is: without it the node would be taken for a copy's.
-            let mut file = std::fs::File::create(&beside)?;
-            file.write_all(self.here().map_err(std::io::Error::other)?.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &path)?;
-            std::fs::File::open(&self.root)?.sync_all()
-        };
-        write().map_err(|source: std::io::Error| CliError::File {
-            doing: "write",
-            path: path.clone(),
-            source,
-        })
-    }
-
-    /// Refuses a home that was copied with its node: both would write under one claim, with one set of numbers.
-    pub(crate) fn check(&self) -> Result<(), CliError> {
-        let path = self.root.join("place");
-        let was = match std::fs::read_to_string(&path) {
-            Ok(was) => was,
-            // A copy has it. A node that was being made when the power went has not.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(CliError::File {
-                    doing: "read",
-                    path,
-                    source,
-                });
-            }
-        };
-        if was.is_empty() {
-            return self.settle_in();
-        }
-        if was == self.here()? {
-            return Ok(());
-        }
-        Err(CliError::usage_hint(
-            "this home is a copy, or was moved: its node was made elsewhere",
-            format!(
-                "if the other is gone for good, remove {}, and the next tresor node start takes the vaults over anew",
-                self.root.display()
-            ),
-        ))
-    }
-
-    fn here(&self) -> Result<String, CliError> {
-        let identity = Identity::here(&self.root)?;
-        Ok(format!("{}\n{}\n", identity.machine, identity.folder.display()))
-    }
-
-    fn take(&self, verb: &str) -> Result<Lock, ControlError> {
-        Lock::take(&self.root.join("lock"), &Holder::this(verb), Duration::ZERO)
-    }
-}
-
-/// Makes this process the node of its home, or finds the process that is. None where no node is needed: another cluster is meant, or a vault that is the
-/// home's own; or, where none is made yet, something is only looked at.
+/// Makes this process the node of its home, or finds the process that is, and enters it at its seat there. Nothing is entered where no node is needed:
+/// another cluster is meant, or a vault that is the home's own; or, where none is made yet, something is only looked at.
 ///
 /// # Errors
 /// By cause.
-pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliError> {
-    let Some(need) = need(verb) else { return Ok(None) };
+pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<(), CliError> {
+    let Some(need) = need(verb) else { return Ok(()) };
     if app.settings.cluster.value != Target::None || (app.store().is_some() && !hands_over_store(verb)) {
-        return Ok(None);
+        return Ok(());
     }
     let place = Place::of(&app.settings.home.value);
     let is_made = place.coordinator().is_made();
     let is_made = is_made.map_err(|error| failed("could not open the node of this home", error))?;
-    let founding = if is_made { Founding::None } else { founding(verb) };
+    let founding = if is_made {
+        Founding::None
+    } else {
+        kind_of_founding(verb)
+    };
     if !is_made && founding == Founding::None {
-        return Ok(None);
+        return Ok(());
     }
     if !is_made {
         // Before anything is made for it.
         crate::verb::check(app, verb)?;
     }
     if is_homes_own(app, verb)? {
-        return Ok(None);
+        return Ok(());
     }
     if is_made {
         match place.check() {
@@ -250,62 +139,87 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<Option<Host>, CliErr
 }
 
 /// Says that the node is done without.
-fn without_node(app: &App, error: &CliError) -> Option<Host> {
+fn without_node(app: &App, error: &CliError) {
     app.screen.say(&format!(
         "warning: {}; the vault is read without the node",
         error.chain()
     ));
-    None
 }
 
-async fn become_or_find(
-    app: &App,
-    verb: &Verb,
-    place: &Place,
-    need: Need,
-    founding: Founding,
-) -> Result<Option<Host>, CliError> {
+async fn become_or_find(app: &App, verb: &Verb, place: &Place, need: Need, founding: Founding) -> Result<(), CliError> {
     let patience = if only_reads(verb) { PATIENCE_TO_READ } else { PATIENCE };
-    let host = match find(place, verb_name(verb), patience).await? {
-        Found::Guest => {
-            app.enter(Access::Guest(place.socket()));
-            return Ok(None);
+    let works = need == Need::Work;
+    // Who becomes the node later may be waiting for a vault to be taken over.
+    let may_work = works || kind_of_founding(verb) != Founding::None;
+    let name = verb_name(verb);
+    let is_new = match find(place, name, patience).await? {
+        Found::Guest { is_brief } => {
+            let socket = place.socket();
+            app.enter(Seat::new(
+                app,
+                place,
+                name,
+                may_work,
+                Access::Guest { socket, is_brief },
+            ));
+            false
         }
-        Found::Host(lock) => lock,
+        Found::Host(lock) => {
+            let is_new = founding != Founding::None && found(place).await?;
+            place.check()?;
+            let serving = Serving {
+                upkeep: Upkeep::Own,
+                works: is_new || works,
+                http: None,
+                item_metrics: false,
+            };
+            let nothing = BTreeSet::new();
+            let host = Box::pin(Host::start(&app.settings, place, lock, serving, &nothing)).await?;
+            app.enter(Seat::new(app, place, name, may_work, host.access()).with(host));
+            is_new
+        }
     };
-    let is_new = founding != Founding::None && found(place).await?;
-    place.check()?;
-    let serving = Serving {
-        upkeep: Upkeep::Own,
-        works: is_new || need == Need::Work,
-        http: None,
-    };
-    let host = Box::pin(Host::start(app, place, host, serving)).await?;
-    app.enter(host.access());
-    if (is_new || need == Need::Work)
-        && let Err(error) = settle(app, verb, is_new && founding == Founding::Needed).await
-    {
+    match Box::pin(settle(app, verb, is_new)).await {
+        Ok(true) => Ok(()),
         // The reason why it ends counts, and not what came of ending.
-        let _ = host.leave(app, true).await;
-        app.leave_node();
-        return Err(error);
+        left => {
+            if let Some(seat) = app.leave_node() {
+                let _ = seat.leave(true).await;
+            }
+            left.map(drop)
+        }
     }
-    Ok(Some(host))
 }
 
-/// Sees to it that the home's vaults are the node's.
-async fn settle(app: &App, verb: &Verb, is_for_node: bool) -> Result<(), CliError> {
+/// Sees to it that the vault which a verb means is the node's: of many, one whose store is away holds nobody else up. Returns whether the node is of use for
+/// the verb: what it does not hold yet is read without it.
+async fn settle(app: &App, verb: &Verb, is_new: bool) -> Result<bool, CliError> {
     let (home, node) = (app.home("node")?, app.node_of_home());
     let node = node.expect("it was entered before");
-    if is_for_node {
+    let is_protecting = matches!(verb, Verb::Item(ItemVerb::Protect(_)));
+    if is_new && kind_of_founding(verb) == Founding::Needed {
         app.screen.note(MADE);
-        // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
-        if home.vaults()?.is_empty() {
-            Box::pin(crate::verb::first_vault(app, &home)).await?;
-        }
     }
-    let wanted = meant_vault(app, &home, verb)?;
-    Box::pin(adopt(app, &home, &node, wanted.as_deref())).await
+    // What is protected is kept in a vault, and its disks are on a host that is known once its worker has taken one over.
+    if (is_protecting || is_new && kind_of_founding(verb) == Founding::Needed) && home.vaults()?.is_empty() {
+        Box::pin(crate::verb::first_vault(app, &home)).await?;
+    }
+    match verb {
+        // The vault may have yet to be made: they see to it themselves.
+        Verb::Backup(_) | Verb::Vault(VaultVerb::Create(_) | VaultVerb::TakeOver(_)) => Ok(true),
+        _ if only_reads(verb) => vaults::is_to_be_asked(app, &home, &node, meant_vault(app, &home, verb)?).await,
+        // A point is named in any of them.
+        _ if is_new => Box::pin(adopt_all(app, &home, &node)).await.map(|_| true),
+        // It is of no vault.
+        Verb::Policy(_) => Ok(true),
+        _ if kind_of_founding(verb) != Founding::None => {
+            if let Some(name) = app.chosen_vault(&home, None)? {
+                Box::pin(adopt(app, &home, &node, &name)).await?;
+            }
+            Ok(true)
+        }
+        _ => Ok(true),
+    }
 }
 
 /// The vault of this home that a verb means.
@@ -375,7 +289,7 @@ enum Founding {
     Needed,
 }
 
-fn founding(verb: &Verb) -> Founding {
+fn kind_of_founding(verb: &Verb) -> Founding {
     match verb {
         Verb::Item(ItemVerb::Protect(_)) | Verb::Policy(PolicyVerb::Create(_)) => Founding::Needed,
         Verb::Vault(VaultVerb::Create(args)) if args.passphrase => Founding::None,
@@ -407,8 +321,11 @@ fn hands_over_store(verb: &Verb) -> bool {
 enum Found {
     /// Ours to be, for as long as the lock is held.
     Host(Lock),
-    /// Another process is it, and serves.
-    Guest,
+    /// Another process is it, and serves: for one command only, if it is brief.
+    Guest {
+        /// It ends with its command.
+        is_brief: bool,
+    },
 }
 
 /// Takes the lock of the node, or finds that its holder serves.
@@ -421,7 +338,11 @@ async fn find(place: &Place, verb: &str, patience: Duration) -> Result<Found, Cl
     loop {
         match place.take(verb) {
             Ok(lock) => return Ok(Found::Host(lock)),
-            Err(ControlError::Busy { .. }) if local::is_served(&place.socket()) => return Ok(Found::Guest),
+            Err(ControlError::Busy { holder }) if local::is_served(&place.socket()) => {
+                return Ok(Found::Guest {
+                    is_brief: !serves_on(&holder),
+                });
+            }
             Err(ControlError::Busy { .. }) if began.elapsed() < patience => sleep(PAUSE).await,
             Err(error) => return Err(error).doing(|| String::from("could not reach the node of this home")),
         }
@@ -437,7 +358,7 @@ pub(crate) async fn become_node(place: &Place) -> Result<Lock, CliError> {
     loop {
         match place.take(START) {
             Ok(lock) => return Ok(lock),
-            Err(ControlError::Busy { holder }) if !holder.contains(&format!("`tresor {START}`")) => sleep(PAUSE).await,
+            Err(ControlError::Busy { holder }) if !serves_on(&holder) => sleep(PAUSE).await,
             Err(error) => return Err(error).doing(|| String::from("could not be the node of this home")),
         }
     }

@@ -40,12 +40,12 @@ pub(crate) use job::{has_ended, wait_done};
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
-    let node = Box::pin(embedded::enter(app, &verb)).await?;
+    Box::pin(embedded::enter(app, &verb)).await?;
     let result = Box::pin(dispatch(app, verb)).await;
-    let Some(node) = node else { return result };
+    let Some(seat) = app.leave_node() else { return result };
     // Only who interrupts does not wait for what others asked this process for.
     let is_interrupted = matches!(result, Err(CliError::Interrupted));
-    let left = node.leave(app, is_interrupted).await;
+    let left = seat.leave(is_interrupted).await;
     let answer = result?;
     if let Err(error) = left {
         // What was asked for is done, and whoever asked must hear that.

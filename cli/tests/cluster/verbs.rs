@@ -85,6 +85,7 @@ fn a_bare_path_is_of_this_host_if_a_worker_runs_here() {
     };
     here.on::<ListWorkersRequest, _>(workers(vec![worker("elsewhere", "kvm-1")]));
     here.on::<ListWorkersRequest, _>(workers(vec![worker(&tresor_worker::home::host_name(), "kvm-2")]));
+    here.refuse::<GetPolicyRequest, Policy>("missing", "", "there is no policy default");
     here.on::<ProtectItemRequest, _>(item("web"));
     let ran = here.run(&["item", "protect", "web", "web.img"]);
     assert_eq!(ran.code, 2, "{ran}");
@@ -128,6 +129,31 @@ fn an_item_that_is_there_is_changed_where_it_was_said_and_protected_again() {
     here.refuse::<GetItemRequest, Item>("missing", "", "there is no item web");
     let ran = here.run(&["item", "protect", "web"]);
     assert!(ran.code == 2 && ran.stderr.contains("which disks"), "{ran}");
+}
+
+#[test]
+fn the_policy_that_nobody_named_is_told_in_plain_words_before_it_is_given() {
+    let here = Here::new();
+    here.on::<GetPolicyRequest, _>(Policy {
+        words: vec![text("A backup is made every day at 02:30.")],
+        ..Default::default()
+    });
+    here.refuse::<ProtectItemRequest, Item>("full", "", "there are too many items");
+    let ran = here.run(&["item", "protect", "web", "kvm-7:/vm/web.img"]);
+    assert_eq!(ran.code, 8, "{ran}");
+    assert!(
+        ran.stderr.contains("gets policy default") && ran.stderr.contains("every day at 02:30"),
+        "said although it was not applied in the end: {ran}"
+    );
+    assert_eq!(here.only::<ProtectItemRequest>().spec.unwrap().policy, "default");
+
+    // Where there is none, none is given.
+    let here = Here::new();
+    here.refuse::<GetPolicyRequest, Policy>("missing", "", "there is no policy default");
+    here.on::<ProtectItemRequest, _>(item("web"));
+    let ran = here.run(&["item", "protect", "web", "kvm-7:/vm/web.img"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("gets policy"), "{ran}");
+    assert_eq!(here.only::<ProtectItemRequest>().spec.unwrap().policy, "");
 }
 
 #[test]

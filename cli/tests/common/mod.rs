@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+pub mod node;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

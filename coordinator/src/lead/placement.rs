@@ -23,6 +23,9 @@ pub const VAULT_JOBS_MAX: u64 = 256;
 /// How long a job that failed on one worker waits for another one that may have it, milliseconds.
 pub const ELSEWHERE_MS: i64 = 120_000;
 
+/// Workers that read for one backup besides the one that has it. With more, what they read waits for the store.
+pub const HELPERS_MAX: usize = 7;
+
 /// Why a worker does not get a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
@@ -296,6 +299,31 @@ pub fn choose(
         }
     }
     best.map(|(.., job)| job)
+}
+
+/// Whether a worker reaches what a job is about, whatever it does now.
+pub fn reaches(state: &State, worker: &Worker, job: &Job) -> bool {
+    !worker.removed && unfit_for_work(state, worker, job).is_none()
+}
+
+/// Other workers that could read the disks of a job that one has: those that reach them and the store, answer other workers, and have room now. The idlest
+/// first.
+pub fn helpers(state: &State, presence: &Presence, of: WorkerId, job: JobId, now_ms: u64) -> Vec<WorkerId> {
+    let Some(job) = state.jobs().get(&job) else {
+        return Vec::new();
+    };
+    let mut fit: Vec<(usize, WorkerId)> = state
+        .workers()
+        .iter()
+        .filter(|(id, worker)| **id != of && !worker.removed && !worker.facts.serves.is_empty())
+        .filter(|(id, worker)| {
+            unfit_now(state, presence, **id, worker, now_ms).is_none() && unfit_for_work(state, worker, job).is_none()
+        })
+        .map(|(id, _)| (state.leases_of(*id).count(), *id))
+        .collect();
+    fit.sort_unstable();
+    fit.truncate(HELPERS_MAX);
+    fit.into_iter().map(|(_, id)| id).collect()
 }
 
 /// Why a queued job waits; none if it does not wait.

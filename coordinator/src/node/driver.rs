@@ -13,7 +13,7 @@ use tresor_proto::ids::MemberId;
 
 use super::clock::{Clock, median};
 use super::error::NodeError;
-use super::handle::{Applied, Leadership, MemberStanding, Membership, Standing};
+use super::handle::{Applied, Leadership, MemberStanding, Membership, SnapshotCounts, Standing};
 use super::machine::StateMachine;
 use super::presence::Presence;
 use crate::lead::pass::{self, Cursor};
@@ -542,6 +542,8 @@ impl<T: Tables> Driver<T> {
             applied: status.applied.index,
             first: status.first_index,
             members,
+            // Who sends and receives them counts.
+            snapshots: SnapshotCounts::default(),
         }
     }
 

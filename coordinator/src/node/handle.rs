@@ -82,6 +82,19 @@ pub struct Standing {
     pub first: u64,
     /// All members.
     pub members: Vec<MemberStanding>,
+    /// Snapshots since the process began.
+    pub snapshots: SnapshotCounts,
+}
+
+/// Snapshots to and from other members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotCounts {
+    /// That arrived there.
+    pub sent: u64,
+    /// That did not.
+    pub failed: u64,
+    /// That came here and were whole.
+    pub received: u64,
 }
 
 /// A request to the node's task.

@@ -14,7 +14,7 @@ use tresor_proto::ids::MemberId;
 
 use super::driver::{Answer, Ask, Driver, Now, TICK_MS, Upkeep};
 use super::error::NodeError;
-use super::handle::{Handle, Leadership, REQUESTS_MAX, Request};
+use super::handle::{Handle, Leadership, REQUESTS_MAX, Request, SnapshotCounts, Standing};
 use super::inbox::{AskedStep, Inbound, Inbox, MESSAGES_MAX, STEPS_MAX, SnapshotStep};
 use super::presence::Presence;
 use crate::peers::{Dial, Peers, send_snapshot};
@@ -94,6 +94,7 @@ pub fn start_with(
         receiving: None,
         snapshot_ends,
         snapshots_ended,
+        snapshots: SnapshotCounts::default(),
     };
     let (end, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -158,6 +159,7 @@ struct Task {
     /// Where it is said how the sending of a snapshot ended.
     snapshot_ends: mpsc::Sender<(MemberId, bool)>,
     snapshots_ended: mpsc::Receiver<(MemberId, bool)>,
+    snapshots: SnapshotCounts,
 }
 
 fn set_members(peers: &mut Peers, me: MemberId, members: &[(MemberId, String)]) {
@@ -192,7 +194,11 @@ impl Task {
                 Some(request) = asked.recv() => self.take(request),
                 Some(message) = inbound.recv() => self.receive(&message),
                 Some(step) = steps.recv() => self.step(step),
-                Some((to, is_whole)) = self.snapshots_ended.recv() => self.driver.report_snapshot(to, is_whole),
+                Some((to, is_whole)) = self.snapshots_ended.recv() => {
+                    let ended = if is_whole { &mut self.snapshots.sent } else { &mut self.snapshots.failed };
+                    *ended += 1;
+                    self.driver.report_snapshot(to, is_whole);
+                }
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now());
                     self.driver.ask(u64::MAX, Ask::Transfer(None), now());
@@ -244,7 +250,10 @@ impl Task {
             Request::Transfer { to, answer } => (Ask::Transfer(to), Waits::Done(answer)),
             Request::Standing { answer } => {
                 // Who asked may have gone.
-                let _ = answer.send(self.driver.standing());
+                let _ = answer.send(Standing {
+                    snapshots: self.snapshots,
+                    ..self.driver.standing()
+                });
                 return;
             }
         };
@@ -282,7 +291,7 @@ impl Task {
                 self.receiving = None;
                 self.driver
                     .finish_snapshot(id, &end)
-                    .map(|_| ())
+                    .map(|_| self.snapshots.received += 1)
                     .map_err(|error| error.to_string())
             }),
         };

@@ -267,6 +267,7 @@ impl Task {
                     clock_ms: 0,
                 })
                 .collect(),
+            snapshots: super::handle::SnapshotCounts::default(),
         }
     }
 }

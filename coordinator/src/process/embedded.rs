@@ -1,5 +1,6 @@
 //! A coordinator and a worker in one process, on one machine: no network, no certificate between the two, one user.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tresor_proto::ids::{JobId, WorkerId};
@@ -46,15 +47,15 @@ pub async fn enlist(handle: &Handle, name: &str) -> Result<WorkerId, NodeError> 
 }
 
 /// Ends restores and verifies that an earlier process left: what a person wanted then is not what they want now, and a restore writes over disks.
-/// Backups are left: who asks for one finds it.
+/// Backups are left: who asks for one finds it. So are the `awaited` ones, which this process has asked for itself while another was the node.
 ///
 /// # Errors
 /// [`NodeError`].
-pub async fn end_leftovers(handle: &Handle) -> Result<(), NodeError> {
+pub async fn end_leftovers(handle: &Handle, awaited: &BTreeSet<JobId>) -> Result<(), NodeError> {
     let left: Vec<JobId> = handle.read(|state| {
         let is_left = |id: &JobId| {
             let work = state.jobs().get(id).map(|job| &job.spec.work);
-            matches!(work, Some(Work::Restore { .. } | Work::Verify { .. }))
+            !awaited.contains(id) && matches!(work, Some(Work::Restore { .. } | Work::Verify { .. }))
         };
         state.open_jobs().filter(is_left).collect()
     });

@@ -106,31 +106,45 @@ impl Folder {
         })
     }
 
-    /// Removes what a making that was cut short left: the identity is written last, so that nobody was told of what is here without one.
+    /// Makes room for a coordinator where there are parts of one without an identity, as a making that was cut short leaves them: it writes the identity
+    /// last. Who lost the identity in another way has their only copy of the state here, so nothing is removed: it is moved into a folder beside, which is
+    /// returned.
     ///
     /// # Errors
     /// By cause; [`FolderError::Taken`] where a coordinator is made.
-    pub fn clear_half_made(&self) -> Result<(), FolderError> {
+    pub fn set_half_made_aside(&self) -> Result<Option<PathBuf>, FolderError> {
         if self.is_made()? {
             return Err(FolderError::Taken {
                 path: self.root.clone(),
             });
         }
-        let failed = |path: &Path| {
+        let parts: Vec<PathBuf> = [self.raft_path(), self.key_path()]
+            .into_iter()
+            .filter(|path| path.exists())
+            .collect();
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let failed = |what: &'static str, path: &Path| {
             let path = path.to_owned();
-            move |source| FolderError::Io {
-                what: "remove",
-                path,
-                source,
+            move |source| FolderError::Io { what, path, source }
+        };
+        let mut number = 1_u64;
+        let aside = loop {
+            let aside = self.root.join(format!("half-made-{number}"));
+            match fs::DirBuilder::new().mode(0o700).create(&aside) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                made => {
+                    made.map_err(failed("make", &aside))?;
+                    break aside;
+                }
             }
         };
-        if self.raft_path().exists() {
-            fs::remove_dir_all(self.raft_path()).map_err(failed(&self.raft_path()))?;
+        for part in parts {
+            let name = part.file_name().expect("both have names");
+            fs::rename(&part, aside.join(name)).map_err(failed("move", &part))?;
         }
-        if self.key_path().exists() {
-            fs::remove_file(self.key_path()).map_err(failed(&self.key_path()))?;
-        }
-        Ok(())
+        Ok(Some(aside))
     }
 
     /// Who the coordinator in it is.
@@ -145,5 +159,32 @@ impl Folder {
 
     pub(super) fn key(&self) -> Result<ClusterKey, FolderError> {
         Ok(ClusterKey::load(&self.key_path())?)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_lost_its_identity_is_moved_aside_and_never_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        assert_eq!(folder.set_half_made_aside().unwrap(), None);
+        for round in 1..=2 {
+            fs::create_dir(folder.raft_path()).unwrap();
+            fs::write(folder.raft_path().join("log"), format!("state {round}")).unwrap();
+            fs::write(folder.key_path(), format!("key {round}")).unwrap();
+            let aside = folder.set_half_made_aside().unwrap().unwrap();
+            assert!(!folder.raft_path().exists() && !folder.key_path().exists());
+            let read = |name: &str| fs::read_to_string(aside.join(name)).unwrap();
+            assert_eq!(
+                (read("raft/log"), read("cluster.key")),
+                (format!("state {round}"), format!("key {round}"))
+            );
+            folder.prepare().unwrap();
+        }
+        assert!(fs::exists(root.path().join("half-made-1/raft/log")).unwrap());
     }
 }

@@ -396,6 +396,17 @@ mod tests {
         assert!(refound(&lost.next, remains, refounding()).is_err());
     }
 
+    #[test]
+    fn names_that_others_gave_are_told_escaped() {
+        let error = RemainsError::Several {
+            one: String::from("te\u{1b}[2Jst"),
+            other: String::from("a\nb"),
+        };
+        let text = error.to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert!(text.contains("a\\nb"), "{text}");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn another_clusters_key_is_known_before_anything_is_made() {
         use crate::state::archive::Archive;

@@ -1,5 +1,6 @@
 //! Serving: the node, its services, its certificate's renewal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct ServeSettings {
     pub http: Option<String>,
     /// The time zone of policies that name none.
     pub zone: String,
+    /// Whether items have series of their own among the numbers; only so many.
+    pub item_metrics: bool,
 }
 
 /// What makes a coordinator an embedded one, beside the worker of the same process.
@@ -52,6 +55,8 @@ pub struct Embedding {
     pub upkeep: Upkeep,
     /// Keys of vaults that the home has.
     pub keys: Arc<dyn KeysHere>,
+    /// Numbers of the worker beside it, in Prometheus' text format; none: it has none.
+    pub numbers: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 /// What was bound.
@@ -148,9 +153,9 @@ pub async fn serve(
         node: MemberId(name.id),
         cluster: name.cluster,
     };
-    let (local, inside, upkeep, keys_here) = match embedding {
-        Some(own) => (own.local, Some(own.inside), own.upkeep, Some(own.keys)),
-        None => (None, None, Upkeep::All, None),
+    let (local, inside, upkeep, keys_here, beside) = match embedding {
+        Some(own) => (own.local, Some(own.inside), own.upkeep, Some(own.keys), own.numbers),
+        None => (None, None, Upkeep::All, None, None),
     };
     let listeners = Listeners {
         network: bind(settings.listen.as_deref()).await?,
@@ -169,6 +174,11 @@ pub async fn serve(
     let path = folder.raft_path();
     let store = tokio::task::spawn_blocking(move || Store::open(Rocks::open(&path)?, stamp));
     let store = store.await.map_err(|_| StartError::Panicked)??;
+    let joined = store.membership().members.iter().map(|(id, member)| {
+        let address = String::from_utf8_lossy(&member.address).into_owned();
+        (*id, address)
+    });
+    let joined: BTreeMap<MemberId, String> = joined.collect();
     // Of 64 random bits none comes twice: answers to reads of an earlier life are told from this one's by them.
     let mut life = [0; 8];
     getrandom::fill(&mut life).map_err(|_| StartError::Panicked)?;
@@ -206,7 +216,9 @@ pub async fn serve(
             },
         ),
         peer: PeerService::new(running.inbox, running.handle.clone()),
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new().with_items(settings.item_metrics)),
+        folder: Some(folder.raft_path()),
+        beside,
     };
     let serving_stop = stop.child_token();
     let renewing = tokio::spawn(renew(
@@ -216,7 +228,7 @@ pub async fn serve(
         running.handle.clone(),
         serving_stop.clone(),
     ));
-    let removal = heard_of_removal(running.handle.clone(), identity);
+    let removal = heard_of_removal(running.handle.clone(), identity, joined);
     tokio::pin!(removal);
     ready(&bound, &running.handle);
     let mut ended = running.ended;

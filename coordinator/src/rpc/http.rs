@@ -2,8 +2,8 @@
 //! nothing, and has no tokens: whoever can connect may read. So it is for the loopback, unless somebody decides otherwise.
 //!
 //! ```text
-//! /healthz   200 as long as the process answers: restart it when it does not
-//! /readyz    200 when it knows a leader and has applied nearly all of the log; else 503 with the reason: send nothing here
+//! /healthz   200 as long as the process lives: restart it when it does not, or when it does not answer
+//! /readyz    200 when it is of use; else 503 with the reason: send nothing here
 //! /metrics   Prometheus' text format
 //! ```
 
@@ -18,74 +18,69 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Cuttable;
-use super::metrics::Metrics;
-use crate::node::Handle;
-use crate::node::handle::Standing;
+use super::metrics::process;
 
 /// Connections at once: some scrapers, some probes.
 const CONNECTIONS_MAX: usize = 64;
 /// How long one lasts: a scraper that keeps one open for longer connects again.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
-/// How long the node has to say how it stands.
-const STANDING_TIME: Duration = Duration::from_secs(2);
-/// Entries that may be committed and not applied: a few moments of a busy cluster. More is a member that catches up.
-const BEHIND_MAX: u64 = 10_000;
 
-/// What the pages stand on.
-#[derive(Debug, Clone)]
-struct Pages {
-    handle: Handle,
-    metrics: Arc<Metrics>,
+/// A process that is watched.
+pub trait Watched: Send + Sync + 'static {
+    /// Whether it lives.
+    ///
+    /// # Errors
+    /// Why it is to be started again.
+    fn is_alive(&self) -> Result<(), String>;
+
+    /// Whether it is of use now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn is_ready(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Its numbers, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Why it cannot say them.
+    fn metrics(&self) -> BoxFuture<'_, Result<String, String>>;
 }
 
-async fn standing(handle: &Handle) -> Result<Standing, &'static str> {
-    match tokio::time::timeout(STANDING_TIME, handle.standing()).await {
-        Ok(Ok(standing)) => Ok(standing),
-        Ok(Err(_)) => Err("the coordinator stops"),
-        Err(_) => Err("the coordinator does not say how it stands"),
+type Pages = Arc<dyn Watched>;
+
+fn answer(is_so: Result<(), String>, word: &'static str) -> Response {
+    match is_so {
+        Ok(()) => (StatusCode::OK, word).into_response(),
+        Err(why) => unavailable(&why),
     }
 }
 
-/// Whether a member is of use to who asks it.
-fn is_ready(standing: &Standing, has_leader: bool) -> Result<(), &'static str> {
-    if !has_leader {
-        return Err("no leader is known");
-    }
-    if standing.commit.saturating_sub(standing.applied) > BEHIND_MAX {
-        return Err("this coordinator catches up with the log");
-    }
-    Ok(())
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
+async fn healthz(Shared(pages): Shared<Pages>) -> Response {
+    answer(pages.is_alive(), "ok\n")
 }
 
 async fn readyz(Shared(pages): Shared<Pages>) -> Response {
-    let has_leader = pages.handle.leadership().borrow().leader.is_some();
-    let standing = standing(&pages.handle).await;
-    match standing.and_then(|standing| is_ready(&standing, has_leader)) {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
-    }
+    answer(pages.is_ready().await, "ready\n")
 }
 
 async fn metrics(Shared(pages): Shared<Pages>) -> Response {
-    let lead = *pages.handle.leadership().borrow();
-    match standing(&pages.handle).await {
-        Ok(standing) => pages
-            .metrics
-            .note_standing(&standing, lead.is_me, lead.leader.is_some()),
-        Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    match pages.metrics().await {
+        Ok(text) => {
+            let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (content, text + &process::text()).into_response()
+        }
+        Err(why) => unavailable(&why),
     }
-    pages.handle.read(|state| pages.metrics.note_state(state));
-    let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content, pages.metrics.text()).into_response()
 }
 
 /// Accepts some connections at a time, each for some time.
@@ -114,18 +109,20 @@ impl Listener for Limited {
 }
 
 /// Serves the pages until `stop` is cancelled, and closes what is left when `cut` is.
-pub(crate) async fn serve(
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
     listener: TcpListener,
-    handle: Handle,
-    metrics: Arc<Metrics>,
+    watched: Arc<dyn Watched>,
     stop: CancellationToken,
     cut: CancellationToken,
 ) -> io::Result<()> {
     let pages = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(self::metrics))
-        .with_state(Pages { handle, metrics });
+        .route("/metrics", get(metrics))
+        .with_state(watched);
     let listener = Limited {
         listener,
         room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),

@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     CreateApiToken = 33,
     CreateJoinToken = 34,
     RevokeToken = 35,
+    Note = 36,
     SetLimit = 37,
     RemoveLimit = 38,
 }

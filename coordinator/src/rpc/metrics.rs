@@ -1,30 +1,75 @@
-//! Numbers for Prometheus: what this coordinator was asked, and how it stands.
+//! Numbers of a coordinator for Prometheus: what it was asked, how it stands, and, where it leads, how all that it leads stands. What each means stands in
+//! `docs/metrics.md`, which a test keeps in step with what is shown here.
+//!
+//! Labels are words of this program, methods of the table of permissions, and names of vaults, policies, workers and coordinators, of which there are
+//! hundreds and of which only so many have series. Items have none unless somebody asks for it, and then only so many.
+//!
+//! Read `fleet` (counted in steps, between scrapes), `ended` (jobs), `now` (read off the state at a scrape), then `watching`.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+mod ended;
+mod fleet;
+mod now;
+mod page;
+pub(super) mod process;
+mod watching;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tonic::Code;
+use tresor_proto::tls::SharedIdentity;
 
 use crate::node::handle::Standing;
+use crate::node::presence::Presence;
 use crate::state::State;
+use crate::state::entry::Time;
+use ended::Ended;
+use page::{Page, encode, float, seconds};
 
-/// What is counted here. Labels are of closed sets: methods are rows of the table of permissions.
+pub use fleet::{Counting, Fleet, ITEM_SERIES_MAX};
+pub(crate) use watching::Watching;
+
+/// What is counted here.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     denied: IntCounterVec,
     forwarded: IntCounter,
-    term: IntGauge,
-    commit: IntGauge,
-    applied: IntGauge,
-    is_leader: IntGauge,
-    has_leader: IntGauge,
-    members: IntGaugeVec,
-    workers: IntGaugeVec,
-    items: IntGauge,
-    points: IntGauge,
-    vaults: IntGauge,
-    jobs: IntGaugeVec,
-    expiry_stopped: IntGauge,
+    leader_changes: IntCounter,
+    ended: Mutex<Ended>,
+    shows_items: bool,
+    fleet: Mutex<Option<Arc<Fleet>>>,
+    room: Mutex<Option<Room>>,
+}
+
+/// What the folder of a coordinator takes and what is left, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) free: u64,
+    pub(crate) size: u64,
+    pub(crate) used: u64,
+}
+
+/// What a coordinator is, beside its numbers.
+#[derive(Debug, Clone)]
+pub struct Around {
+    /// Its certificate.
+    pub identity: SharedIdentity,
+    /// Its folder; none: it is not looked at.
+    pub folder: Option<PathBuf>,
+}
+
+/// What a scrape is answered from.
+pub(crate) struct Seen<'s> {
+    pub(crate) standing: &'s Standing,
+    pub(crate) is_leader: bool,
+    pub(crate) has_leader: bool,
+    pub(crate) presence: &'s Presence,
+    pub(crate) now: Time,
+    pub(crate) now_ms: u64,
+    pub(crate) around: &'s Around,
 }
 
 /// Why a call was turned away before any service saw it.
@@ -45,6 +90,15 @@ pub enum Denied {
 }
 
 impl Denied {
+    const ALL: [Self; 6] = [
+        Self::Method,
+        Self::Nothing,
+        Self::Token,
+        Self::Certificate,
+        Self::Guesses,
+        Self::Role,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Method => "method",
@@ -80,30 +134,10 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// A number as a gauge has it.
-fn gauge(number: impl TryInto<i64>) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
-}
-
 impl Metrics {
     /// All at zero, in a registry of their own.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let number = |name: &str, help: &str| {
-            let gauge = IntGauge::new(format!("tresor_coordinator_{name}"), help).expect("the names are constants");
-            registry
-                .register(Box::new(gauge.clone()))
-                .expect("each name is used once");
-            gauge
-        };
-        let numbers = |name: &str, help: &str, label: &str| {
-            let options = Opts::new(format!("tresor_coordinator_{name}"), help);
-            let gauges = IntGaugeVec::new(options, &[label]).expect("the names are constants");
-            registry
-                .register(Box::new(gauges.clone()))
-                .expect("each name is used once");
-            gauges
-        };
         let counts = |name: &str, help: &str, labels: &[&str]| {
             let options = Opts::new(format!("tresor_coordinator_{name}"), help);
             let counters = IntCounterVec::new(options, labels).expect("the names are constants");
@@ -112,43 +146,47 @@ impl Metrics {
                 .expect("each name is used once");
             counters
         };
-        let forwarded = IntCounter::new(
-            "tresor_coordinator_requests_forwarded_total",
-            "Calls handed on to the leader.",
-        )
-        .expect("the names are constants");
-        registry
-            .register(Box::new(forwarded.clone()))
-            .expect("each name is used once");
+        let count = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("tresor_coordinator_{name}"), help).expect("the names are constants");
+            registry
+                .register(Box::new(counter.clone()))
+                .expect("each name is used once");
+            counter
+        };
+        let denied = counts(
+            "requests_denied_total",
+            "Calls turned away before a service saw them, by reason.",
+            &["reason"],
+        );
+        // Shown before the first of them: of a series that begins with 1 nobody sees that it rose.
+        for why in Denied::ALL {
+            denied.with_label_values(&[why.as_str()]).inc_by(0);
+        }
         Self {
             requests: counts(
                 "requests_total",
                 "Calls answered, by service, method and code; of streams, by how they began.",
                 &["service", "method", "code"],
             ),
-            denied: counts(
-                "requests_denied_total",
-                "Calls turned away before a service saw them, by reason.",
-                &["reason"],
+            denied,
+            forwarded: count("requests_forwarded_total", "Calls handed on to the leader."),
+            leader_changes: count(
+                "leader_changes_total",
+                "Times that this coordinator learnt that another one leads, or that none does.",
             ),
-            forwarded,
-            term: number("term", "The term of Raft."),
-            commit: number("commit_index", "The log is committed up to here."),
-            applied: number("applied_index", "The log is applied up to here."),
-            is_leader: number("is_leader", "1 where this coordinator leads."),
-            has_leader: number("has_leader", "1 where this coordinator knows who leads."),
-            members: numbers("members", "Coordinators, by what they are.", "role"),
-            workers: numbers("workers", "Workers that are not removed, by state.", "state"),
-            items: number("items", "Items, those included of which only points are left."),
-            points: number("points", "Recovery points, hidden ones included."),
-            vaults: number("vaults", "Vaults."),
-            jobs: numbers("jobs", "Jobs that have not ended, by state.", "state"),
-            expiry_stopped: number(
-                "expiry_stopped",
-                "1 while nothing expires because a clock stepped and nobody has confirmed it.",
-            ),
+            ended: Mutex::new(Ended::new(&registry)),
+            shows_items: false,
+            fleet: Mutex::default(),
+            room: Mutex::default(),
             registry,
         }
+    }
+
+    /// Shows items by themselves, too: at most [`ITEM_SERIES_MAX`].
+    #[must_use]
+    pub fn with_items(mut self, shows_items: bool) -> Self {
+        self.shows_items = shows_items;
+        self
     }
 
     /// Counts an answer. `path` is that of a row.
@@ -170,55 +208,88 @@ impl Metrics {
         self.forwarded.inc();
     }
 
-    /// Notes how Raft stands.
-    pub(crate) fn note_standing(&self, standing: &Standing, is_leader: bool, has_leader: bool) {
-        self.term.set(gauge(standing.term));
-        self.commit.set(gauge(standing.commit));
-        self.applied.set(gauge(standing.applied));
-        self.is_leader.set(i64::from(is_leader));
-        self.has_leader.set(i64::from(has_leader));
-        let voters = standing.members.iter().filter(|member| member.votes).count();
-        self.members.with_label_values(&["voter"]).set(gauge(voters));
-        let learners = standing.members.len() - voters;
-        self.members.with_label_values(&["learner"]).set(gauge(learners));
+    /// Another one leads, or none does.
+    pub(crate) fn leader_changed(&self) {
+        self.leader_changes.inc();
     }
 
-    /// Notes what the state has. Looks at every worker and every running job, and at nothing that is counted in millions.
-    pub(crate) fn note_state(&self, state: &State) {
-        self.items.set(gauge(state.items().len()));
-        self.points.set(gauge(state.points().len()));
-        self.vaults.set(gauge(state.vaults().len()));
-        let running = state.leases().count();
-        let open = state.open_jobs_count();
-        self.jobs.with_label_values(&["running"]).set(gauge(running));
-        let queued = open.saturating_sub(running);
-        self.jobs.with_label_values(&["queued"]).set(gauge(queued));
-        let (mut ready, mut drained, mut joined) = (0, 0, 0);
-        for worker in state.workers().values().filter(|worker| !worker.removed) {
-            match (worker.drained, worker.life) {
-                (true, _) => drained += 1,
-                (false, Some(_)) => ready += 1,
-                (false, None) => joined += 1,
+    /// Whether items are shown by themselves.
+    pub(crate) fn shows_items(&self) -> bool {
+        self.shows_items
+    }
+
+    /// Looks at jobs that ended.
+    pub(crate) fn look_at_jobs(&self, state: &State, leads: bool) {
+        locked(&self.ended).look(state, leads);
+    }
+
+    /// How all items stand; none: this coordinator does not lead, and does not know.
+    pub(crate) fn note_fleet(&self, fleet: Option<Fleet>) {
+        *locked(&self.fleet) = fleet.map(Arc::new);
+    }
+
+    /// What the folder takes and what is left.
+    pub(crate) fn note_room(&self, room: Option<Room>) {
+        *locked(&self.room) = room;
+    }
+
+    /// All of them, in Prometheus' text format (version 0.0.4).
+    pub(crate) fn text(&self, state: &State, seen: &Seen<'_>) -> String {
+        let page = Page::default();
+        now::show_raft(&page, seen.standing, seen.is_leader, seen.has_leader);
+        now::show_state(&page, state);
+        if seen.is_leader {
+            now::show_members(&page, state, seen.standing);
+            now::show_workers(&page, state, seen.presence, seen.now_ms);
+            now::show_vaults(&page, state, seen.now);
+            let fleet = locked(&self.fleet).clone();
+            if let Some(fleet) = fleet {
+                fleet.show(&page, seen.now);
             }
         }
-        for (name, count) in [("registered", ready), ("drained", drained), ("joined", joined)] {
-            self.workers.with_label_values(&[name]).set(count);
-        }
-        let stopped = state.marks().expiry_stopped.is_some();
-        self.expiry_stopped.set(i64::from(stopped));
+        self.show_around(&page, seen.around);
+        encode(&self.registry) + &page.text()
+    }
+
+    fn show_around(&self, page: &Page, around: &Around) {
+        let identity = around.identity.current();
+        let ends = |seconds_since: i64| seconds(seconds_since.saturating_mul(1000));
+        page.gauge(
+            "tresor_coordinator_certificate_end_timestamp_seconds",
+            "When this coordinator's certificate ends.",
+            ends(identity.validity().not_after),
+        );
+        page.gauge(
+            "tresor_coordinator_authority_end_timestamp_seconds",
+            "When the certificate of the cluster's authority ends.",
+            ends(identity.ca().validity().not_after),
+        );
+        let Some(room) = *locked(&self.room) else { return };
+        page.gauge(
+            "tresor_coordinator_disk_free_bytes",
+            "Room left on the file system of the coordinator's folder.",
+            float(room.free),
+        );
+        page.gauge(
+            "tresor_coordinator_disk_size_bytes",
+            "Size of that file system.",
+            float(room.size),
+        );
+        page.gauge(
+            "tresor_coordinator_store_bytes",
+            "Files of the coordinator's log and state.",
+            float(room.used),
+        );
     }
 
     /// For others that count: their metrics are shown beside ours.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
+}
 
-    /// All of them, in Prometheus' text format (version 0.0.4).
-    pub fn text(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
-    }
+fn locked<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Metrics {
@@ -238,29 +309,29 @@ mod tests {
         metrics.request("/tresor.v1.Admin/WhoAmI", Code::Ok);
         metrics.request("/tresor.v1.Join/Join", Code::Unauthenticated);
         metrics.denied(Denied::Guesses);
-        let text = metrics.text();
+        let text = encode(&metrics.registry);
         for line in [
             r#"tresor_coordinator_requests_total{code="ok",method="WhoAmI",service="Admin"} 2"#,
             r#"tresor_coordinator_requests_total{code="unauthenticated",method="Join",service="Join"} 1"#,
             r#"tresor_coordinator_requests_denied_total{reason="guesses"} 1"#,
-            "# TYPE tresor_coordinator_term gauge",
+            "# TYPE tresor_coordinator_leader_changes_total counter",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
     }
 
     #[test]
-    fn what_the_state_and_raft_have_is_shown() {
-        let metrics = Metrics::new();
+    fn what_raft_and_the_state_have_is_shown() {
         let standing = Standing {
             term: 3,
             commit: 17,
             applied: 16,
             ..Standing::default()
         };
-        metrics.note_standing(&standing, true, true);
-        metrics.note_state(&State::default());
-        let text = metrics.text();
+        let page = Page::default();
+        now::show_raft(&page, &standing, true, true);
+        now::show_state(&page, &State::default());
+        let text = page.text();
         for line in [
             "tresor_coordinator_term 3",
             "tresor_coordinator_commit_index 17",

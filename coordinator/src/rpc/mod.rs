@@ -26,7 +26,7 @@ pub mod fields;
 mod forward;
 mod gate;
 mod guesses;
-mod http;
+pub mod http;
 pub mod join;
 mod kinds;
 pub mod metrics;

@@ -87,11 +87,13 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Admin/UndeletePoint", With(P::ManageHolds)),
     ("/tresor.v1.Admin/StartBackup", With(P::RunBackup)),
     ("/tresor.v1.Admin/StartRestore", With(P::RunRestore)),
+    ("/tresor.v1.Admin/NoteRestore", With(P::RunRestore)),
     ("/tresor.v1.Admin/StartVerify", With(P::RunVerify)),
     ("/tresor.v1.Admin/GetJob", With(P::ReadState)),
     ("/tresor.v1.Admin/ListJobs", With(P::ReadState)),
     ("/tresor.v1.Admin/WatchJob", With(P::ReadState)),
-    ("/tresor.v1.Admin/CancelJob", With(P::ManageJobs)),
+    // Who may start nothing but restores cancels those that they began; the service looks at whose it is.
+    ("/tresor.v1.Admin/CancelJob", With(P::RunRestore)),
     ("/tresor.v1.Admin/RetryJob", With(P::ManageJobs)),
     ("/tresor.v1.Admin/ListWorkers", With(P::ReadState)),
     ("/tresor.v1.Admin/GetWorker", With(P::ReadState)),
@@ -121,6 +123,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Agent/AdoptPoints", With(P::Agent)),
     ("/tresor.v1.Agent/Watch", With(P::Agent)),
     ("/tresor.v1.Agent/IndexVaults", With(P::Agent)),
+    ("/tresor.v1.Agent/LeaseOf", With(P::Agent)),
     // The join token is in the request; the service looks at it.
     ("/tresor.v1.Join/Join", Anyone),
     ("/tresor.v1.Join/Renew", With(P::Renew)),

@@ -5,7 +5,7 @@
 
 use prost::Message as _;
 use tonic::{Code, Status};
-use tresor_proto::ids::MemberId;
+use tresor_proto::ids::{JobId, MemberId};
 use tresor_proto::v1::ErrorInfo;
 
 use crate::node::NodeError;
@@ -52,6 +52,16 @@ pub enum Refused {
         why: String,
         /// What to do first; may be empty.
         hint: String,
+    },
+    /// It is somebody else's, and the caller's role is for its own.
+    #[error("job {job} is not one that {name} began, and role {role} cancels no others")]
+    NotOwn {
+        /// The job.
+        job: JobId,
+        /// Who asks.
+        name: String,
+        /// As what.
+        role: String,
     },
     /// The idempotency key came with another change before.
     #[error("idempotency_key: it was drawn for another change: draw one for each")]
@@ -110,6 +120,7 @@ impl Refused {
             Self::Invalid { .. } | Self::Ambiguous { .. } | Self::OtherChange => FailureKind::Invalid,
             Self::Missing { .. } => FailureKind::Missing,
             Self::Held { .. } => FailureKind::Fenced,
+            Self::NotOwn { .. } => FailureKind::Denied,
             Self::Node(NodeError::Refused(refusal)) => refusal.kind(),
             Self::Node(_) | Self::Busy { .. } => FailureKind::Retry,
             Self::Secrets { .. } | Self::Bug { .. } => FailureKind::Bug,

@@ -28,9 +28,9 @@ use super::auth::Removed;
 use super::connection::Cuttable;
 use super::context::Services;
 use super::gate::{Gate, GateLayer};
-use super::http;
+use super::http::{self, Watched};
 use super::join::JoinService;
-use super::metrics::Metrics;
+use super::metrics::{Around, Metrics, Watching};
 use crate::node::Handle;
 use crate::security::ClusterKey;
 
@@ -78,6 +78,10 @@ pub struct Served<P> {
     pub peer: P,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Its folder, whose room is shown; none: it is not looked at.
+    pub folder: Option<std::path::PathBuf>,
+    /// Numbers of others in this process, in Prometheus' text format: shown beside ours.
+    pub beside: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 /// Why a server could not begin or go on.
@@ -109,19 +113,31 @@ pub async fn serve<P: Peer>(
     served: Served<P>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let handle = served.services.handle.clone();
-    let metrics = Arc::clone(&served.metrics);
+    let watching = Watching {
+        services: served.services.clone(),
+        metrics: Arc::clone(&served.metrics),
+        around: Around {
+            identity: served.identity.clone(),
+            folder: served.folder.clone(),
+        },
+        beside: served.beside.clone(),
+    };
     // Ends with `stop`, and when one part of the server ends.
     let stopping = stop.child_token();
     let gate = Gate::new(
-        handle.clone(),
+        served.services.handle.clone(),
         served.identity.clone(),
-        Arc::clone(&metrics),
+        Arc::clone(&served.metrics),
         stopping.clone(),
     );
+    if listeners.http.is_some() {
+        // Nobody asks for its numbers otherwise.
+        tokio::spawn(watching.clone().run(stopping.clone()));
+    }
     let identity = served.identity.clone();
     let routes = routes(served, &stopping).await?;
-    run(listeners, &identity, handle, metrics, gate, routes, stopping).await
+    let handle = watching.services.handle.clone();
+    run(listeners, &identity, handle, Arc::new(watching), gate, routes, stopping).await
 }
 
 /// All services.
@@ -207,7 +223,7 @@ pub(crate) async fn run(
     listeners: Listeners,
     identity: &SharedIdentity,
     handle: Handle,
-    metrics: Arc<Metrics>,
+    watched: Arc<dyn Watched>,
     gate: Gate,
     routes: Routes,
     stopping: CancellationToken,
@@ -235,7 +251,7 @@ pub(crate) async fn run(
         parts.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
     }
     if let Some(listener) = listeners.http {
-        let pages = http::serve(listener, handle, metrics, stopping.clone(), cut.clone());
+        let pages = http::serve(listener, watched, stopping.clone(), cut.clone());
         parts.spawn(async move { pages.await.map_err(ServeError::Http) });
     }
     // Nothing ends by itself before it is told to; where something does, the rest goes with it.

@@ -396,6 +396,22 @@ impl State {
         self.views.open_in.get(&vault).copied().unwrap_or(0)
     }
 
+    /// Jobs that wait or run, in order, after one of them; none: all.
+    pub fn open_jobs_after(&self, job: Option<JobId>) -> impl Iterator<Item = JobId> + '_ {
+        let from = job.map_or(Bound::Unbounded, Bound::Excluded);
+        self.views.open.range((from, Bound::Unbounded)).copied()
+    }
+
+    /// Jobs that ended then or later and are remembered, the first first.
+    pub fn ended_since(&self, time: Time) -> impl Iterator<Item = (Time, JobId)> + '_ {
+        self.views.ended.range((time, JobId(0))..).copied()
+    }
+
+    /// When the job ended that ended last.
+    pub fn last_ended(&self) -> Option<Time> {
+        self.views.ended.last().map(|(time, _)| *time)
+    }
+
     /// Jobs that a worker runs.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = JobId> + '_ {
         self.views.leases_of.get(&worker).into_iter().flatten().copied()

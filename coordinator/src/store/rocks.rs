@@ -106,7 +106,10 @@ fn sync_logs(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "log") {
-            fs::File::open(path)?.sync_all()?;
+            let file = fs::File::open(&path)?;
+            file.sync_all()?;
+            #[cfg(test)]
+            tests::note_synced(&path, file.metadata()?.len());
         }
     }
     Ok(())
@@ -346,6 +349,80 @@ fn refused(error: rocksdb::Error) -> StoreError {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    thread_local! {
+        /// How much of each log an opening made durable.
+        static SYNCED: RefCell<BTreeMap<PathBuf, u64>> = RefCell::default();
+    }
+
+    pub(super) fn note_synced(log: &Path, bytes: u64) {
+        SYNCED.with_borrow_mut(|synced| synced.insert(log.to_owned(), bytes));
+    }
+
+    fn logs(folder: &Path) -> Vec<PathBuf> {
+        let mut logs: Vec<PathBuf> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        logs
+    }
+
+    fn written(key: u8, value: &[u8]) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, vec![key], value.to_vec());
+        batch
+    }
+
+    #[test]
+    fn a_power_cut_after_a_lazy_reopening_takes_nothing_that_came_before_what_it_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tables = Rocks::create(folder.path()).unwrap();
+        tables.write(written(1, b"acknowledged"), Durability::Synced).unwrap();
+        let durable: BTreeMap<PathBuf, u64> = logs(folder.path())
+            .into_iter()
+            .map(|log| (log.clone(), fs::metadata(&log).unwrap().len()))
+            .collect();
+        // As rows and what is applied: not synced, and the process ends.
+        tables.write(written(2, b"later"), Durability::Later).unwrap();
+        drop(tables);
+        SYNCED.take();
+        let mut tables = Rocks::open(folder.path()).unwrap();
+        tables
+            .write(written(3, b"acknowledged too"), Durability::Synced)
+            .unwrap();
+        drop(tables);
+
+        // The power goes: of every log but the newest, which was synced, there is what was made durable.
+        let mut durable = durable;
+        durable.extend(SYNCED.take());
+        let mut logs = logs(folder.path());
+        let newest = logs.pop().unwrap();
+        assert!(!logs.is_empty(), "the older log is still there, or this shows nothing");
+        for log in logs {
+            let length = durable.get(&log).copied().unwrap_or(0);
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&log)
+                .unwrap()
+                .set_len(length)
+                .unwrap();
+        }
+        assert!(fs::metadata(newest).unwrap().len() > 0);
+        let tables = Rocks::open(folder.path()).unwrap();
+        let read = |key: u8| tables.get(Family::Meta, &[key]).unwrap();
+        assert_eq!(read(1).as_deref(), Some(&b"acknowledged"[..]));
+        assert_eq!(read(3).as_deref(), Some(&b"acknowledged too"[..]));
+        assert_eq!(
+            read(2).as_deref(),
+            Some(&b"later"[..]),
+            "what is older than what is there is there"
+        );
+    }
 
     crate::store::conformance::tables_suite!(|| {
         let folder = tempfile::tempdir().unwrap();

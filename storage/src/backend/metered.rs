@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,26 @@ pub struct Counters {
     full: AtomicU64,
     unavailable: AtomicU64,
     refused: AtomicU64,
+    in_flight: AtomicU64,
+    put_micros: AtomicU64,
+    get_micros: AtomicU64,
+    head_micros: AtomicU64,
+    delete_micros: AtomicU64,
+}
+
+/// How long requests took that came to an end, and how many have not; listings are not timed, since who reads one decides how long it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Requests on their way now.
+    pub in_flight: u64,
+    /// Microseconds of puts, all together.
+    pub put_micros: u64,
+    /// Of reads.
+    pub get_micros: u64,
+    /// Of questions for a length.
+    pub head_micros: u64,
+    /// Of deletes.
+    pub delete_micros: u64,
 }
 
 /// Counts of one moment; plain numbers.
@@ -108,6 +129,17 @@ impl Counters {
         }
     }
 
+    /// How long requests took.
+    pub fn times(&self) -> Times {
+        Times {
+            in_flight: self.in_flight.load(Relaxed),
+            put_micros: self.put_micros.load(Relaxed),
+            get_micros: self.get_micros.load(Relaxed),
+            head_micros: self.head_micros.load(Relaxed),
+            delete_micros: self.delete_micros.load(Relaxed),
+        }
+    }
+
     pub(super) fn count_retry(&self) {
         self.retries.fetch_add(1, Relaxed);
     }
@@ -126,13 +158,27 @@ impl Counters {
     }
 }
 
-/// Counts a request as abandoned unless it came to its end.
-struct Pending<'a>(Option<&'a Counters>);
+/// A request on its way, counted as abandoned unless it came to its end.
+struct Pending<'a> {
+    counters: &'a Counters,
+    has_ended: bool,
+}
+
+impl<'a> Pending<'a> {
+    fn begin(counters: &'a Counters) -> Self {
+        counters.in_flight.fetch_add(1, Relaxed);
+        Self {
+            counters,
+            has_ended: false,
+        }
+    }
+}
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if let Some(counters) = self.0 {
-            counters.abandoned.fetch_add(1, Relaxed);
+        self.counters.in_flight.fetch_sub(1, Relaxed);
+        if !self.has_ended {
+            self.counters.abandoned.fetch_add(1, Relaxed);
         }
     }
 }
@@ -149,15 +195,33 @@ impl<B: Backend> Metered<B> {
         Self { inner, counters }
     }
 
+    fn puts(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.counters.puts, &self.counters.put_micros)
+    }
+
+    fn gets(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.counters.gets, &self.counters.get_micros)
+    }
+
+    fn heads(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.counters.heads, &self.counters.head_micros)
+    }
+
+    fn deletes(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.counters.deletes, &self.counters.delete_micros)
+    }
+
     async fn count<T>(
         &self,
-        requests: &AtomicU64,
+        (requests, micros): (&AtomicU64, &AtomicU64),
         request: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         requests.fetch_add(1, Relaxed);
-        let mut pending = Pending(Some(&self.counters));
+        let mut pending = Pending::begin(&self.counters);
+        let began = Instant::now();
         let result = request.await;
-        pending.0 = None;
+        pending.has_ended = true;
+        micros.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
         if let Err(error) = &result {
             self.counters.count_error(error);
         }
@@ -168,28 +232,26 @@ impl<B: Backend> Metered<B> {
 #[async_trait]
 impl<B: Backend> Backend for Metered<B> {
     async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
-        self.count(&self.counters.puts, self.inner.create(name, pieces)).await?;
+        self.count(self.puts(), self.inner.create(name, pieces)).await?;
         let length: usize = pieces.iter().map(Bytes::len).sum();
         self.counters.bytes_put.fetch_add(length as u64, Relaxed);
         Ok(())
     }
 
     async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
-        let bytes = self.count(&self.counters.gets, self.inner.read(name, max)).await?;
+        let bytes = self.count(self.gets(), self.inner.read(name, max)).await?;
         self.counters.bytes_got.fetch_add(bytes.len() as u64, Relaxed);
         Ok(bytes)
     }
 
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
-        let bytes = self
-            .count(&self.counters.gets, self.inner.read_range(name, range))
-            .await?;
+        let bytes = self.count(self.gets(), self.inner.read_range(name, range)).await?;
         self.counters.bytes_got.fetch_add(bytes.len() as u64, Relaxed);
         Ok(bytes)
     }
 
     async fn length(&self, name: &str) -> Result<u64, BackendError> {
-        self.count(&self.counters.heads, self.inner.length(name)).await
+        self.count(self.heads(), self.inner.length(name)).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
@@ -212,7 +274,7 @@ impl<B: Backend> Backend for Metered<B> {
     }
 
     async fn delete(&self, name: &str) -> Result<(), BackendError> {
-        self.count(&self.counters.deletes, self.inner.delete(name)).await
+        self.count(self.deletes(), self.inner.delete(name)).await
     }
 }
 
@@ -275,5 +337,27 @@ mod tests {
             .unwrap_err();
         let traffic = counters.snapshot();
         assert_eq!((traffic.heads, traffic.abandoned), (1, 1));
+        assert_eq!(
+            counters.times(),
+            Times::default(),
+            "what was given up took no time that means something"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_is_on_its_way_until_its_end_and_takes_time() {
+        let counters = Arc::new(Counters::default());
+        let slow = Faulty::new(Memory::new(), 1).rule(Rule::always(Fault::Hang));
+        let store = Metered::new(slow, counters.clone());
+        let mut hanging = Box::pin(store.length("a"));
+        assert!(futures::poll!(&mut hanging).is_pending());
+        assert_eq!(counters.times().in_flight, 1);
+        drop(hanging);
+        assert_eq!(counters.times().in_flight, 0);
+        let store = Metered::new(Memory::new(), counters.clone());
+        for n in 0..1000 {
+            store.create(&format!("a/{n}"), &[]).await.unwrap();
+        }
+        assert!(counters.times().put_micros > 0, "a thousand puts take a microsecond");
     }
 }

@@ -33,7 +33,7 @@ use crate::error::Kind;
 pub use file::FileBackend;
 pub use limit::{Limited, Limits};
 pub use memory::Memory;
-pub use metered::{Counters, Metered, Traffic};
+pub use metered::{Counters, Metered, Times, Traffic};
 pub use object::ObjectBackend;
 pub use open::{OpenStore, Secret, StoreConfig, open};
 pub use paced::Paced;

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 
+use super::leaves::RangeLeaf;
 use super::node::{Child, Node};
 use super::root::{Root, depth_of, segments_of};
 use super::tree::Tree;
@@ -116,6 +117,21 @@ impl TreeBuilder {
         let slot = self.collect(id, print, bytes, sink).await?;
         self.fresh[0] = true;
         self.push(slot, sink, parent).await
+    }
+
+    /// The next segment, as somebody else stored it.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub async fn push_made(&mut self, leaf: RangeLeaf, sink: &mut dyn NodeSink, parent: Parent<'_>) -> Result<()> {
+        match leaf {
+            RangeLeaf::Hole => self.push(Slot::Hole, sink, parent).await,
+            RangeLeaf::Stored(child) => self.push(Slot::At(child), sink, parent).await,
+            RangeLeaf::New(child) => {
+                self.fresh[0] = true;
+                self.push(Slot::At(child), sink, parent).await
+            }
+        }
     }
 
     async fn collect(
@@ -280,6 +296,7 @@ mod tests {
     use crate::ids::{ClusterId, PackId, PartId, SessionId, Writer};
     use crate::keys::{Generation, GenerationKeys, Key, Keyring};
     use crate::limits::SEGMENT;
+    use crate::recipe::LeafRun;
 
     #[derive(Default, Clone)]
     struct Memory(Arc<Mutex<HashMap<Location, Bytes>>>, Arc<Mutex<usize>>);
@@ -410,6 +427,50 @@ mod tests {
                 assert_eq!(present.iter().map(|(s, _)| *s).collect::<Vec<_>>(), expected);
             });
         }
+    }
+
+    #[test]
+    fn a_disk_of_which_others_stored_a_range_is_named_as_one_that_was_stored_alone() {
+        run(async {
+            let values: Vec<u8> = (0..600).map(|i| (i % 5) as u8).collect();
+            let mut store = Memory::default();
+            let whole = build(&values, &mut store, None).await;
+            let keys = keys();
+            let mut run = LeafRun::new();
+            for value in &values[256..512] {
+                match leaf(*value) {
+                    None => run.push_hole(),
+                    Some(leaf) => run
+                        .push_new(leaf.id(&keys), None, leaf.encode(), &mut store)
+                        .await
+                        .unwrap(),
+                }
+            }
+            let made = run.finish(&mut store).await.unwrap();
+            assert_eq!(made.len(), 256);
+            let mut builder = TreeBuilder::new(keys.clone(), Profile::Grain32k, 600 * SEGMENT);
+            for (at, value) in values.iter().enumerate() {
+                let sink = &mut store;
+                match (made.get(at.wrapping_sub(256)), leaf(*value)) {
+                    (Some(made), _) => builder.push_made(*made, sink, None).await.unwrap(),
+                    (None, None) => builder.push_hole(sink, None).await.unwrap(),
+                    (None, Some(leaf)) => builder
+                        .push_new(leaf.id(&keys), None, leaf.encode(), sink, None)
+                        .await
+                        .unwrap(),
+                }
+            }
+            let root = builder.finish(&mut store, None).await.unwrap();
+            assert_eq!(root.id, whole.id);
+            let tree = Tree::new(root, keys, Arc::new(store.clone()));
+            for (segment, value) in values.iter().enumerate() {
+                assert_eq!(
+                    tree.leaf(segment as u64).await.unwrap(),
+                    leaf(*value),
+                    "segment {segment}"
+                );
+            }
+        });
     }
 
     #[test]

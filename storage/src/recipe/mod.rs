@@ -6,6 +6,7 @@
 mod builder;
 mod hints;
 mod leaf;
+mod leaves;
 mod name;
 mod node;
 mod root;
@@ -13,6 +14,7 @@ mod tree;
 
 pub use builder::{NodeSink, Parent, TreeBuilder};
 pub use leaf::{Entry, Leaf, leaf_id};
+pub use leaves::{LeafRun, RangeLeaf};
 pub(crate) use name::name_of;
 pub use node::{Child, Node};
 pub use root::{Root, location_from_stored, location_to_stored, writer_from_stored, writer_to_stored};

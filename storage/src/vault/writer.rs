@@ -39,6 +39,8 @@ pub struct Written {
     pub last_segment: Option<String>,
     /// Packs whose pieces the index did not take: it must be rebuilt before it is relied on for sweeping; nothing else is harmed.
     pub packs_not_indexed: u64,
+    /// Ids of the packs that the index took.
+    pub ids_indexed: u64,
 }
 
 struct StoredPack {
@@ -168,6 +170,9 @@ impl PackWriter {
         self.written.packs += 1;
         self.written.bytes += stored.length;
         self.written.packs_not_indexed += u64::from(!stored.indexed);
+        if stored.indexed {
+            self.written.ids_indexed += stored.ids.len() as u64;
+        }
         self.settled.extend(stored.ids);
         if !self.segment.fits(stored.footer_plain.len()) {
             self.put_segment().await?;
@@ -185,6 +190,11 @@ impl PackWriter {
             self.settle(ended_put(ended)?).await?;
         }
         Ok(std::mem::take(&mut self.settled))
+    }
+
+    /// What was written so far, packs that are being put left out.
+    pub fn written(&self) -> &Written {
+        &self.written
     }
 
     async fn put_segment(&mut self) -> Result<()> {

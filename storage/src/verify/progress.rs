@@ -24,6 +24,8 @@ pub struct Progress {
     bytes_total: AtomicU64,
     bytes_done: AtomicU64,
     findings: AtomicU64,
+    /// Bytes of objects and disks that were gone through in all phases: the numbers of a phase begin anew with it.
+    bytes_all: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -73,6 +75,11 @@ impl Progress {
         }
     }
 
+    /// Bytes of objects and disks that were gone through so far, in all phases.
+    pub fn bytes_all(&self) -> u64 {
+        self.bytes_all.load(Ordering::Relaxed)
+    }
+
     pub(super) fn begin(&self, phase: Phase, objects: u64, bytes: u64) {
         self.objects_done.store(0, Ordering::Relaxed);
         self.bytes_done.store(0, Ordering::Relaxed);
@@ -95,6 +102,7 @@ impl Progress {
     pub(super) fn add_done(&self, objects: u64, bytes: u64) {
         self.objects_done.fetch_add(objects, Ordering::Relaxed);
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes_all.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn add_finding(&self) {

@@ -231,6 +231,7 @@ pub(crate) async fn serve(folder: Folder, address: &str) -> (CancellationToken, 
         listen: Some(address.to_owned()),
         http: None,
         zone: String::from("UTC"),
+        item_metrics: false,
     };
     let stop = CancellationToken::new();
     let (ready_in, ready) = tokio::sync::oneshot::channel();

@@ -18,6 +18,7 @@ use super::program::{Process, Ran, command, show_log, until};
 /// Where coordinators listen: every one has an address of its own, so that the port can be the product's own and nobody else takes it in between.
 const PORT: u16 = 7420;
 const HTTP_PORT: u16 = 7421;
+const METRICS_PORT: u16 = 7423;
 /// What processes log: enough to understand a failed test.
 const LOG: &str = "info,tresor_coordinator=debug,tresor_worker=debug";
 
@@ -31,7 +32,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// A loopback address that no other test that runs now has.
-    fn loopback(number: usize) -> Self {
+    pub(crate) fn loopback(number: usize) -> Self {
         let process = std::process::id();
         Self {
             ip: format!("127.{}.{}.{number}", 64 + (process >> 8) % 128, process % 256),
@@ -202,6 +203,7 @@ impl Cluster {
             &listen,
             "--http",
             &http,
+            "--item-metrics",
             "--data",
             &data,
         ];
@@ -318,24 +320,35 @@ impl Cluster {
 
     /// Lets a worker join, which runs two jobs at a time and is labelled `any=yes`, and waits until it works.
     pub(crate) fn add_worker(&mut self, name: &str) {
+        let here = Place {
+            ip: String::new(),
+            namespace: None,
+        };
+        self.add_worker_at(name, &here, &[]);
+    }
+
+    /// As [`Self::add_worker`], at a place and with more arguments.
+    pub(crate) fn add_worker_at(&mut self, name: &str, place: &Place, more: &[&str]) {
         let token = self.join_token("worker", name);
         let data = self.text(name);
+        let metrics = self.metrics_address(name);
         let args = [
             "worker",
             "start",
+            "--metrics-address",
+            &metrics,
             "--data",
             &data,
             "--label",
             "any=yes",
-            "--permits",
-            "2",
         ];
+        let mut args = [&args, more].concat();
+        if !more.contains(&"--no-jobs") {
+            args.extend(["--permits", "2"]);
+        }
         let mut node = Node {
-            place: Place {
-                ip: String::new(),
-                namespace: None,
-            },
-            args: args.map(str::to_owned).to_vec(),
+            place: place.clone(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             home: self.path("home"),
             log: self.path(&format!("{name}.log")),
             process: None,
@@ -397,6 +410,12 @@ impl Cluster {
     /// Where a coordinator has its pages.
     pub(crate) fn http_address(&self, name: &str) -> String {
         format!("{}:{HTTP_PORT}", self.nodes[name].place.ip)
+    }
+
+    /// Where a worker has its pages: `w1` at an address of its own, as coordinators.
+    pub(crate) fn metrics_address(&self, worker: &str) -> String {
+        let number: usize = worker.trim_start_matches('w').parse().unwrap_or(99);
+        format!("{}:{METRICS_PORT}", Place::loopback(100 + number).ip)
     }
 
     /// Where a node is.
@@ -532,13 +551,30 @@ impl Cluster {
         self.verb(&["item", "protect", item, &disk, "--worker-label", "any=yes"]);
     }
 
+    /// Writes the disk of a new item and protects it on one worker.
+    pub(crate) fn protect_on(&self, item: &str, worker: &str, bytes: &[u8]) {
+        let disk = self.path(&format!("{item}.img"));
+        std::fs::write(&disk, bytes).unwrap();
+        let disk = format!("vda={}", disk.display());
+        self.verb(&["item", "protect", item, &disk, "--worker", worker]);
+    }
+
+    /// Slots of the index that each worker answers for.
+    pub(crate) fn slots(&self) -> BTreeMap<String, u64> {
+        let listed = self.verb(&["worker", "list"]);
+        let workers = listed["workers"].as_array().unwrap().iter();
+        workers
+            .map(|worker| {
+                let name = worker["worker"].as_str().unwrap().to_owned();
+                (name, worker["slots"].as_u64().unwrap())
+            })
+            .collect()
+    }
+
     /// Waits until the workers answer for all slots of the index.
     pub(crate) fn slots_are_held(&self) {
         until("the workers have all slots of the index", || {
-            let listed = self.verb(&["worker", "list"]);
-            let slots = listed["workers"].as_array().unwrap().iter();
-            let held: u64 = slots.map(|worker| worker["slots"].as_u64().unwrap()).sum();
-            (held == 4096).then_some(())
+            (self.slots().values().sum::<u64>() == 4096).then_some(())
         });
     }
 

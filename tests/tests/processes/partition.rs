@@ -1,112 +1,23 @@
 //! A leader whose link is cut, in network namespaces of the test's own: it answers nothing and takes nothing until the link is back.
 //!
-//! Each coordinator has a namespace, and so has the switch between them, in which the test itself sits. It needs rights that only root has; without
-//! them the story is skipped by name, or fails with `TRESOR_REQUIRE_NAMESPACES=1`.
+//! Each coordinator is a machine of a [`Network`], and the test itself sits at its switch.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsFd as _;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tonic::{Request, Status};
 use tresor_proto::v1;
 use tresor_proto::v1::admin_client::AdminClient;
 
-use super::cluster::{Cluster, Place};
+use super::cluster::Cluster;
+use super::network::{Network, enter};
 use super::watch::{policy_names, policy_request};
 
 /// Longest that a call of the client beside the leader takes.
 const CALL: Duration = Duration::from_millis(700);
 /// How long the link is cut after others have elected a leader: the old one has long noticed by then.
 const CUT: Duration = Duration::from_secs(4);
-
-/// The namespaces of a story; gone when it ends.
-struct Network {
-    switch: String,
-    machines: Vec<String>,
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    let ran = Command::new("ip")
-        .args(args)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if ran.status.success() {
-        return Ok(());
-    }
-    Err(format!(
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&ran.stderr).trim()
-    ))
-}
-
-fn enter(namespace: &str) -> Result<(), String> {
-    let file = File::open(format!("/var/run/netns/{namespace}")).map_err(|error| error.to_string())?;
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|error| error.to_string())
-}
-
-impl Network {
-    /// A switch with so many machines, and this thread beside it.
-    fn build(machines: usize) -> Result<Self, String> {
-        let id = std::process::id();
-        let mut network = Self {
-            switch: format!("tresor-{id}-s"),
-            machines: Vec::new(),
-        };
-        let switch = network.switch.clone();
-        ip(&["netns", "add", &switch])?;
-        ip(&["-n", &switch, "link", "set", "lo", "up"])?;
-        ip(&["-n", &switch, "link", "add", "switch", "type", "bridge"])?;
-        ip(&["-n", &switch, "link", "set", "switch", "up"])?;
-        ip(&["-n", &switch, "address", "add", "10.77.0.254/24", "dev", "switch"])?;
-        for number in 1..=machines {
-            let machine = format!("tresor-{id}-{number}");
-            ip(&["netns", "add", &machine])?;
-            network.machines.push(machine.clone());
-            let port = format!("port{number}");
-            ip(&[
-                "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &machine,
-            ])?;
-            ip(&["-n", &switch, "link", "set", &port, "master", "switch"])?;
-            ip(&["-n", &switch, "link", "set", &port, "up"])?;
-            ip(&["-n", &machine, "link", "set", "lo", "up"])?;
-            let address = format!("10.77.0.{number}/24");
-            ip(&["-n", &machine, "address", "add", &address, "dev", "eth0"])?;
-            ip(&["-n", &machine, "link", "set", "eth0", "up"])?;
-        }
-        enter(&switch)?;
-        Ok(network)
-    }
-
-    fn places(&self) -> Vec<Place> {
-        let places = (1..).zip(&self.machines);
-        places
-            .map(|(number, machine)| Place {
-                ip: format!("10.77.0.{number}"),
-                namespace: Some(machine.clone()),
-            })
-            .collect()
-    }
-
-    /// Cuts a machine's link, or mends it.
-    fn link(&self, machine: &str, state: &str) {
-        let number = self.machines.iter().position(|name| name == machine).unwrap() + 1;
-        ip(&["-n", &self.switch, "link", "set", &format!("port{number}"), state]).unwrap();
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for name in self.machines.iter().chain([&self.switch]) {
-            // What was not made is not there.
-            let _ = ip(&["netns", "delete", name]);
-        }
-    }
-}
 
 /// What a client beside the leader heard.
 struct Heard {
@@ -162,17 +73,8 @@ fn keep_asking(
 
 #[test]
 fn a_leader_that_is_cut_off_answers_nothing_and_takes_nothing() {
-    let network = match Network::build(3) {
-        Ok(network) => network,
-        Err(why) => {
-            let required = std::env::var("TRESOR_REQUIRE_NAMESPACES").is_ok_and(|value| value == "1");
-            assert!(!required, "network namespaces cannot be made here: {why}");
-            #[expect(clippy::print_stderr, reason = "a story that is not told is named")]
-            {
-                eprintln!("skipped: a leader that is cut off (network namespaces cannot be made here: {why})");
-            }
-            return;
-        }
+    let Some(network) = Network::or_skipped(3, "a leader that is cut off") else {
+        return;
     };
     let cluster = Cluster::start_at(&network.places());
     let old = cluster.leader();
@@ -187,7 +89,7 @@ fn a_leader_that_is_cut_off_answers_nothing_and_takes_nothing() {
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             // It is asked and answers.
             std::thread::sleep(Duration::from_millis(300));
-            network.link(&machine, "down");
+            network.cut(&machine);
             let cut = Instant::now();
             is_cut.store(true, Ordering::Relaxed);
             let new = cluster.leader_of(&names);
@@ -197,7 +99,7 @@ fn a_leader_that_is_cut_off_answers_nothing_and_takes_nothing() {
             std::thread::sleep(CUT);
             is_cut.store(false, Ordering::Relaxed);
             let mended = Instant::now();
-            network.link(&machine, "up");
+            network.mend(&machine);
             cluster.settle();
             (cut, acknowledged, mended)
         }));

@@ -48,7 +48,7 @@ impl Numbers {
     }
 }
 
-fn page(address: &str, path: &str) -> std::io::Result<String> {
+pub(crate) fn page(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), PAGE)?;
     stream.set_read_timeout(Some(PAGE))?;
     write!(
@@ -222,7 +222,7 @@ pub(crate) fn policy_names(listed: v1::ListPoliciesResponse) -> BTreeSet<String>
 }
 
 /// All files below a folder; what comes and goes meanwhile is there or not.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

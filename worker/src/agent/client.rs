@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tresor_proto::ids::WorkerId;
 use tresor_proto::v1::agent_client::AgentClient;
 use tresor_proto::v1::{self, ErrorInfo};
 use tresor_storage::Kind;
@@ -16,7 +17,7 @@ use tresor_storage::ids::PointId;
 use super::failure::Failure;
 use super::port::{
     AdoptedPoint, Beat, CallError, CatalogueContent, Completion, Coordinator, Facts, LeaseId, LeaseProgress,
-    LeaseVault, Life, LoggedPoint, Offer, Registered, WatchStream,
+    LeaseVault, Life, LoggedPoint, Offer, OthersLease, Registered, WatchStream,
 };
 use super::wire;
 use crate::control::home::POINTS_MAX;
@@ -339,6 +340,20 @@ impl<C: Channels> Coordinator for Client<C> {
                 Err(status) => Err(error_of(&status)),
             })
             .boxed())
+    }
+
+    async fn lease_of(&self, life: Life, lease: LeaseId, holder: WorkerId) -> Result<OthersLease, CallError> {
+        let message = v1::LeaseOfRequest {
+            life: life.0.to_vec().into(),
+            lease: wire::some_id(lease),
+            worker: holder.0,
+        };
+        let answer = self
+            .call(CALL, |mut client| async move {
+                client.lease_of(request(message, CALL)).await
+            })
+            .await?;
+        wire::others_lease(answer)
     }
 
     async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError> {

@@ -192,7 +192,7 @@ fn report(commit: &Commit) -> v1::Report {
     v1::Report {
         disks: commit.disks.iter().map(disk).collect(),
         live: commit.live,
-        verify: None,
+        ..v1::Report::default()
     }
 }
 

@@ -89,6 +89,14 @@ pub(crate) enum JobError {
         /// As it is.
         found: String,
     },
+    /// The vault that was to be made is there, and not as it was made.
+    #[error("the vault at {url} was made before, and {what}")]
+    NotAsMade {
+        /// Its store.
+        url: String,
+        /// What became of it.
+        what: String,
+    },
     /// Another vault is at the place.
     #[error("{url} holds vault {found}, not {expected}")]
     OtherVault {
@@ -143,7 +151,7 @@ impl JobError {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Worker(e) => e.kind(),
-            Self::Lease { .. } => Kind::Invalid,
+            Self::Lease { .. } | Self::NotAsMade { .. } => Kind::Invalid,
             Self::Refused { kind, .. } => *kind,
             Self::Call { source, .. } => source.kind(),
             Self::Header { .. } | Self::OtherVault { .. } | Self::OtherManifest { .. } | Self::Damaged { .. } => {

@@ -7,6 +7,7 @@ use tresor_storage::backend::BackendError;
 use tresor_storage::vault::VaultError;
 
 use super::error::JobError;
+use crate::control::Requests;
 use crate::error::WorkerError;
 
 /// Longest message and hint, bytes: chains of causes with names of objects in them have some hundred.
@@ -21,6 +22,10 @@ pub struct Failure {
     pub message: String,
     /// What to do; may be empty.
     pub hint: String,
+    /// Whether it is a disk's or the index's on this machine, and not the vault's or its store's.
+    pub of_machine: bool,
+    /// What was asked of the store until then.
+    pub requests: Requests,
 }
 
 /// What helps against a failure.
@@ -30,6 +35,8 @@ pub enum FailureKind {
     Of(Kind),
     /// Nothing: it was cancelled.
     Cancelled,
+    /// Another worker, or the next process of this one: it is stopping, and the job has failed at nothing.
+    Stopping,
 }
 
 impl FailureKind {
@@ -48,6 +55,7 @@ impl FailureKind {
                 Kind::Bug => "bug",
             },
             Self::Cancelled => "cancelled",
+            Self::Stopping => "stopping",
         }
     }
 }
@@ -65,6 +73,19 @@ impl Failure {
             kind: FailureKind::Of(kind),
             message: plain(message.as_ref()),
             hint: plain(hint.as_ref()),
+            of_machine: false,
+            requests: Requests::default(),
+        }
+    }
+
+    /// The worker stops before the job is done.
+    pub fn stopping() -> Self {
+        Self {
+            kind: FailureKind::Stopping,
+            message: String::from("the worker is stopping"),
+            hint: String::new(),
+            of_machine: false,
+            requests: Requests::default(),
         }
     }
 
@@ -74,12 +95,34 @@ impl Failure {
             kind: FailureKind::Cancelled,
             message: String::from("cancelled"),
             hint: String::new(),
+            of_machine: false,
+            requests: Requests::default(),
         }
     }
 
     /// What an error of a job is for others. `vault` is the vault's name, for hints.
     pub(crate) fn of(error: &JobError, vault: &str) -> Self {
-        Self::new(error.kind(), chain(error), hint(error, vault))
+        Self {
+            of_machine: is_of_machine(error),
+            ..Self::new(error.kind(), chain(error), hint(error, vault))
+        }
+    }
+}
+
+/// Whether a disk or the index of this machine failed. A disk that cannot be read is no store that cannot be reached, and a broken image no damage of a
+/// vault: who calls is told the one from the other.
+fn is_of_machine(error: &JobError) -> bool {
+    fn is_index(error: &tresor_storage::Error) -> bool {
+        match error {
+            tresor_storage::Error::Index(_) => true,
+            tresor_storage::Error::While { source, .. } => is_index(source),
+            _ => false,
+        }
+    }
+    match error {
+        JobError::Worker(WorkerError::Source { .. } | WorkerError::Sink { .. }) => true,
+        JobError::Worker(WorkerError::Storage(error)) => is_index(error),
+        _ => false,
     }
 }
 
@@ -123,6 +166,9 @@ fn hint(error: &JobError, vault: &str) -> String {
         }
         JobError::Worker(WorkerError::Home(error)) => error.hint(),
         JobError::Worker(WorkerError::Storage(error)) => of_storage(error),
+        JobError::NotAsMade { .. } => Some(format!(
+            "tresor vault remove {vault} forgets it here (its data stays), and tresor vault take-over {vault} claims it with the points that are in it; who writes to it now may not from then on"
+        )),
         JobError::Header { .. } => Some(String::from(
             "the store may have been replaced or rolled back: compare it with its copies before anything is written to it",
         )),
@@ -184,6 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn a_failing_disk_is_told_from_a_failing_store() {
+        let source = SourceError::Missing {
+            path: "/vm/web.img".into(),
+        };
+        let disk = String::from("vda");
+        let of_disk = JobError::from(WorkerError::Source { disk, source });
+        let of_store = JobError::from(WorkerError::from(tresor_storage::Error::from(BackendError::NotFound {
+            name: String::from("packs/x"),
+        })));
+        assert!(Failure::of(&of_disk, "main").of_machine);
+        assert!(!Failure::of(&of_store, "main").of_machine);
+    }
+
+    #[test]
+    fn a_vault_that_is_not_as_it_was_made_comes_with_the_way_to_have_it() {
+        let error = JobError::NotAsMade {
+            url: String::from("s3://b"),
+            what: String::from("somebody has written points to it"),
+        };
+        let failure = Failure::of(&error, "main");
+        assert!(failure.hint.contains("vault take-over main"), "{failure:?}");
+    }
+
+    #[test]
     fn what_the_coordinator_hints_at_goes_before_what_a_kind_does() {
         let refused = |hint: &str| {
             JobError::from(WorkerError::from(ControlError::Refused {
@@ -210,9 +280,9 @@ mod tests {
             Kind::Bug,
         ];
         let mut words: Vec<_> = kinds.into_iter().map(|kind| FailureKind::Of(kind).word()).collect();
-        words.push(FailureKind::Cancelled.word());
+        words.extend([FailureKind::Cancelled.word(), FailureKind::Stopping.word()]);
         words.sort_unstable();
         words.dedup();
-        assert_eq!(words.len(), kinds.len() + 1);
+        assert_eq!(words.len(), kinds.len() + 2);
     }
 }

@@ -17,10 +17,11 @@ use super::error::JobError;
 use super::failure::Failure;
 use super::port::{CallError, Completion, Coordinator, Lease};
 use super::progress::{Activity, Stage, Stop, StopCause};
-use super::vaults::{JobVault, Vaults};
+use super::vaults::{JobVault, Meter, Vaults};
 use super::work::{self, Done};
 use crate::WorkerError;
 use crate::backup::Effort;
+use crate::metrics::{DONE, LOST, Metrics, STOPPED};
 use crate::slots::{Routed, Slots};
 
 /// An attempt, with what it works with.
@@ -29,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) vaults: Arc<Vaults>,
     pub(crate) slots: Option<Arc<Slots>>,
+    /// Where it is counted.
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) effort: Effort,
     /// This host, for claims.
     pub(crate) host: String,
@@ -39,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) give_up: CancellationToken,
     /// The cluster id of a claim that this attempt put, or was about to put, by itself.
     pub(crate) own_claim: OnceLock<ClusterId>,
+    /// Counts what the vault's store is asked, from before it is opened.
+    pub(crate) meter: OnceLock<Meter>,
 }
 
 impl Job {
@@ -70,6 +75,10 @@ impl Job {
     /// The vault of the lease.
     pub(crate) async fn open_vault(&self) -> Result<JobVault, JobError> {
         self.enter(Stage::Opening);
+        if let Ok(meter) = self.vaults.meter(&self.lease.vault) {
+            // A job that opens it again counts from the first time on.
+            let _ = self.meter.set(meter);
+        }
         Box::pin(self.unless_stopped(self.vaults.open_for(self.lease.id.job, &self.lease.vault))).await
     }
 
@@ -156,6 +165,7 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
         // The earlier one was stopped, and its end is near; when this one is stopped meanwhile, its work notices at once.
         before.cancelled().await;
     }
+    let counted = job.metrics.begin(job.lease.work.name(), &job.activity);
     // A panic is a defect of one job, and the others go on.
     let result = AssertUnwindSafe(Box::pin(work::run(&job))).catch_unwind().await;
     let result = result.unwrap_or_else(|panic| {
@@ -167,8 +177,11 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
             what: what.unwrap_or_else(|| String::from("without a message")),
         })
     });
-    match result {
-        Ok(Done::Committed) => tracing::info!("attempt is done"),
+    let ended = match result {
+        Ok(Done::Committed) => {
+            tracing::info!("attempt is done");
+            DONE
+        }
         Ok(Done::Report {
             outcome,
             counts,
@@ -182,13 +195,15 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
                 took: job.begun.elapsed(),
                 outcome,
             };
-            complete(&job, completion).await;
+            complete(&job, completion).await
         }
         Err(error) => fail(&job, &error).await,
-    }
+    };
+    counted.end(ended);
 }
 
-async fn complete(job: &Job, completion: Completion) {
+/// Reports that an attempt is done; answers how it ended, as a word.
+async fn complete(job: &Job, completion: Completion) -> &'static str {
     job.enter(Stage::Reporting);
     job.stop.begin_deciding();
     let answer = repeat("complete", Patience::ENDLESS, &job.give_up, || {
@@ -196,7 +211,10 @@ async fn complete(job: &Job, completion: Completion) {
     })
     .await;
     match answer.result {
-        Ok(()) => tracing::info!("attempt is done"),
+        Ok(()) => {
+            tracing::info!("attempt is done");
+            DONE
+        }
         Err(error) => {
             // Only what was surely not taken: a claim that the log knows is the cluster's.
             if matches!(error, CallError::Refused { .. }) && !answer.was_unclear {
@@ -204,23 +222,22 @@ async fn complete(job: &Job, completion: Completion) {
             }
             if error.kind() == Kind::Fenced {
                 tracing::warn!(%error, "attempt was done, and its lease was over");
-                return;
+                return LOST;
             }
-            report(
-                job,
-                &Failure::of(&JobError::of_call("report the end of the job", error), ""),
-            )
-            .await;
+            let failure = Failure::of(&JobError::of_call("report the end of the job", error), "");
+            report(job, &failure).await;
+            failure.kind.word()
         }
     }
 }
 
-async fn fail(job: &Job, error: &JobError) {
+/// Reports that an attempt failed; answers how it ended, as a word.
+async fn fail(job: &Job, error: &JobError) -> &'static str {
     work::withdraw_claim(job).await;
     let failure = match job.stop.cause() {
         // What a stopped job met on its way out is no news.
         Some(StopCause::Cancelled) => Failure::cancelled(),
-        Some(StopCause::Stopping) => Failure::new(Kind::Retry, "the worker is stopping", ""),
+        Some(StopCause::Stopping) => Failure::stopping(),
         Some(StopCause::Expired) => Failure::new(
             Kind::Retry,
             "no coordinator was heard of for as long as a lease lasts, and this job must not go on without one",
@@ -228,7 +245,7 @@ async fn fail(job: &Job, error: &JobError) {
         ),
         Some(cause @ (StopCause::NotHeld | StopCause::Superseded)) => {
             tracing::warn!(?cause, "attempt is stopped: its lease is over");
-            return;
+            return LOST;
         }
         None => {
             tracing::warn!(
@@ -241,12 +258,21 @@ async fn fail(job: &Job, error: &JobError) {
         }
     };
     report(job, &failure).await;
+    match job.stop.cause() {
+        Some(StopCause::Stopping) => STOPPED,
+        Some(StopCause::Expired) => LOST,
+        _ => failure.kind.word(),
+    }
 }
 
 /// Says that an attempt failed, until that is heard.
 async fn report(job: &Job, failure: &Failure) {
     job.enter(Stage::Reporting);
-    report_failure(job.coordinator.as_ref(), &job.lease.id, failure, &job.give_up).await;
+    let failure = Failure {
+        requests: job.meter.get().map(Meter::requests).unwrap_or_default(),
+        ..failure.clone()
+    };
+    report_failure(job.coordinator.as_ref(), &job.lease.id, &failure, &job.give_up).await;
 }
 
 /// As [`report`], also of a lease that was not begun.

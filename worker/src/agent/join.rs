@@ -489,6 +489,28 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn another_cluster_is_not_joined_with_the_folder_of_a_worker_that_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = Lock::take(
+            &folder.path().join("lock"),
+            &Holder::this("worker start"),
+            Duration::ZERO,
+        )
+        .unwrap();
+        let token = JoinToken::random(Fingerprint([1; 32])).unwrap();
+        let join = || Membership::join_another(folder.path(), vec![String::from("127.0.0.1:9")], &token, "w1");
+        let refused = join().await.unwrap_err();
+        assert!(
+            matches!(&refused, JoinError::Files(crate::control::ControlError::Busy { .. })),
+            "{refused:?}"
+        );
+        assert!(!folder.path().join(ANOTHER).exists(), "nothing was begun");
+        drop(running);
+        // Then it is tried: nobody is there.
+        assert!(!matches!(join().await.unwrap_err(), JoinError::Files(_)));
+    }
+
     #[test]
     fn a_folder_without_an_identity_has_not_joined_and_half_a_membership_is_damage() {
         let folder = tempfile::tempdir().unwrap();

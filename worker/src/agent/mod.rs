@@ -23,7 +23,7 @@ mod progress;
 mod runner;
 pub(crate) mod vaults;
 mod wire;
-mod work;
+pub(crate) mod work;
 
 pub use client::{Channels, Client};
 pub use coordinators::Coordinators;
@@ -31,4 +31,5 @@ pub use error::AgentError;
 pub use failure::{Failure, FailureKind};
 pub use join::{JoinError, Membership};
 pub use port::Coordinator;
+pub(crate) use progress::{Activity, Totals};
 pub use runner::{AgentConfig, PERMITS_MAX, run};

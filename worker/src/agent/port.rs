@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use tresor_proto::ids::WorkerId;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1;
 use tresor_storage::Kind;
@@ -214,6 +215,17 @@ pub struct WorkDisk {
     pub format: String,
 }
 
+/// A worker that may read a range for another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkHelper {
+    /// Which.
+    pub worker: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Where it answers, `host:port`.
+    pub serves: String,
+}
+
 /// A point to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupWork {
@@ -233,6 +245,23 @@ pub struct BackupWork {
     pub allow_live: bool,
     /// Images may have backing files outside of their folder.
     pub allow_backing: bool,
+    /// Other workers that may read ranges of large disks.
+    pub helpers: Vec<WorkHelper>,
+}
+
+/// A backup that another worker has the lease of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OthersLease {
+    /// Its session.
+    pub session: SessionId,
+    /// The sweep in which that began.
+    pub start_epoch: u64,
+    /// The vault.
+    pub vault: VaultId,
+    /// The claim that it writes under.
+    pub claim: ListedClaim,
+    /// What is backed up.
+    pub work: BackupWork,
 }
 
 /// Disks to be written.
@@ -524,6 +553,12 @@ pub trait Coordinator: Send + Sync + 'static {
     /// # Errors
     /// Fenced, when `life` is not the worker's last.
     async fn watch(&self, life: Life) -> Result<WatchStream, CallError>;
+
+    /// What a backup is about that another worker has the lease of.
+    ///
+    /// # Errors
+    /// Fenced, when the lease is over, or `life` is not the worker's last.
+    async fn lease_of(&self, life: Life, lease: LeaseId, holder: WorkerId) -> Result<OthersLease, CallError>;
 
     /// All vaults that are claimed, with what opens them: for who answers for slots of the index.
     ///

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tresor_storage::verify;
 
 use super::port::{LeaseId, LeaseProgress};
-use crate::progress::Progress;
+use crate::progress::{Progress, ProgressSnapshot};
 
 /// What an attempt does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,26 @@ enum Part {
     Verify(Arc<verify::Progress>),
 }
 
+/// What one or many attempts did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Totals {
+    /// In pipelines.
+    pub(crate) pipeline: ProgressSnapshot,
+    /// Bytes that verifies went through.
+    pub(crate) bytes_verified: u64,
+    /// Places where they found something.
+    pub(crate) findings: u64,
+}
+
+impl Totals {
+    /// Adds what another one did.
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.pipeline.add(&more.pipeline);
+        self.bytes_verified += more.bytes_verified;
+        self.findings += more.findings;
+    }
+}
+
 /// How far an attempt is: raised by its tasks, read for beats.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
@@ -108,12 +128,31 @@ impl Activity {
         progress
     }
 
+    /// The word of the stage that it is in.
+    pub(crate) fn stage_word(&self) -> &'static str {
+        Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed)) % Stage::ALL.len()].word()
+    }
+
+    /// All that was counted, of all parts.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for part in self.parts().iter() {
+            match part {
+                Part::Pipeline(progress) => totals.pipeline.add(&progress.snapshot()),
+                Part::Verify(progress) => {
+                    totals.bytes_verified += progress.bytes_all();
+                    totals.findings += progress.snapshot().findings;
+                }
+            }
+        }
+        totals
+    }
+
     /// As a beat says it.
     pub(crate) fn report(&self, id: LeaseId) -> LeaseProgress {
-        let stage = Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed)) % Stage::ALL.len()];
         let mut report = LeaseProgress {
             id,
-            stage: stage.word(),
+            stage: self.stage_word(),
             bytes_done: 0,
             bytes_total: 0,
             bytes_stored: 0,

@@ -34,6 +34,8 @@ use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
 use crate::limits::{Limits, PENDING_PAUSE};
+use crate::metrics::{Metrics, Sources};
+use crate::parts::Desk;
 use crate::slots::watch::follow_limits;
 use crate::slots::{Slots, SlotsConfig};
 
@@ -73,6 +75,8 @@ pub struct AgentConfig {
     pub region: String,
     /// How it takes part in the index that workers share; none: it keeps one of its own.
     pub slots: Option<SlotsConfig>,
+    /// Where what it does is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl AgentConfig {
@@ -90,6 +94,7 @@ impl AgentConfig {
             jobs: true,
             region: String::new(),
             slots: None,
+            metrics: Arc::default(),
         }
     }
 
@@ -137,20 +142,44 @@ pub async fn run(
     );
     let _lock = lock.map_err(unusable)?;
     let limits = Arc::new(Limits::new(Instant::now()));
-    let vaults = Arc::new(Vaults::new(&config.folder, stores, Arc::clone(&limits)).map_err(unusable)?);
+    let metrics = Arc::clone(&config.metrics);
+    let vaults = Vaults::new(&config.folder, stores, Arc::clone(&limits), Arc::clone(&metrics));
+    let vaults = Arc::new(vaults.map_err(unusable)?);
     let coordinator: Arc<dyn Coordinator> = Arc::new(coordinator);
+    let desk = Desk::new(if config.jobs { config.permits } else { 0 });
     let (mut beside, stop) = (JoinSet::new(), CancellationToken::new());
     let slots = match &config.slots {
         None => None,
         Some(slots) => {
             let (coordinator, vaults) = (Arc::clone(&coordinator), Arc::clone(&vaults));
-            let limits = Arc::clone(&limits);
-            let started = Slots::start(slots, &config.folder, coordinator, vaults, limits, &mut beside, &stop).await;
+            let started = Slots::start(
+                slots,
+                &config.folder,
+                coordinator,
+                vaults,
+                Arc::clone(&limits),
+                &desk,
+                config.effort,
+                &mut beside,
+                &stop,
+            );
+            let started = started.await;
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
-    let agent = Agent::new(config, coordinator, vaults, limits, slots, Instant::now());
+    metrics.attach(Some(Sources {
+        vaults: Arc::clone(&vaults),
+        slots: slots.clone(),
+        identity: config.slots.as_ref().map(|slots| slots.identity.clone()),
+        permits: config.permits,
+        region: config.region.clone(),
+        version: config.version.clone(),
+    }));
+    beside.spawn(Arc::clone(&metrics).look_at_disks(config.folder.clone(), stop.clone()));
+    let agent = Agent::new(config, coordinator, vaults, limits, slots, desk, Instant::now());
     Box::pin(agent.run(shutdown)).await;
+    // Nothing that is closed now is looked at any more.
+    metrics.attach(None);
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
     while beside.join_next().await.is_some() {}
@@ -212,6 +241,7 @@ struct Agent {
     limits: Arc<Limits>,
     /// Ends what hears of limits for the present life, where slots do not.
     watching: Option<DropGuard>,
+    desk: Desk,
     life: Life,
     terms: Option<Registered>,
     is_drained: bool,
@@ -249,6 +279,7 @@ impl Agent {
         vaults: Arc<Vaults>,
         limits: Arc<Limits>,
         slots: Option<Arc<Slots>>,
+        desk: Desk,
         now: Instant,
     ) -> Self {
         let backoff = Backoff::new(Patience::ENDLESS);
@@ -259,6 +290,7 @@ impl Agent {
             slots,
             limits,
             watching: None,
+            desk,
             life: Life::random(),
             terms: None,
             is_drained: false,
@@ -286,6 +318,7 @@ impl Agent {
     async fn run(mut self, shutdown: CancellationToken) {
         let limits = Arc::clone(&self.limits);
         loop {
+            self.config.metrics.turn();
             self.start_calls(Instant::now());
             let wake = self.next_time();
             let (life, event) = tokio::select! {
@@ -298,10 +331,13 @@ impl Agent {
                     (self.life, Event::Ended)
                 }
                 () = limits.jobs_changed.notified() => (self.life, Event::Shares),
+                // Room for a job again.
+                () = self.desk.left() => (self.life, Event::Time),
                 () = tokio::time::sleep_until(wake) => (self.life, Event::Time),
             };
             let now = Instant::now();
             self.apply(life, event, now);
+            self.desk.set_jobs(self.running_count());
             self.upkeep(now);
             if let Some(leaving) = &self.leaving
                 && (self.running.is_empty() || now >= leaving.leave)
@@ -365,12 +401,16 @@ impl Agent {
         }
     }
 
-    /// Jobs that could begin now.
+    fn running_count(&self) -> u32 {
+        u32::try_from(self.running.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Jobs that could begin now, beside ranges of others' that are read here.
     fn free(&self) -> u32 {
         if !self.config.jobs {
             return 0;
         }
-        let running = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        let running = self.running_count().saturating_add(self.desk.parts());
         self.config.permits.saturating_sub(running)
     }
 
@@ -425,6 +465,7 @@ impl Agent {
         match answer {
             Ok(terms) => {
                 tracing::info!(worker = terms.name, life = %self.life, "worker is registered");
+                self.config.metrics.note_registered(Some(&terms.name));
                 self.registering.reset();
                 self.due.beat = now;
                 self.due.poll = now;
@@ -467,6 +508,7 @@ impl Agent {
             slots.end();
         }
         self.watching = None;
+        self.config.metrics.note_registered(None);
         self.life = Life::random();
         self.terms = None;
         self.is_polling = false;
@@ -488,7 +530,7 @@ impl Agent {
                         self.decline(id, failure, asked);
                     }
                     Some(Offer::Lease(lease)) if self.leaving.is_some() => {
-                        self.decline(lease.id, Failure::new(Kind::Retry, "the worker is stopping", ""), asked);
+                        self.decline(lease.id, Failure::stopping(), asked);
                     }
                     Some(Offer::Lease(lease)) => self.begin(*lease, asked, now),
                 }
@@ -536,6 +578,7 @@ impl Agent {
             coordinator: Arc::clone(&self.coordinator),
             vaults: Arc::clone(&self.vaults),
             slots: self.slots.clone(),
+            metrics: Arc::clone(&self.config.metrics),
             effort: self.config.effort,
             host: self.config.host.clone(),
             begun: now,
@@ -543,6 +586,7 @@ impl Agent {
             stop: running.stop.clone(),
             give_up: running.give_up.clone(),
             own_claim: OnceLock::new(),
+            meter: OnceLock::new(),
             lease,
         };
         let ended = Ended(running.ended.clone());
@@ -586,10 +630,12 @@ impl Agent {
             Err(error) => {
                 let wait = self.beating.next(random()).min(beat);
                 self.due.beat = now + wait;
+                self.config.metrics.note_no_beat();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "beat is not heard");
                 return;
             }
         };
+        self.config.metrics.note_beat(answer.drained);
         self.beating.reset();
         self.registering.reset();
         self.due.beat = self.due.beat.max(sent + beat);
@@ -631,6 +677,7 @@ impl Agent {
     }
 
     fn begin_leaving(&mut self, now: Instant) {
+        self.desk.close();
         let stop_jobs = now + self.config.finish_time;
         tracing::info!(running = self.running.len(), "worker stops");
         self.leaving = Some(Leaving {

@@ -34,6 +34,7 @@ use crate::control::{ControlError, Requests};
 use crate::home::index::{self, HomeIndex};
 use crate::home::{HomeError, Stores, files};
 use crate::limits::Limits;
+use crate::metrics::{IndexNumbers, Metrics};
 
 /// How long an index that no job uses stays open: opening one costs some requests and tens of milliseconds, keeping one some hundred megabytes.
 const IDLE: Duration = Duration::from_secs(300);
@@ -47,6 +48,7 @@ pub(crate) struct Vaults {
     folder: PathBuf,
     limits: Arc<Limits>,
     slots: Mutex<BTreeMap<VaultId, Arc<Slot>>>,
+    metrics: Arc<Metrics>,
 }
 
 /// One vault.
@@ -116,7 +118,12 @@ impl Vaults {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub(crate) fn new(folder: &Path, stores: Arc<dyn Stores>, limits: Arc<Limits>) -> Result<Self, ControlError> {
+    pub(crate) fn new(
+        folder: &Path,
+        stores: Arc<dyn Stores>,
+        limits: Arc<Limits>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ControlError> {
         let folder = folder.join("index");
         files::make_folder(&folder)?;
         Ok(Self {
@@ -124,7 +131,20 @@ impl Vaults {
             folder,
             limits,
             slots: Mutex::default(),
+            metrics,
         })
+    }
+
+    /// What the indexes of this worker's own take that are open. One that is being opened is left out.
+    pub(crate) fn index_numbers(&self) -> IndexNumbers {
+        let mut numbers = IndexNumbers::default();
+        for slot in self.slots().values() {
+            let Ok(shared) = slot.index.try_lock() else { continue };
+            if let Some((_, index)) = &shared.open {
+                numbers.count(index.rocks());
+            }
+        }
+        numbers
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<VaultId, Arc<Slot>>> {
@@ -144,7 +164,9 @@ impl Vaults {
 
     /// The store of a lease's vault. With `create`, a local folder is made if need be.
     pub(crate) fn store(&self, lease: &LeaseVault, create: bool) -> Result<OpenStore, JobError> {
-        Ok(self.stores.open(&lease.url, create)?)
+        let store = self.stores.open(&lease.url, create)?;
+        self.metrics.add_store(&store.url, &store.counters);
+        Ok(store)
     }
 
     /// As [`Self::open`], within the limits of a job: whatever it asks of the store, from here on.
@@ -166,6 +188,17 @@ impl Vaults {
         let slot = Arc::clone(self.slots().entry(lease.id).or_default());
         let store = self.shared_store(&slot, lease)?;
         self.open_at(lease, store, slot).await
+    }
+
+    /// Counts what the store of a lease's vault is asked from now on.
+    ///
+    /// # Errors
+    /// Those of the configuration of the store.
+    pub(crate) fn meter(&self, lease: &LeaseVault) -> Result<Meter, JobError> {
+        let slot = Arc::clone(self.slots().entry(lease.id).or_default());
+        let traffic = self.shared_store(&slot, lease)?.counters;
+        let before = traffic.snapshot();
+        Ok(Meter { traffic, before })
     }
 
     fn shared_store(&self, slot: &Slot, lease: &LeaseVault) -> Result<OpenStore, JobError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tresor_proto::ids::WorkerId;
 use tresor_proto::ids::{Epoch, JobId};
 use tresor_proto::v1::{self, lease::Work as WorkMessage};
 use tresor_storage::Kind;
@@ -13,8 +14,8 @@ use tresor_storage::vault::claim::ListedClaim;
 use super::failure::Failure;
 use super::port::{
     AdoptedPoint, BackupWork, Beat, CallError, CatalogueContent, Completion, Facts, Lease, LeaseId, LeaseProgress,
-    LeaseVault, Life, LoggedPoint, Offer, Outcome, PointMade, Registered, RestoreWork, VerifyWork, WatchUpdate, Work,
-    WorkDisk,
+    LeaseVault, Life, LoggedPoint, Offer, OthersLease, Outcome, PointMade, Registered, RestoreWork, VerifyWork,
+    WatchUpdate, Work, WorkDisk, WorkHelper,
 };
 use crate::limits::{LimitsTold, SharesGiven};
 use crate::slots::SlotMap;
@@ -93,6 +94,22 @@ pub(super) fn index_vaults(message: v1::IndexVaultsResponse) -> Result<Vec<Lease
     }
     let vaults = message.vaults.into_iter().map(lease_vault).collect::<Result<_, _>>();
     vaults.map_err(unreadable)
+}
+
+pub(super) fn others_lease(message: v1::LeaseOfResponse) -> Result<OthersLease, CallError> {
+    let work = message
+        .work
+        .ok_or_else(|| unreadable("a lease that is about nothing"))?;
+    Ok(OthersLease {
+        session: SessionId(message.session),
+        start_epoch: message.start_epoch,
+        vault: VaultId(array("vault id", &message.vault).map_err(unreadable)?),
+        claim: ListedClaim {
+            number: message.claim,
+            cluster: ClusterId(message.cluster),
+        },
+        work: backup_work(work).map_err(unreadable)?,
+    })
 }
 
 pub(super) fn registered(message: v1::RegisterResponse) -> Result<Registered, CallError> {
@@ -236,6 +253,15 @@ fn backup_work(work: v1::BackupWork) -> Result<BackupWork, String> {
         keep_until: none_if_empty(work.keep_until),
         allow_live: work.allow_live,
         allow_backing: work.allow_backing,
+        helpers: work
+            .helpers
+            .into_iter()
+            .map(|v1::Helper { worker, name, serves }| WorkHelper {
+                worker: WorkerId(worker),
+                name,
+                serves,
+            })
+            .collect(),
     })
 }
 
@@ -368,6 +394,18 @@ pub(super) fn fail(id: LeaseId, failure: &Failure) -> v1::FailRequest {
         kind: failure.kind.word().to_owned(),
         message: failure.message.clone(),
         hint: failure.hint.clone(),
+        report: Some(v1::Report {
+            of_machine: failure.of_machine,
+            counts: Some(v1::Counts {
+                puts: failure.requests.puts,
+                gets: failure.requests.gets,
+                heads: failure.requests.heads,
+                lists: failure.requests.lists,
+                deletes: failure.requests.deletes,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Chunks that another session said it is storing: asked for again when it has had time, and read and stored here if it did not.
 //!
 //! A segment with such chunks holds up the recipe (leaves are made in disk order), never the reading: what comes after it waits in the packer as
-//! names. So it is settled after so many segments at the latest, and at the end of the disk after a short wait.
+//! names. So it is settled after so many segments at the latest, and after a short wait when there is nothing left to read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::error::WorkerError;
 
 /// How many segments behind a deferred one may wait for it: 8 GiB of disk, whose names are some 15 MB.
 const BEHIND_MAX: u64 = 2048;
-/// How long the end of a disk waits for chunks of others: a pack that is being put is there in a second or two.
+/// How long a disk that is read waits for chunks of others: a pack that is being put is there in a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for a leaf all of whose chunks are there. Whoever stores it may wait for another in turn, and a leaf is a thousandth of its segment.
 const LEAF_PATIENCE: Duration = Duration::from_millis(600);
@@ -49,6 +49,10 @@ pub(super) struct Deferrals {
 }
 
 impl Deferrals {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(super) fn add(&mut self, segment: u64, leaf: DeferredLeaf) {
         self.waiting.push_back((segment, leaf));
     }
@@ -70,7 +74,7 @@ impl Deferrals {
         Ok(())
     }
 
-    /// Settles the rest, at the end of the disk.
+    /// Settles the rest, when all disks are read.
     pub(super) async fn settle_all(
         &mut self,
         context: &Arc<DiskContext>,

@@ -1,4 +1,4 @@
-//! What is new, in disk order, becomes frames; one chunk is stored once a session, however often it occurs.
+//! What is new, in the order of each disk, becomes frames; one chunk is stored once a session, however often it occurs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use tresor_storage::chunk::Fingerprint;
 use tresor_storage::ids::{ChunkId, Location};
 use tresor_storage::limits::FRAME_PLAIN_TARGET;
 use tresor_storage::pack::PiecesBuilder;
-use tresor_storage::recipe::Child;
+use tresor_storage::recipe::{Child, RangeLeaf};
 use tresor_storage::seal::{Compressed, FrameKind, compress_into, compressed_room};
 
 use super::Effort;
+use super::flight::Flight;
 use super::segment::{Part, SegmentDone};
 use crate::cores::Cores;
+use crate::progress::Progress;
 
 /// Frames and segments on their way to the packer: enough to keep all cores compressing, few enough to stay small.
 pub(super) const QUEUE: usize = 12;
@@ -76,11 +78,10 @@ pub(super) enum Resolved {
     Runs(Vec<Draft>),
 }
 
-/// What the packer is told, in order.
-pub(super) enum ToPacker {
-    /// The next disk begins.
-    Disk(usize),
-    /// The next segment of the disk.
+/// What comes next of a disk.
+#[derive(Debug)]
+pub(super) enum DiskStep {
+    /// The next segment.
     Hole,
     Stored(Child),
     /// With a key when some of its runs are deferred.
@@ -90,11 +91,18 @@ pub(super) enum ToPacker {
         drafts: Vec<Draft>,
         deferred: Option<u64>,
     },
+    /// The next segments, which another worker has stored.
+    Made(Vec<RangeLeaf>),
+    /// The disk is complete.
+    End,
+}
+
+/// What the packer is told, in order; of several disks in turn.
+pub(super) enum ToPacker {
+    /// Of the disk of that number.
+    Disk(usize, DiskStep),
     /// What became of the deferred runs of a segment.
-    Resolved {
-        key: u64,
-        resolved: Resolved,
-    },
+    Resolved { key: u64, resolved: Resolved },
     /// The pack that is being filled is put as it is: others wait for what is in it.
     PutPack,
     /// A frame being compressed.
@@ -106,8 +114,6 @@ pub(super) enum ToPacker {
     },
     /// Nobody names these tickets any more.
     Forget(BTreeSet<u64>),
-    /// The disk is complete.
-    DiskEnd,
 }
 
 /// A segment some of whose chunks other sessions are storing.
@@ -143,7 +149,7 @@ pub(super) struct PackerGone;
 
 /// Ids of a pack that is durable and indexed, to be forgotten once every segment that was looked up before has passed.
 struct Settled {
-    when_sequenced: u64,
+    when_passed: u64,
     ids: Vec<ChunkId>,
 }
 
@@ -156,6 +162,7 @@ pub(super) struct Frames {
     plain_buffers: Arc<Pool<Aligned>>,
     coded_buffers: Arc<Pool<Vec<u8>>>,
     level: i32,
+    progress: Arc<Progress>,
     ticket: u64,
     table: PiecesBuilder,
     ids: Vec<ChunkId>,
@@ -163,7 +170,7 @@ pub(super) struct Frames {
     /// Chunks of this session that the index did not know when their segment was looked up.
     storing: HashMap<ChunkId, (u64, u32)>,
     retiring: VecDeque<Settled>,
-    sequenced: u64,
+    flight: Arc<Flight>,
     deferrals: u64,
     pub(super) chunks_new: u64,
     pub(super) chunks_known: u64,
@@ -176,6 +183,7 @@ impl Frames {
         settled: mpsc::UnboundedReceiver<Vec<ChunkId>>,
         cores: Arc<Cores>,
         effort: Effort,
+        progress: Arc<Progress>,
     ) -> Self {
         // One each core compresses, one each that waits for it, and the one that is filled.
         let slots = 2 * effort.cores.max(1) + 1;
@@ -187,13 +195,14 @@ impl Frames {
             plain_buffers: Pool::new(HEAD + FRAME_PLAIN_TARGET, slots),
             coded_buffers: Pool::new(compressed_room(HEAD + FRAME_PLAIN_TARGET), QUEUE + slots),
             level: effort.compression_level,
+            progress,
             ticket: 0,
             table: PiecesBuilder::new(FrameKind::Data),
             ids: Vec::new(),
             body: None,
             storing: HashMap::new(),
             retiring: VecDeque::new(),
-            sequenced: 0,
+            flight: Arc::default(),
             deferrals: 0,
             chunks_new: 0,
             chunks_known: 0,
@@ -210,23 +219,37 @@ impl Frames {
         self.to_packer.send(message).await.map_err(|_| PackerGone)
     }
 
-    pub(super) async fn begin_disk(&self, disk: usize) -> Result<(), PackerGone> {
-        self.send(ToPacker::Disk(disk)).await
+    /// Where segments are given their numbers when they are started.
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
     }
 
-    pub(super) async fn end_disk(&mut self) -> Result<(), PackerGone> {
-        self.flush().await?;
-        self.send(ToPacker::DiskEnd).await
+    /// Takes the next segments of a disk as another worker has stored them.
+    pub(super) async fn push_made(&self, disk: usize, leaves: Vec<RangeLeaf>) -> Result<(), PackerGone> {
+        self.send(ToPacker::Disk(disk, DiskStep::Made(leaves))).await
     }
 
-    /// Takes the next segment; `started` is how many segments have been started so far. Returns what of it is deferred: the packer waits with this
-    /// segment, and with all after it, until [`Self::resolve`].
-    pub(super) async fn push(&mut self, done: SegmentDone, started: u64) -> Result<Option<DeferredLeaf>, PackerGone> {
-        self.sequenced += 1;
+    pub(super) async fn end_disk(&mut self, disk: usize) -> Result<(), PackerGone> {
+        self.send(ToPacker::Disk(disk, DiskStep::End)).await
+    }
+
+    /// No disk has anything more.
+    pub(super) async fn finish(&mut self) -> Result<(), PackerGone> {
+        self.flush().await
+    }
+
+    /// Takes the next segment of a disk, which has that number in the flight. Returns what of it is deferred: the packer waits with this segment, and with
+    /// all after it on that disk, until [`Self::resolve`].
+    pub(super) async fn push(
+        &mut self,
+        disk: usize,
+        number: u64,
+        done: SegmentDone,
+    ) -> Result<Option<DeferredLeaf>, PackerGone> {
         let mut left = None;
-        match done {
-            SegmentDone::Hole => self.send(ToPacker::Hole).await?,
-            SegmentDone::Inherited(child) => self.send(ToPacker::Stored(child)).await?,
+        let step = match done {
+            SegmentDone::Hole => DiskStep::Hole,
+            SegmentDone::Inherited(child) => DiskStep::Stored(child),
             SegmentDone::Parts {
                 leaf_id,
                 print,
@@ -254,19 +277,20 @@ impl Frames {
                     self.deferrals
                 });
                 left = deferred.map(|key| DeferredLeaf { key, id, print, runs });
-                let message = match stored_leaf {
-                    Some(hint) => ToPacker::Stored(Child { id, hint, print }),
-                    None => ToPacker::Leaf {
+                match stored_leaf {
+                    Some(hint) => DiskStep::Stored(Child { id, hint, print }),
+                    None => DiskStep::Leaf {
                         id,
                         print,
                         drafts,
                         deferred,
                     },
-                };
-                self.send(message).await?;
+                }
             }
-        }
-        self.retire(started).await?;
+        };
+        self.send(ToPacker::Disk(disk, step)).await?;
+        self.flight.pass(number);
+        self.retire().await?;
         Ok(left)
     }
 
@@ -355,6 +379,7 @@ impl Frames {
                 compressed
             })
             .boxed();
+        self.progress.frame_begins();
         self.send(ToPacker::Frame {
             ticket,
             table,
@@ -368,17 +393,18 @@ impl Frames {
     ///
     /// A segment may have been looked up before a pack was indexed and come here after: so a pack's ids stay until every segment has passed
     /// that was started before the pack was settled. Then the answer `New` of any later segment is younger than the insert, and cannot be.
-    async fn retire(&mut self, started: u64) -> Result<(), PackerGone> {
+    async fn retire(&mut self) -> Result<(), PackerGone> {
         while let Ok(ids) = self.settled.try_recv() {
             self.retiring.push_back(Settled {
-                when_sequenced: started,
+                when_passed: self.flight.started(),
                 ids,
             });
         }
+        let passed = self.flight.passed();
         while self
             .retiring
             .front()
-            .is_some_and(|settled| settled.when_sequenced <= self.sequenced)
+            .is_some_and(|settled| settled.when_passed <= passed)
         {
             let settled = self.retiring.pop_front().expect("there is a first");
             let tickets: BTreeSet<u64> = settled

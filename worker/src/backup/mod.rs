@@ -1,17 +1,22 @@
 //! Backup: from disk sources to a committed recovery point.
 //!
 //! ```text
-//! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order)
+//! segments (read ▸ cut ▸ name ▸ compare with the parent ▸ ask the index; many at once, results in disk order; several disks at once)
 //!   ▸ frames (what is new, in disk order) ▸ compress (all cores) ▸ packer (seal, pack, put, index, grow the recipe) ▸ commit
 //! ```
-//! Every arrow is a bounded queue. Read `plan`, `segment`, `frames`, `packer`, then `pipeline`; `deferred` is what other sessions are storing at the same
+//! Every arrow is a bounded queue. Read `plan`, `segment`, `read`, `frames`, `packer`, then `pipeline`; `deferred` is what other sessions are storing at the same
 //! time, `reask` what is asked again because a share of the index got another owner meanwhile.
 
 mod deferred;
+mod flight;
 mod frames;
+mod line;
 mod packer;
+mod part;
 mod pipeline;
 mod plan;
+mod ranges;
+mod read;
 mod reask;
 mod segment;
 
@@ -30,6 +35,7 @@ use crate::extent::Extent;
 use crate::progress::Progress;
 use crate::source::DiskSource;
 
+pub use part::{Helper, HelperError, PartEngine, PartMade, PartOrder, PartRequest, run_part};
 pub use pipeline::run;
 
 /// Why a point of files and devices is not more than crash-consistent.
@@ -48,6 +54,8 @@ pub struct Engine {
     pub control: Arc<dyn Control>,
     /// The index, where it is in shares that other workers answer for: they may change hands while a backup runs.
     pub shares: Option<Arc<dyn Shares>>,
+    /// Other workers that can read the disks, too: they take ranges of large ones.
+    pub helpers: Vec<Arc<dyn Helper>>,
 }
 
 /// An index in shares that change hands. What a share's former owner answered does not count for a commit.
@@ -160,6 +168,30 @@ pub struct BackupCounts {
     pub segments_inherited: u64,
     /// Packs put.
     pub packs: u64,
+}
+
+impl BackupCounts {
+    /// Adds what somebody else took for the same point.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self {
+            bytes_read,
+            bytes_new,
+            bytes_stored,
+            chunks_new,
+            chunks_known,
+            lookups,
+            segments_inherited,
+            packs,
+        } = other;
+        self.bytes_read += bytes_read;
+        self.bytes_new += bytes_new;
+        self.bytes_stored += bytes_stored;
+        self.chunks_new += chunks_new;
+        self.chunks_known += chunks_known;
+        self.lookups += lookups;
+        self.segments_inherited += segments_inherited;
+        self.packs += packs;
+    }
 }
 
 /// What steers a running backup from outside.

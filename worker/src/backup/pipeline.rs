@@ -3,35 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
-use tokio::sync::mpsc;
 use tresor_storage::Doing;
 use tresor_storage::backend::BackendError;
 use tresor_storage::ids::{PartId, PointId, Writer};
 use tresor_storage::limits::SEGMENT;
 use tresor_storage::manifest::{Manifest, ManifestDisk};
-use tresor_storage::recipe::{NodeSource, Tree};
-use tresor_storage::vault::{PackWriter, Uploads, VaultError};
+use tresor_storage::recipe::{NodeSource, Root, Tree};
+use tresor_storage::vault::{Uploads, VaultError};
 
-use super::deferred::{DeferralError, Deferrals};
-use super::frames::{Frames, PackerGone, QUEUE};
-use super::packer::{Packer, PackerDisk};
-use super::plan::{Todo, plan_changed, plan_read, usable_changes};
+use super::line::Line;
+use super::packer::{Produced, Product};
+use super::part::{HelpedDisk, Helping, PartOrder};
+use super::plan::usable_changes;
+use super::ranges::Ranges;
+use super::read::Lane;
 use super::reask::{self, NewDisk, Reask};
-use super::segment::{BufferPool, DiskContext, KnownDamage};
+use super::segment::KnownDamage;
 use super::{BackupCounts, BackupDisk, BackupOutcome, BackupRequest, Engine, Steering};
 use crate::control::{Commit, CommitDisk, ControlError, Counts, OpenSession, Requests, Session};
-use crate::cores::Cores;
 use crate::error::WorkerError;
-use crate::extent::Extent;
-use crate::source::{DiskSource, SourceKind, Steadiness};
-
-/// Segments planned at once: one question for allocated extents per GiB.
-const WINDOW: u64 = 256;
+use crate::source::SourceKind;
 
 /// How long a backup that ends without a point waits for packs on their way, so that the next one finds them.
-const LAST_PACKS: Duration = Duration::from_secs(5);
+pub(super) const LAST_PACKS: Duration = Duration::from_secs(5);
 
 /// How often a backup follows shares of the index to other owners before it gives up for this time: who grants them waits for a session that was refused
 /// twice.
@@ -78,147 +72,76 @@ async fn make(
         session: session.session,
         part: PartId::random(),
     };
-    let damage = match engine.index.damage().await {
-        Ok(damage) => damage,
-        Err(error) => {
-            tracing::warn!(%error, "index does not tell known damage");
-            Vec::new()
-        }
-    };
-    let damage = Arc::new(KnownDamage::new(damage));
-    let cores = Arc::new(Cores::new(request.effort.cores)?);
-    let buffers = Arc::new(BufferPool::default());
-    let cutter = vault.cutter()?;
-    let prints = vault.fingerprinter()?;
+    let line = Line::new(
+        (vault, &engine.index),
+        steering,
+        session.for_index(),
+        writer,
+        request.effort,
+        request.allow_live,
+    )
+    .await?;
     let reader: Arc<dyn NodeSource> = Arc::clone(&engine.reader) as _;
-    let contexts: Vec<Arc<DiskContext>> = request
-        .disks
-        .iter()
-        .map(|disk| {
-            let parent = parents_disk(&request, disk)
-                .map(|d| Arc::new(Tree::new(d.root, vault.ids.clone(), Arc::clone(&reader))));
-            Arc::new(DiskContext {
-                vault: Arc::clone(vault),
-                index: Arc::clone(&engine.index),
-                session: session.for_index(),
-                cutter: cutter.clone(),
-                prints: prints.clone(),
-                source: Arc::clone(&disk.source),
+    let mut lanes = Vec::with_capacity(request.disks.len());
+    let (mut products, mut helped) = (Vec::new(), Vec::new());
+    for disk in &request.disks {
+        let root = parents_disk(&request, disk).map(|disk| disk.root);
+        let parent = root.map(|root| Arc::new(Tree::new(root, vault.ids.clone(), Arc::clone(&reader))));
+        let changes = usable_changes(&disk.changes, parent.is_some()).map(Arc::from);
+        let size = disk.source.size();
+        products.push(Product::recipe(vault, size, parent.clone()));
+        // Where the changes are known there is little to read.
+        let helpers = if changes.is_some() { 0 } else { engine.helpers.len() };
+        let ranges = Arc::new(Ranges::of_disk(size.div_ceil(SEGMENT), helpers));
+        helped.push(HelpedDisk {
+            order: PartOrder {
                 disk: disk.name.clone(),
-                parent,
-                damage: Arc::clone(&damage),
-                defers: !request.allow_live,
-                cores: Arc::clone(&cores),
-                buffers: Arc::clone(&buffers),
-                progress: Arc::clone(&steering.progress),
-            })
-        })
-        .collect();
+                size,
+                parent: root,
+                segments: 0..0,
+            },
+            ranges: Arc::clone(&ranges),
+        });
+        lanes.push(Lane {
+            context: line.context(disk, parent)?,
+            changes,
+            ranges,
+        });
+    }
     steering
         .progress
         .set_total(request.disks.iter().map(|d| d.source.size()).sum());
-
-    let (to_packer, from_frames) = mpsc::channel(QUEUE);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "one list a pack, packs come of frames only, and who sends frames takes the lists before it sends more"
-    )]
-    let (settled_in, settled_out) = mpsc::unbounded_channel();
-    let mut frames = Frames::new(to_packer, settled_out, Arc::clone(&cores), request.effort);
-    let packer_disks = contexts
-        .iter()
-        .map(|c| PackerDisk {
-            size: c.source.size(),
-            parent: c.parent.clone(),
-        })
-        .collect();
-    let pack_writer = PackWriter::new(
-        Arc::clone(vault),
-        Arc::clone(&engine.index),
-        session.for_index(),
-        writer,
-    )
-    .with_uploads(Arc::clone(uploads));
-    let packer = Packer::new(
-        Arc::clone(vault),
-        pack_writer,
-        packer_disks,
-        Arc::clone(&steering.progress),
-        settled_in,
-        frames.coded_buffers(),
-    );
-    // Dropped with this future, so that after an error or a stop nothing goes on but the packs that are being put.
-    let mut packer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
-
+    let helping = Helping::begin(&engine.helpers, helped, &steering.progress);
     let mut counts = BackupCounts::default();
-    let mut read = Ok(());
-    let mut started = 0;
-    for (number, (context, disk)) in contexts.iter().zip(&request.disks).enumerate() {
-        read = read_disk(
-            number,
-            context,
-            disk,
-            request.effort.cores,
-            &mut frames,
-            &mut started,
-            &mut counts,
-        )
-        .await;
-        if read.is_err() {
-            break;
-        }
-    }
-    counts.chunks_new = frames.chunks_new;
-    counts.chunks_known += frames.chunks_known;
-    counts.bytes_new = frames.bytes_new;
-    drop(frames);
-    match read {
-        Err(ReadError::Worker(error)) => return Err(*error),
-        // The packer's own error, below, says why.
-        Ok(()) | Err(ReadError::PackerGone) => {}
-    }
-    let (roots, written) = match (&mut packer).await {
-        Ok(done) => done?,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => return Err(WorkerError::Interrupted),
-        },
-    };
+    let (produced, written) = line.run(&lanes, products, uploads, &mut counts).await?;
     counts.bytes_stored = written.bytes;
     counts.packs = written.packs;
-
-    // Only now, after the last read, can one say whether what was read was one state of each disk.
-    let mut live = false;
-    for context in &contexts {
-        let steadiness = context.source.finish().await.map_err(|source| WorkerError::Source {
-            disk: context.disk.clone(),
-            source,
-        })?;
-        match steadiness {
-            Steadiness::Steady => {}
-            Steadiness::Changed { .. } if request.allow_live => live = true,
-            Steadiness::Changed { why } => {
-                return Err(WorkerError::Changed {
-                    disk: context.disk.clone(),
-                    why,
-                });
-            }
-        }
+    let (by_others, mut live) = helping.finish();
+    counts.add(&by_others);
+    for lane in &lanes {
+        live |= line.check_steady(&lane.context).await?;
     }
+    let roots: Vec<Root> = produced
+        .into_iter()
+        .map(|produced| match produced {
+            Produced::Root(root) => root,
+            Produced::Leaves(_) => unreachable!("recipes were asked for"),
+        })
+        .collect();
 
-    let new_disks: Vec<NewDisk> = contexts
+    let new_disks: Vec<NewDisk> = lanes
         .iter()
         .zip(&roots)
-        .map(|(context, root)| NewDisk {
+        .map(|(lane, root)| NewDisk {
             root: *root,
-            parent: context.parent.clone().filter(|_| context.is_undamaged()),
+            parent: lane.context.parent.clone().filter(|_| lane.context.is_undamaged()),
         })
         .collect();
     let moves = Moves {
         engine,
         session,
         disks: &new_disks,
-        damage: &damage,
+        damage: &line.damage,
         compression_level: request.effort.compression_level,
     };
     moves.settle(&mut counts).await?;
@@ -380,131 +303,4 @@ fn kind_name(kind: SourceKind) -> &'static str {
         SourceKind::BlockDevice => "block device",
         SourceKind::Nbd => "nbd",
     }
-}
-
-enum ReadError {
-    Worker(Box<WorkerError>),
-    PackerGone,
-}
-
-impl From<PackerGone> for ReadError {
-    fn from(_: PackerGone) -> Self {
-        Self::PackerGone
-    }
-}
-
-impl From<DeferralError> for ReadError {
-    fn from(error: DeferralError) -> Self {
-        match error {
-            DeferralError::Worker(error) => Self::Worker(Box::new(error)),
-            DeferralError::PackerGone => Self::PackerGone,
-        }
-    }
-}
-
-async fn read_disk(
-    number: usize,
-    context: &Arc<DiskContext>,
-    disk: &BackupDisk,
-    cores: usize,
-    frames: &mut Frames,
-    started: &mut u64,
-    counts: &mut BackupCounts,
-) -> Result<(), ReadError> {
-    let worker = |error| ReadError::Worker(Box::new(error));
-    let size = context.source.size();
-    let segments = size.div_ceil(SEGMENT);
-    let parent_size = context.parent.as_ref().map_or(0, |tree| tree.root().size);
-    let changes = usable_changes(&disk.changes, context.parent.is_some());
-    frames.begin_disk(number).await?;
-    let mut deferrals = Deferrals::default();
-    let mut first = 0;
-    while first < segments {
-        let window = first..(first + WINDOW).min(segments);
-        let within = Extent {
-            offset: first * SEGMENT,
-            length: (window.end * SEGMENT).min(size) - first * SEGMENT,
-        };
-        let todos = plan_window(
-            context.source.as_ref(),
-            within,
-            changes.as_deref(),
-            window.clone(),
-            size,
-            parent_size,
-        );
-        let todos = todos.await.map_err(|source| {
-            worker(WorkerError::Source {
-                disk: context.disk.clone(),
-                source,
-            })
-        })?;
-        // Two more than cores: while each core cuts one, one is read and one waits.
-        let starting = std::sync::atomic::AtomicU64::new(*started);
-        let mut segment = first;
-        let mut outcomes = stream::iter(todos)
-            .map(|(segment, todo)| {
-                starting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                tokio_util::task::AbortOnDropHandle::new(tokio::spawn(Arc::clone(context).run(segment, todo)))
-            })
-            .buffered(cores.max(1) + 2);
-        while let Some(outcome) = outcomes.next().await {
-            let outcome = match outcome {
-                Ok(outcome) => outcome.map_err(worker)?,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(worker(WorkerError::Interrupted)),
-                },
-            };
-            counts.bytes_read += outcome.bytes_read;
-            counts.lookups += outcome.lookups;
-            if matches!(outcome.done, super::segment::SegmentDone::Inherited(_)) {
-                counts.segments_inherited += 1;
-                // Inherited within the segment or with it: either way the parent had them.
-                counts.chunks_known += outcome.chunks_kept;
-            }
-            let deferred = frames
-                .push(outcome.done, starting.load(std::sync::atomic::Ordering::Relaxed))
-                .await?;
-            if let Some(leaf) = deferred {
-                deferrals.add(segment, leaf);
-            }
-            segment += 1;
-            deferrals.settle_far(context, frames, segment).await?;
-        }
-        drop(outcomes);
-        *started = starting.into_inner();
-        first = window.end;
-    }
-    deferrals.settle_all(context, frames).await?;
-    counts.lookups += deferrals.lookups;
-    counts.bytes_read += deferrals.bytes_read;
-    Ok(frames.end_disk().await?)
-}
-
-async fn plan_window(
-    source: &dyn DiskSource,
-    within: Extent,
-    changes: Option<&[Extent]>,
-    window: std::ops::Range<u64>,
-    size: u64,
-    parent_size: u64,
-) -> Result<Vec<(u64, Todo)>, crate::source::SourceError> {
-    let length = |segment: u64| (size - segment * SEGMENT).min(SEGMENT);
-    let mut todos = Vec::with_capacity((window.end - window.start) as usize);
-    let mut allocated = None;
-    for segment in window {
-        let planned = changes.and_then(|changed| plan_changed(changed, segment, length(segment), parent_size));
-        let todo = match planned {
-            Some(todo) => todo,
-            None => {
-                if allocated.is_none() {
-                    allocated = Some(source.allocated(within).await?);
-                }
-                plan_read(allocated.as_deref().expect("just asked"), segment, length(segment))
-            }
-        };
-        todos.push((segment, todo));
-    }
-    Ok(todos)
 }

@@ -16,7 +16,7 @@ use tresor_storage::vault::Vault;
 use super::plan::Todo;
 use crate::cores::Cores;
 use crate::error::WorkerError;
-use crate::progress::Progress;
+use crate::progress::{Lookups, Progress, Stage};
 use crate::source::DiskSource;
 
 /// A run of grains of a segment on its way into a leaf.
@@ -220,7 +220,10 @@ impl DiskContext {
                 _ => SegmentDone::Hole,
             };
         }
-        self.progress.add_done(self.length(segment));
+        let length = self.length(segment);
+        self.progress.add_done(length);
+        let (holes, known) = spared(&outcome.done, length);
+        self.progress.add_spared(holes, known);
         Ok(outcome)
     }
 
@@ -243,6 +246,7 @@ impl DiskContext {
         // The buffer is split where reads begin and end, each part is read into, and the parts are joined again without copying.
         let mut whole = rest.split_to(0);
         let mut at = 0;
+        let reading = self.progress.time(Stage::Read);
         for read in reads {
             rest[..(read.start - at) as usize].fill(0);
             whole.unsplit(rest.split_to((read.start - at) as usize));
@@ -256,6 +260,7 @@ impl DiskContext {
             outcome.bytes_read += read.end - read.start;
             at = read.end;
         }
+        drop(reading);
         rest[..length - at as usize].fill(0);
         whole.unsplit(rest);
         pooled.buffer = whole;
@@ -269,7 +274,10 @@ impl DiskContext {
         let named = self
             .cores
             .run(move || name_segment(&vault, &cutter, &prints, before, &data));
-        match named.await {
+        let cutting = self.progress.time(Stage::Cut);
+        let named = named.await;
+        drop(cutting);
+        match named {
             Named::Hole => Ok(SegmentDone::Hole),
             Named::Unchanged => Ok(SegmentDone::Inherited(child.expect("its fingerprint was compared"))),
             Named::New(fresh) => self.place(segment, child, fresh, None, outcome).await,
@@ -412,7 +420,12 @@ impl DiskContext {
             _ => None,
         }));
         outcome.lookups += ids.len() as u64;
-        let mut answers = match self.index.lookup(self.session, &ids).await {
+        let asking = self.progress.time(Stage::Lookup);
+        let answered = self.index.lookup(self.session, &ids).await;
+        drop(asking);
+        self.progress
+            .add_lookups(counted(answered.as_deref().unwrap_or_default(), ids.len()));
+        let mut answers = match answered {
             Ok(answers) => answers.into_iter(),
             Err(error) => {
                 // An index that does not answer costs duplicates, never a backup.
@@ -500,6 +513,36 @@ impl DiskContext {
             }
         }
     }
+}
+
+/// How many bytes of a segment are holes, and how many were stored before.
+fn spared(done: &SegmentDone, length: u64) -> (u64, u64) {
+    let bytes = |grains: u64| grains * u64::from(GRAIN);
+    match done {
+        SegmentDone::Hole => (length, 0),
+        SegmentDone::Inherited(_) => (0, length),
+        SegmentDone::Parts { parts, .. } => parts.iter().fold((0, 0), |(holes, known), part| match part {
+            Part::Hole { grains } => (holes + bytes(u64::from(*grains)), known),
+            Part::Located { grains, .. } => (holes, known + bytes(u64::from(*grains))),
+            Part::Missing { .. } | Part::Claimed { .. } => (holes, known),
+        }),
+    }
+}
+
+/// What an index said of so many ids.
+fn counted(answers: &[Answer], asked: usize) -> Lookups {
+    let mut said = Lookups {
+        unanswered: (asked - answers.len().min(asked)) as u64,
+        ..Lookups::default()
+    };
+    for answer in answers {
+        match answer {
+            Answer::Known(_) => said.known += 1,
+            Answer::New => said.new += 1,
+            Answer::Claimed => said.claimed += 1,
+        }
+    }
+    said
 }
 
 /// What a segment that was read turned out to be.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use tresor_storage::backend::BackendError;
-use tresor_storage::catalog::{Catalog, CatalogId, Hidden};
+use tresor_storage::catalog::{Catalog, CatalogId, Hidden, shortened};
 use tresor_storage::ids::{ClusterId, ItemId, PointId, SessionId};
 use tresor_storage::limits::SMALL_OBJECT_MAX;
 use tresor_storage::vault::claim::{ListedClaim, check_standing};
@@ -116,19 +116,49 @@ impl HomeControl {
     /// now, or before.
     ///
     /// # Errors
-    /// [`VaultError::NotThere`], [`ControlError::Fenced`] (nothing is changed then); others by cause.
+    /// [`VaultError::NotThere`], [`ControlError::Held`], [`ControlError::Fenced`] (nothing is changed then); others by cause.
     pub async fn remove(&self, point: PointId) -> Result<String, ControlError> {
         let now = crate::home::now();
         let removed_at = now.clone();
         let change = move |catalog: &mut Catalog, item| {
-            catalog
-                .hidden
-                .entry(point)
-                .or_insert(Hidden { item, removed_at })
-                .removed_at
-                .clone()
+            if let Some(hidden) = catalog.hidden.get(&point) {
+                return Ok(hidden.removed_at.clone());
+            }
+            if let Some(reason) = catalog.held.get(&point) {
+                let reason = reason.clone();
+                return Err(ControlError::Held { point, reason });
+            }
+            let hidden = catalog.hidden.entry(point).or_insert(Hidden { item, removed_at });
+            Ok(hidden.removed_at.clone())
         };
         self.change(point, &now, change).await
+    }
+
+    /// Holds a point: nobody removes it before it is released. A reason that is longer than a catalogue has room for is cut.
+    ///
+    /// # Errors
+    /// As [`Self::remove`]; [`ControlError::Removed`] for a removed point; [`ControlError::Storage`] where too many are held.
+    pub async fn hold(&self, point: PointId, reason: &str) -> Result<(), ControlError> {
+        let change = |catalog: &mut Catalog, _| {
+            if catalog.hidden.contains_key(&point) {
+                return Err(ControlError::Removed { point });
+            }
+            catalog.held.insert(point, shortened(reason));
+            Ok(())
+        };
+        self.change(point, &crate::home::now(), change).await
+    }
+
+    /// Ends the hold of a point; one that is not held stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub async fn release(&self, point: PointId) -> Result<(), ControlError> {
+        let change = |catalog: &mut Catalog, _| {
+            catalog.held.remove(&point);
+            Ok(())
+        };
+        self.change(point, &crate::home::now(), change).await
     }
 
     /// Shows a removed point again; one that was not removed stays as it is.
@@ -137,17 +167,18 @@ impl HomeControl {
     /// As [`Self::remove`].
     pub async fn undelete(&self, point: PointId) -> Result<(), ControlError> {
         let now = crate::home::now();
-        self.change(point, &now, |catalog, _| {
+        let change = |catalog: &mut Catalog, _| {
             catalog.hidden.remove(&point);
-        })
-        .await
+            Ok(())
+        };
+        self.change(point, &now, change).await
     }
 
     async fn change<T>(
         &self,
         point: PointId,
         now: &str,
-        change: impl FnOnce(&mut Catalog, ItemId) -> T + Send,
+        change: impl FnOnce(&mut Catalog, ItemId) -> Result<T, ControlError> + Send,
     ) -> Result<T, ControlError> {
         let _deciding = self.deciding.lock().await;
         self.check_claim().await?;
@@ -165,8 +196,8 @@ impl HomeControl {
             ..
         } = read_newest(&self.vault).await?;
         let mut catalog = before.clone();
-        let answer = change(&mut catalog, item);
-        if catalog.hidden == before.hidden {
+        let answer = change(&mut catalog, item)?;
+        if catalog.hidden == before.hidden && catalog.held == before.held {
             return Ok(answer);
         }
         // What a cluster knew, which this home took over from, decides nothing any more, and under our name it would look newer than it is.

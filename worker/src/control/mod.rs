@@ -175,6 +175,14 @@ pub enum ControlError {
         /// The point.
         point: PointId,
     },
+    /// Somebody wants the point kept.
+    #[error("point {point} is held: {reason}")]
+    Held {
+        /// The point.
+        point: PointId,
+        /// Why.
+        reason: String,
+    },
     /// The home lies elsewhere than where it claimed the vault: a copy, or moved.
     #[error("home {home} was copied or moved: it claimed the vault at {was}")]
     Copied {
@@ -256,7 +264,9 @@ impl ControlError {
     /// What helps.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Fenced { .. } | Self::Left { .. } | Self::Busy { .. } | Self::Copied { .. } => Kind::Fenced,
+            Self::Fenced { .. } | Self::Left { .. } | Self::Busy { .. } | Self::Copied { .. } | Self::Held { .. } => {
+                Kind::Fenced
+            }
             Self::ReadOnly | Self::Closed { .. } | Self::NotLeased { .. } => Kind::Bug,
             Self::Refused { kind, .. } => *kind,
             Self::Unanswered { .. } | Self::OldLog { .. } | Self::Moved { .. } => Kind::Retry,

@@ -213,6 +213,15 @@ pub fn keep_claim(home: &Home, vault: VaultId, listed: ListedClaim) -> Result<()
     claim.store(&home.writer_folder(vault)?.join("claim"))
 }
 
+/// As [`keep_claim`], by a process that does not write to the vault: of several at once each leaves the claim whole.
+///
+/// # Errors
+/// [`ControlError::Busy`] while a process of this home writes; others by cause.
+pub fn enter_claim(home: &Home, vault: VaultId, listed: ListedClaim) -> Result<(), ControlError> {
+    let _lock = home.lock_writer(vault)?;
+    keep_claim(home, vault, listed)
+}
+
 /// The vault that is meant when none is named, made if the home has none. Returns whether it was made now.
 ///
 /// # Errors

@@ -210,11 +210,7 @@ pub(crate) async fn open_slots(
     RocksIndex::destroy(path).await.doing(doing)?;
     let index = RocksIndex::create(path, stamp).await.doing(doing)?;
     files::remove(&doubtful)?;
-    Ok(HomeIndex {
-        index,
-        doubtful,
-        witnesses: Mutex::default(),
-    })
+    Ok(HomeIndex::new(index, doubtful))
 }
 
 /// Why the index is doubted, if it is.
@@ -275,6 +271,15 @@ impl Target for Recording {
 }
 
 impl HomeIndex {
+    /// Of a database that has seen no pack yet, or is only measured.
+    pub(crate) fn new(index: RocksIndex, doubtful: PathBuf) -> Self {
+        Self {
+            index,
+            doubtful,
+            witnesses: Mutex::default(),
+        }
+    }
+
     /// The database, for what the port does not say.
     pub fn rocks(&self) -> &RocksIndex {
         &self.index

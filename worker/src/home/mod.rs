@@ -48,15 +48,15 @@ use crate::control::ControlError;
 use lock::{Holder, Lock};
 
 pub use create::{
-    CreateOptions, CreatedVault, TakenOver, create_vault, ensure_main, is_as_made, keep_claim, kept_claim, note_use,
-    take_over,
+    CreateOptions, CreatedVault, TakenOver, create_vault, ensure_main, enter_claim, is_as_made, keep_claim, kept_claim,
+    note_use, take_over,
 };
 pub use entry::VaultEntry;
 pub use error::HomeError;
 pub use index::IndexState;
 pub use open::{
     HeldVault, OpenVault, Place, WritableVault, check_writable, open_and_rebuild, open_and_rebuild_at, open_for_change,
-    open_for_reading, open_for_writing,
+    open_for_reading, open_for_writing, open_for_writing_at,
 };
 pub use points::{DamagedObject, KnownPoint, Points, load_points};
 pub use resolve::{find_item, newest_of, resolve_point};

@@ -280,6 +280,23 @@ pub async fn open_and_rebuild_at(
     Box::pin(with_index(held, &path, why, progress)).await
 }
 
+/// As [`open_for_writing`], with the index at `path`: that of a worker which works under this home's claim, and does not run now. Its log and not this home
+/// numbers its sessions, so what the home knows of them is no reason to doubt the index.
+///
+/// # Errors
+/// As [`open_for_writing`].
+pub async fn open_for_writing_at(
+    home: &Home,
+    name: &str,
+    path: &Path,
+    source: &dyn UnlockSource,
+    stores: &dyn Stores,
+) -> Result<WritableVault, HomeError> {
+    let held = Box::pin(open_for_change(home, name, source, stores)).await?;
+    let path = path.join(held.open.vault.id.to_string());
+    Box::pin(with_index(HeldVault { doubt: None, ..held }, &path, None, &mut |_| {})).await
+}
+
 async fn open_writable(
     home: &Home,
     name: &str,
@@ -324,6 +341,7 @@ async fn with_index(
         index: index.clone(),
         control: control.clone(),
         shares: None,
+        helpers: Vec::new(),
     };
     Ok(WritableVault {
         open,

@@ -27,6 +27,8 @@ pub struct KnownPoint {
     pub manifest: Manifest,
     /// When it was removed, RFC 3339, if it was: restorable until it is swept.
     pub removed_at: Option<String>,
+    /// Why it is held, if it is: nobody removes it then.
+    pub held: Option<String>,
 }
 
 impl KnownPoint {
@@ -141,7 +143,12 @@ pub async fn load_points(vault: &Vault) -> Result<Points> {
             .hidden
             .get(&manifest.point)
             .map(|hidden| hidden.removed_at.clone());
-        found.points.push(KnownPoint { manifest, removed_at });
+        let held = catalog.held.get(&manifest.point).cloned();
+        found.points.push(KnownPoint {
+            manifest,
+            removed_at,
+            held,
+        });
     }
     found.points.sort_by_cached_key(|point| std::cmp::Reverse(point.age()));
     Ok(found)

@@ -184,6 +184,7 @@ mod tests {
         KnownPoint {
             manifest,
             removed_at: None,
+            held: None,
         }
     }
 

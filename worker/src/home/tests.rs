@@ -485,6 +485,37 @@ async fn removals_survive_reopening_and_are_taken_back() {
 }
 
 #[tokio::test]
+async fn a_held_point_is_not_removed_before_it_is_released() {
+    let (story, home) = Story::with_vault().await;
+    let point = {
+        let vault = story.write(&home).await.unwrap();
+        let point = make_point(&vault).await.point;
+        vault.control.hold(point, "for the auditors").await.unwrap();
+        point
+    };
+    let found = story.read(&home).await;
+    assert_eq!(found.points[0].held.as_deref(), Some("for the auditors"));
+    {
+        let vault = story.write(&home).await.unwrap();
+        let error = vault.control.remove(point).await.unwrap_err();
+        assert!(matches!(&error, ControlError::Held { reason, .. } if reason == "for the auditors"));
+        assert_eq!(error.kind(), Kind::Fenced);
+    }
+    assert_eq!(story.read(&home).await.visible().count(), 1);
+    let vault = story.write(&home).await.unwrap();
+    vault.control.release(point).await.unwrap();
+    vault.control.remove(point).await.unwrap();
+    assert!(story.read(&home).await.points[0].held.is_none());
+    assert!(
+        matches!(
+            vault.control.hold(point, "too late").await,
+            Err(ControlError::Removed { .. })
+        ),
+        "what is removed is shown again before it is held"
+    );
+}
+
+#[tokio::test]
 async fn the_newest_three_catalogues_stay_and_a_damaged_one_is_told() {
     let (story, home) = Story::with_vault().await;
     let vault = story.write(&home).await.unwrap();

@@ -21,6 +21,7 @@ use super::{Damage, RestoreOutcome, RestorePreview, RestoreRequest};
 use crate::cores::Cores;
 use crate::error::WorkerError;
 use crate::extent::Extent;
+use crate::progress::Stage;
 use crate::sink::SinkError;
 
 /// Chunks planned at once: about 6 MB, three times over, and enough of a disk that a pack is seldom fetched twice.
@@ -368,7 +369,10 @@ impl Job {
                 .await
                 .doing(|| format!("read pack {}", read.pack))
         });
-        let (keys, bytes) = match fetched.await {
+        let fetching = self.request.progress.time(Stage::Fetch);
+        let fetched = fetched.await;
+        drop(fetching);
+        let (keys, bytes) = match fetched {
             Ok(fetched) => fetched,
             Err(error) if matches!(error.kind(), Kind::Missing | Kind::Corrupt) => {
                 // Perhaps one frame of the many is there: each is tried for itself.
@@ -458,7 +462,9 @@ impl Job {
             end = offset + length;
             total += length;
         }
+        let writing = self.request.progress.time(Stage::Write);
         let written = self.request.sink.write_runs(runs).await;
+        drop(writing);
         written.map_err(|e| self.sink_error(e))?;
         self.count(|outcome| {
             outcome.bytes_written += total;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tresor_storage::ids::{ChunkId, SessionId};
+use tresor_storage::ids::ChunkId;
 
 /// How long a claim stands. Its session puts a pack when it has 32 MiB of new data: at 1 MB/s of new data that takes half a minute.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -13,11 +13,11 @@ const CLAIMS_MAX: usize = 1 << 18;
 
 #[derive(Debug, Clone, Copy)]
 struct Claim {
-    session: SessionId,
+    claimant: u64,
     made: Instant,
 }
 
-/// Chunks that sessions have said they will store.
+/// Chunks that somebody has said to store: each who reads for a session is one.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     by_id: HashMap<ChunkId, Claim>,
@@ -26,11 +26,11 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Whether another session claims `id`; if nobody does, `session` does from now on.
-    pub(crate) fn claim(&mut self, id: ChunkId, session: SessionId, now: Instant) -> bool {
+    /// Whether somebody else claims `id`; if nobody does, `claimant` does from now on.
+    pub(crate) fn claim(&mut self, id: ChunkId, claimant: u64, now: Instant) -> bool {
         self.expire(now);
         match self.by_id.get(&id) {
-            Some(claim) => claim.session != session,
+            Some(claim) => claim.claimant != claimant,
             None => {
                 if self.order.len() >= 2 * CLAIMS_MAX {
                     // Mostly of chunks that were stored since.
@@ -39,7 +39,7 @@ impl Claims {
                         .retain(|(made, id)| by_id.get(id).is_some_and(|claim| claim.made == *made));
                 }
                 if self.by_id.len() < CLAIMS_MAX {
-                    self.by_id.insert(id, Claim { session, made: now });
+                    self.by_id.insert(id, Claim { claimant, made: now });
                     self.order.push_back((now, id));
                 }
                 false
@@ -70,8 +70,8 @@ impl Claims {
 mod tests {
     use super::*;
 
-    const A: SessionId = SessionId(1);
-    const B: SessionId = SessionId(2);
+    const A: u64 = 1;
+    const B: u64 = 2;
 
     fn id(n: u8) -> ChunkId {
         ChunkId([n; 32])

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tresor_proto::ids::WorkerId;
 use tresor_storage::ids::VaultId;
 use tresor_storage::index::rebuild::PackList;
-use tresor_storage::index::rebuild::slots::rebuild_slots;
+use tresor_storage::index::rebuild::slots::{SlotReport, rebuild_slots};
 use tresor_storage::index::slot::SlotSet;
 use tresor_storage::index::{ChunkIndex as _, Stamp};
 use tresor_storage::vault::Vault;
@@ -43,6 +43,8 @@ use crate::home::index;
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often slots that are another's are dropped.
 const UPKEEP: Duration = Duration::from_secs(60);
+/// How long a database that was made anew stays, also when it is found to be damaged again: a bad disk is not to be filled in a loop.
+const REMADE: Duration = UPKEEP;
 
 /// What the keeper works with.
 pub(crate) struct KeeperParts {
@@ -127,6 +129,8 @@ pub(crate) struct Keeper {
     life: Option<Life>,
     vaults_seen: Option<u64>,
     open: BTreeMap<VaultId, Open>,
+    /// Vaults whose databases were found to be damaged while they were open, and when last.
+    damaged: BTreeMap<VaultId, Instant>,
     /// A rebuild has ended: there may be slots that came meanwhile.
     rebuilt: Arc<Notify>,
 }
@@ -142,6 +146,7 @@ impl Keeper {
             life: None,
             vaults_seen: None,
             open: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             rebuilt: Arc::default(),
         }
     }
@@ -156,11 +161,13 @@ impl Keeper {
             tokio::select! {
                 () = views.changed() => {}
                 () = self.rebuilt.notified() => {}
+                () = self.parts.owner.damaged() => {}
                 () = sleep_until(wake) => {}
                 () = stop.cancelled() => break,
             }
             let view = views.latest();
             again = None;
+            self.close_damaged().await;
             if let Err(error) = self.follow(&view).await {
                 tracing::warn!(
                     error = crate::agent::failure::chain(&error),
@@ -235,7 +242,10 @@ impl Keeper {
             let open = self.open.get_mut(&id).expect("it was just there");
             for (since, slots) in begun {
                 let began = open.owned.index().rocks().begin_slots(&slots, since).await;
-                began.map_err(|source| KeeperError::Index { vault: id, source })?;
+                began.map_err(|source| {
+                    open.owned.note(&source);
+                    KeeperError::Index { vault: id, source }
+                })?;
             }
         }
         // ◆ Only now: what was inserted before its slots were begun would have gone with that, and with it that it was touched.
@@ -276,6 +286,35 @@ impl Keeper {
             }
         }
         Ok(failed.map_or(Ok(()), Err))
+    }
+
+    /// Closes databases that were found to be damaged: they are made anew when they are opened again, and their slots after that. Who asks meanwhile is
+    /// told that nothing is held here.
+    async fn close_damaged(&mut self) {
+        let now = Instant::now();
+        let is_due = |id: &VaultId| {
+            let last = self.damaged.get(id);
+            last.is_none_or(|last| now.duration_since(*last) >= REMADE)
+        };
+        let damaged = self
+            .open
+            .iter()
+            .filter(|(id, open)| open.owned.is_damaged() && is_due(id));
+        let damaged: Vec<VaultId> = damaged.map(|(id, _)| *id).collect();
+        for id in damaged {
+            tracing::warn!(vault = %id, "index of slots is damaged: it is made anew");
+            self.damaged.insert(id, now);
+            let marker = self.path(id).with_extension("doubtful");
+            let doubted = blocking(move || index::doubt(&marker, "it was damaged when it was used"));
+            if let Err(error) = doubted.await {
+                tracing::warn!(vault = %id, %error, "could not write down that the index of slots is to be made anew");
+                continue;
+            }
+            if let Some(open) = self.open.remove(&id) {
+                self.close(id, open).await;
+            }
+            self.vaults_seen = None;
+        }
     }
 
     async fn open_vault(&mut self, id: VaultId, lease: &LeaseVault) -> Result<(), JobError> {
@@ -374,6 +413,7 @@ impl Keeper {
                 slots: incomplete.clone(),
                 since: lineage.clone(),
                 map: map.clone(),
+                is_remade: self.damaged.contains_key(id),
                 me: self.parts.me,
                 peers: Arc::clone(&self.parts.peers),
                 lists: Arc::clone(&self.parts.lists),
@@ -434,7 +474,10 @@ impl Keeper {
             let others = has.difference(&mine);
             if !others.is_empty() {
                 let dropped = rocks.drop_slots(&others).await;
-                dropped.map_err(|source| KeeperError::Index { vault: *id, source })?;
+                dropped.map_err(|source| {
+                    open.owned.note(&source);
+                    KeeperError::Index { vault: *id, source }
+                })?;
             }
         }
         Ok(())
@@ -457,6 +500,8 @@ struct Work {
     slots: SlotSet,
     since: BTreeMap<u16, u64>,
     map: SlotMap,
+    /// What was there was damaged under this very grant: a list that was made for the grant may be older than what was lost.
+    is_remade: bool,
     me: WorkerId,
     peers: Arc<Peers>,
     lists: Arc<Lists>,
@@ -468,11 +513,13 @@ impl Work {
         let mut wait = AGAIN;
         loop {
             match Box::pin(self.once()).await {
-                Ok(entries) => {
+                Ok(report) => {
                     tracing::info!(
                         vault = %self.vault_id,
                         slots = self.slots.len(),
-                        entries,
+                        entries = report.checkpoint_entries + report.read.entries,
+                        checkpoints = report.checkpoints_read,
+                        footers = report.read.footers_read,
                         took_ms = began.elapsed().as_millis(),
                         "slots of the index are whole"
                     );
@@ -491,7 +538,7 @@ impl Work {
         }
     }
 
-    async fn once(&self) -> Result<u64, tresor_storage::Error> {
+    async fn once(&self) -> Result<SlotReport, tresor_storage::Error> {
         let list = self.list().await?;
         // Named before anything of them comes in, as with inserts: those of the latest sessions, which an older state of the store would not have.
         // Sessions of different clusters are in no order, and this one's came last.
@@ -523,7 +570,7 @@ impl Work {
         for (since, slots) in by_since {
             rocks.complete_slots(&slots, since).await?;
         }
-        Ok(report.checkpoint_entries + report.read.entries)
+        Ok(report)
     }
 
     /// Damage that was noted at other owners: notes are in no checkpoint, and an owner that goes takes its own along.
@@ -548,7 +595,7 @@ impl Work {
     /// The list of the vault's packs, made after the newest grant: by one owner of those that were granted something with it.
     async fn list(&self) -> Result<PackList, tresor_storage::Error> {
         let wave = self.map.version;
-        let lister = self.map.lister(wave);
+        let lister = self.map.lister(wave).filter(|_| !self.is_remade);
         if let Some(lister) = lister.filter(|lister| lister.worker != self.me)
             && let Some(peer) = self.peers.of(lister)
         {

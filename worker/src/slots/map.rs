@@ -132,6 +132,12 @@ impl SlotMap {
     }
 
     /// The grant of a slot, if it is anybody's.
+    /// Whether a session is open, or was opened after this map was read.
+    pub fn admits(&self, session: SessionId) -> bool {
+        session.0 > self.applied || self.open.contains(&session)
+    }
+
+    /// Who has a slot.
     pub fn grant(&self, slot: u16) -> Option<Grant> {
         self.grants.get(usize::from(slot)).copied().flatten()
     }

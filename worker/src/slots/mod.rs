@@ -10,23 +10,27 @@
 //! or wrong costs duplicates or another question, never data. Read `map`, `owner`, `keeper`, then `router`.
 
 mod batch;
+pub(crate) mod callers;
 mod checkpoints;
 mod claims;
 mod keeper;
 mod kept;
 mod lists;
 mod map;
+#[doc(hidden)]
+pub mod measured;
+mod numbers;
 mod owner;
 mod peer;
-mod peers;
+pub(crate) mod peers;
 mod remote;
 mod revoked;
 mod router;
 mod serve;
 mod service;
-mod view;
+pub(crate) mod view;
 pub(crate) mod watch;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -39,17 +43,21 @@ use std::time::Duration;
 use tokio::sync::watch::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tresor_proto::ids::WorkerId;
 use tresor_proto::tls::SharedIdentity;
 use tresor_storage::ids::{ClusterId, VaultId};
 
 pub use map::{Grant, MapError, SlotMap, SlotOwner};
-pub(crate) use router::{IndexUse, Routed};
+pub(crate) use numbers::Numbers;
+pub(crate) use router::{IndexUse, Routed, StandsOn};
 pub use serve::{Listen, PORT, ServeError, local_address};
 
 use crate::agent::port::{Coordinator, Life};
 use crate::agent::vaults::Vaults;
+use crate::backup::Effort;
 use crate::limits::Limits;
+use crate::parts::{Desk, ServiceParts};
 use keeper::{Keeper, KeeperParts, OfCluster};
 use kept::Kept;
 use lists::Lists;
@@ -75,8 +83,10 @@ pub(crate) struct Slots {
     views: Sender<View>,
     peers: Arc<Peers>,
     kept: Arc<Kept>,
+    dial: TlsDial,
     revoked: Revoked,
     serves: Option<String>,
+    owner: Owner,
     coordinator: Arc<dyn Coordinator>,
     limits: Arc<Limits>,
     /// Ends what runs for the present life.
@@ -99,6 +109,8 @@ impl Slots {
         coordinator: Arc<dyn Coordinator>,
         vaults: Arc<Vaults>,
         limits: Arc<Limits>,
+        desk: &Desk,
+        effort: Effort,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> Result<Self, ServeError> {
@@ -111,18 +123,36 @@ impl Slots {
             identity: config.identity.clone(),
             revoked: revoked.clone(),
         };
-        let peers = Arc::new(Peers::new(me, owner.clone(), Box::new(dial)));
+        let peers = Arc::new(Peers::new(me, owner.clone(), Box::new(dial.clone())));
         let (sender, receiver) = tokio::sync::watch::channel(View::default());
         let kept = Arc::new(Kept::open(&folder));
         let mut serves = None;
         if let Some(listen) = &config.listen {
             crate::home::files::make_folder(&folder).map_err(ServeError::Folder)?;
-            let served = serve::start(listen, &config.identity, owner.clone(), revoked.clone(), tasks, stop).await?;
+            let parts = ServiceParts {
+                desk: desk.clone(),
+                effort,
+                coordinator: Arc::clone(&coordinator),
+                vaults: Arc::clone(&vaults),
+                peers: Arc::clone(&peers),
+                views: Views::new(receiver.clone()),
+            };
+            let revoked = revoked.clone();
+            let served = serve::start(
+                listen,
+                &config.identity,
+                owner.clone(),
+                Some(parts),
+                revoked,
+                tasks,
+                stop,
+            )
+            .await?;
             serves = Some(served);
             let keeper = Keeper::new(KeeperParts {
                 me,
                 folder,
-                owner,
+                owner: owner.clone(),
                 peers: Arc::clone(&peers),
                 lists,
                 kept: Arc::clone(&kept),
@@ -137,8 +167,10 @@ impl Slots {
             views: sender,
             peers,
             kept,
+            dial,
             revoked,
             serves,
+            owner,
             coordinator,
             limits,
             watching: std::sync::Mutex::default(),
@@ -148,6 +180,11 @@ impl Slots {
     /// Where it answers.
     pub(crate) fn serves(&self) -> Option<&str> {
         self.serves.as_deref()
+    }
+
+    /// What it answered as an owner, and what it has; none: it answers for nothing.
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
+        self.serves.as_ref().map(|_| self.owner.numbers())
     }
 
     /// The life to name when a new one registers.
@@ -180,6 +217,11 @@ impl Slots {
         if let Some(before) = std::mem::replace(&mut *watching, next) {
             before.cancel();
         }
+    }
+
+    /// A channel to another worker; none if what is said of it is no address.
+    pub(crate) fn channel(&self, worker: WorkerId, serves: &str) -> Option<Channel> {
+        self.dial.channel(worker, serves)
     }
 
     /// The index of a vault, where workers answer for it; none while nobody does, and each keeps its own.

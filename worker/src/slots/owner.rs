@@ -8,10 +8,11 @@
 //! 4. What is acknowledged is synced: that is the database's.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock as SyncRwLock};
 
 use async_trait::async_trait;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio::time::Instant;
 use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, SessionId, VaultId};
 use tresor_storage::index::slot::{SLOTS, SlotSet, slot_of};
@@ -19,9 +20,11 @@ use tresor_storage::index::{Answer, ChunkIndex as _, IndexError, IndexSession};
 
 use super::claims::Claims;
 use super::map::{Grant, SlotMap};
+use super::numbers::{Counts, Numbers};
 use super::peer::{PeerError, SlotPeer};
 use super::wire::{Asked, Changed};
 use crate::home::index::HomeIndex;
+use crate::metrics::IndexNumbers;
 
 /// Calls under way at once, with those whose callers have gone: 64 inserts of a pack are some megabytes.
 const CALLS_MAX: usize = 64;
@@ -31,6 +34,7 @@ pub(crate) struct OwnedVault {
     index: HomeIndex,
     cluster: ClusterId,
     claims: Mutex<Claims>,
+    is_damaged: AtomicBool,
 }
 
 impl OwnedVault {
@@ -39,6 +43,27 @@ impl OwnedVault {
             index,
             cluster,
             claims: Mutex::default(),
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it was found to be damaged since it was opened: what it has cannot be had, and it is to be made anew.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
+    }
+
+    /// Takes note of what an error says of the database.
+    pub(crate) fn note(&self, error: &IndexError) {
+        if matches!(error, IndexError::Stale { .. } | IndexError::Malformed) {
+            self.is_damaged.store(true, Ordering::Release);
+        }
+    }
+
+    fn failed(&self, error: IndexError) -> PeerError {
+        self.note(&error);
+        match error {
+            IndexError::Foreign { .. } => PeerError::Fenced { why: error.to_string() },
+            error => PeerError::Failed { why: error.to_string() },
         }
     }
 
@@ -96,6 +121,8 @@ pub(crate) struct Owner {
     vaults: Arc<SyncRwLock<HashMap<VaultId, Arc<OwnedVault>>>>,
     lists: Arc<super::lists::Lists>,
     calls: Arc<Semaphore>,
+    damage: Arc<Notify>,
+    counts: Arc<Counts>,
 }
 
 impl Owner {
@@ -112,7 +139,14 @@ impl Owner {
             vaults: Arc::default(),
             lists,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            damage: Arc::default(),
+            counts: Arc::default(),
         }
+    }
+
+    /// Returns when a database was found to be damaged since this was called last.
+    pub(crate) async fn damaged(&self) {
+        self.damage.notified().await;
     }
 
     /// Takes what a map gives this worker; returns when no call under an earlier one is under way any more.
@@ -121,6 +155,7 @@ impl Owner {
         for (slot, grant) in mine {
             grants[usize::from(*slot)] = Some(*grant);
         }
+        self.counts.set_held(mine.len());
         let mut held = self.held.write().await;
         *held = Held {
             version: map.version,
@@ -137,6 +172,22 @@ impl Owner {
         for slot in slots.iter() {
             held.grants[usize::from(slot)] = None;
         }
+        self.counts.set_held(held.grants.iter().flatten().count());
+    }
+
+    /// What it answered, and what it has. Waits for no call.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let vaults: Vec<Arc<OwnedVault>> = {
+            let vaults = self.vaults.read().unwrap_or_else(PoisonError::into_inner);
+            vaults.values().cloned().collect()
+        };
+        let (mut filling, mut index) = (0, IndexNumbers::default());
+        for vault in vaults {
+            let rocks = vault.index.rocks();
+            filling += rocks.slots().iter().filter(|(_, row)| !row.complete).count() as u64;
+            index.count(rocks);
+        }
+        self.counts.numbers(filling, index)
     }
 
     /// The version of the map whose grants are held.
@@ -148,6 +199,7 @@ impl Owner {
     /// Holds nothing any more: the life that held it is over.
     pub(crate) async fn release_all(&self) {
         self.held.write().await.grants.fill(None);
+        self.counts.set_held(0);
     }
 
     pub(crate) fn open(&self, id: VaultId, vault: Arc<OwnedVault>) {
@@ -183,7 +235,13 @@ impl Owner {
             match this.vault(vault) {
                 // It is not open yet, or not any more: nothing is held of it.
                 None => Ok(None),
-                Some(vault) => call(vault, held).await.map(Some),
+                Some(vault) => {
+                    let done = call(Arc::clone(&vault), held).await;
+                    if done.is_err() && vault.is_damaged() {
+                        this.damage.notify_one();
+                    }
+                    done.map(Some)
+                }
             }
         });
         match call.await {
@@ -222,15 +280,13 @@ fn check_session(vault: &OwnedVault, held: &Held, session: IndexSession) -> Resu
     })
 }
 
-fn failed(error: IndexError) -> PeerError {
-    match error {
-        IndexError::Foreign { .. } => PeerError::Fenced { why: error.to_string() },
-        error => PeerError::Failed { why: error.to_string() },
-    }
-}
-
 /// Applies `change` to what is held of `entries`, and says of the rest that it is not.
-async fn change<F, R>(held: &Held, entries: &[(Asked, Location)], change: F) -> Result<Vec<Changed>, PeerError>
+async fn change<F, R>(
+    vault: &OwnedVault,
+    held: &Held,
+    entries: &[(Asked, Location)],
+    change: F,
+) -> Result<Vec<Changed>, PeerError>
 where
     F: FnOnce(Vec<(ChunkId, Location)>) -> R,
     R: Future<Output = Result<(), IndexError>>,
@@ -243,7 +299,7 @@ where
         .map(|((asked, at), _)| (asked.id, *at))
         .collect();
     if !ours.is_empty() {
-        change(ours).await.map_err(failed)?;
+        change(ours).await.map_err(|error| vault.failed(error))?;
     }
     let of = |taken: bool| if taken { Changed::Taken } else { Changed::NotHeld };
     Ok(taken.into_iter().map(of).collect())
@@ -256,26 +312,34 @@ impl SlotPeer for Owner {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError> {
         let count = asked.len();
         let answers = self.run(vault, move |vault, held| async move {
             let session = check_session(&vault, &held, session)?;
             let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
             let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
-            let found = vault.index.lookup(session, &ids).await.map_err(failed)?;
+            let found = vault
+                .index
+                .lookup(session, &ids)
+                .await
+                .map_err(|error| vault.failed(error))?;
             let mut answers = vec![None; asked.len()];
             let mut claims = vault.claims();
             let now = Instant::now();
             for (place, mut answer) in places.into_iter().zip(found) {
-                if claim && answer == Answer::New && claims.claim(asked[place].id, session.session, now) {
+                if claimant != 0 && answer == Answer::New && claims.claim(asked[place].id, claimant, now) {
                     answer = Answer::Claimed;
                 }
                 answers[place] = Some(answer);
             }
             Ok(answers)
         });
-        Ok(answers.await?.unwrap_or_else(|| vec![None; count]))
+        let answers = answers
+            .await
+            .map(|answers| answers.unwrap_or_else(|| vec![None; count]));
+        self.counts.note_answers(&answers);
+        answers
     }
 
     async fn insert(
@@ -300,7 +364,7 @@ impl SlotPeer for Owner {
             let is_whole =
                 whole_at != 0 && whole_at == held.version && entries.iter().all(|(asked, _)| held.holds(asked));
             let groups = if is_whole { held.groups_within(index) } else { 0 };
-            let changed = change(&held, &entries, async |ours| {
+            let changed = change(&vault, &held, &entries, async |ours| {
                 index.insert_packs(session, &ours, groups).await
             })
             .await?;
@@ -310,7 +374,11 @@ impl SlotPeer for Owner {
             }
             Ok(changed)
         });
-        Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
+        let changed = changed
+            .await
+            .map(|changed| changed.unwrap_or_else(|| vec![Changed::NotHeld; count]));
+        self.counts.note_inserts(&changed);
+        changed
     }
 
     async fn locate(
@@ -324,7 +392,7 @@ impl SlotPeer for Owner {
             check_cluster(&vault, cluster)?;
             let places: Vec<usize> = (0..asked.len()).filter(|at| held.holds(&asked[*at])).collect();
             let ids: Vec<ChunkId> = places.iter().map(|at| asked[*at].id).collect();
-            let found = vault.index.locate(&ids).await.map_err(failed)?;
+            let found = vault.index.locate(&ids).await.map_err(|error| vault.failed(error))?;
             let mut answers = vec![None; asked.len()];
             for (place, at) in places.into_iter().zip(found) {
                 answers[place] = Some(at.map_or(Answer::New, Answer::Known));
@@ -355,7 +423,12 @@ impl SlotPeer for Owner {
                 .iter()
                 .map(|at| (moves[*at].0.id, moves[*at].1, moves[*at].2))
                 .collect();
-            let replaced = vault.index.rocks().replace(session, &ours).await.map_err(failed)?;
+            let replaced = vault
+                .index
+                .rocks()
+                .replace(session, &ours)
+                .await
+                .map_err(|error| vault.failed(error))?;
             let mut changed = vec![Changed::NotHeld; moves.len()];
             for (place, replaced) in places.into_iter().zip(replaced) {
                 changed[place] = if replaced { Changed::Taken } else { Changed::Otherwise };
@@ -375,7 +448,7 @@ impl SlotPeer for Owner {
         let changed = self.run(vault, move |vault, held| async move {
             check_cluster(&vault, cluster)?;
             let index = &vault.index;
-            change(&held, &entries, async |ours| index.mark_lost(&ours).await).await
+            change(&vault, &held, &entries, async |ours| index.mark_lost(&ours).await).await
         });
         Ok(changed.await?.unwrap_or_else(|| vec![Changed::NotHeld; count]))
     }
@@ -389,7 +462,11 @@ impl SlotPeer for Owner {
         let done = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
             for (pack, frame) in damage {
-                vault.index.add_damage(pack, frame).await.map_err(failed)?;
+                vault
+                    .index
+                    .add_damage(pack, frame)
+                    .await
+                    .map_err(|error| vault.failed(error))?;
             }
             Ok(())
         });
@@ -401,7 +478,7 @@ impl SlotPeer for Owner {
     async fn damage(&self, vault: VaultId, cluster: ClusterId) -> Result<Vec<(PackId, Option<u32>)>, PeerError> {
         let noted = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
-            vault.index.damage().await.map_err(failed)
+            vault.index.damage().await.map_err(|error| vault.failed(error))
         });
         Ok(noted.await?.unwrap_or_default())
     }
@@ -409,7 +486,7 @@ impl SlotPeer for Owner {
     async fn count(&self, vault: VaultId, cluster: ClusterId) -> Result<u64, PeerError> {
         let counted = self.run(vault, move |vault, _held| async move {
             check_cluster(&vault, cluster)?;
-            vault.index.count().await.map_err(failed)
+            vault.index.count().await.map_err(|error| vault.failed(error))
         });
         Ok(counted.await?.unwrap_or(0))
     }

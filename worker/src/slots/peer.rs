@@ -44,7 +44,7 @@ pub(crate) trait SlotPeer: Send + Sync + 'static {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError>;
 
     async fn insert(

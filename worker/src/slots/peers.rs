@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use tresor_proto::ids::WorkerId;
 use tresor_proto::tls::{Connector, PeerName, Role, SharedIdentity, Trust};
 
@@ -25,28 +26,36 @@ pub(crate) trait Dial: Send + Sync + 'static {
 }
 
 /// Over TLS, with this worker's certificate: whoever answers there must be that worker.
+#[derive(Clone)]
 pub(crate) struct TlsDial {
     pub(crate) identity: SharedIdentity,
     pub(crate) revoked: Revoked,
 }
 
-impl Dial for TlsDial {
-    fn dial(&self, owner: &SlotOwner) -> Option<Arc<dyn SlotPeer>> {
+impl TlsDial {
+    /// A channel to a worker at its address; none if that is no address.
+    pub(crate) fn channel(&self, worker: WorkerId, serves: &str) -> Option<Channel> {
         let current = self.identity.current();
         let name = PeerName {
             cluster: current.name().cluster,
             role: Role::Worker,
-            id: owner.worker.0,
+            id: worker.0,
         };
         let trust = Trust::exactly(current.ca().clone(), name);
         let (identity, revoked) = (self.identity.clone(), Arc::new(self.revoked.clone()));
-        match Connector::with_identity(vec![owner.serves.clone()], trust, identity, revoked) {
-            Ok(connector) => Some(Arc::new(Remote::new(connector.channel()))),
+        match Connector::with_identity(vec![serves.to_owned()], trust, identity, revoked) {
+            Ok(connector) => Some(connector.channel()),
             Err(error) => {
-                tracing::warn!(worker = owner.name, address = owner.serves, %error, "slots of a worker cannot be asked for");
+                tracing::warn!(%worker, address = serves, %error, "a worker cannot be asked");
                 None
             }
         }
+    }
+}
+
+impl Dial for TlsDial {
+    fn dial(&self, owner: &SlotOwner) -> Option<Arc<dyn SlotPeer>> {
+        Some(Arc::new(Remote::new(self.channel(owner.worker, &owner.serves)?)))
     }
 }
 

@@ -100,12 +100,12 @@ impl SlotPeer for Remote {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError> {
         let message = v1::SlotLookupRequest {
             session: Some(wire::session(vault, session)),
             ask: Some(wire::ask(&asked)),
-            claim,
+            claimant,
         };
         let mut client = self.client.clone();
         let answer = answered(LOOKUP, client.lookup(request(message, LOOKUP))).await?;

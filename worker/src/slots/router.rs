@@ -63,6 +63,8 @@ struct Shared {
     cluster: ClusterId,
     peers: Arc<Peers>,
     views: Views,
+    /// Under which number what is new is claimed: of two who read for one session each is one.
+    claimant: u64,
     used: Mutex<Used>,
 }
 
@@ -87,6 +89,20 @@ impl std::fmt::Debug for Routed {
     }
 }
 
+/// What answers to one reader of a session stand on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct StandsOn {
+    /// By slot, the oldest grant that answered `known` or took an insert.
+    pub(crate) epochs: BTreeMap<u16, u64>,
+    /// Slots that did not take an insert.
+    pub(crate) missing: SlotSet,
+}
+
+/// A number that nobody else claims under: 63 random bits, and not zero.
+fn rand_claimant() -> u64 {
+    u64::from_be_bytes(tresor_storage::ids::random_bytes()) | 1
+}
+
 /// What a commit says of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct IndexUse {
@@ -106,6 +122,7 @@ impl Routed {
                 cluster,
                 peers,
                 views,
+                claimant: rand_claimant(),
                 used: Mutex::default(),
             }),
             batchers: Arc::default(),
@@ -142,6 +159,30 @@ impl Routed {
             version: map.version,
             missing: used.missing.clone(),
         })
+    }
+
+    /// What it stands on so far, for who commits instead: the slots, each with the oldest grant that answered, and those that did not take an insert.
+    pub(crate) fn stands_on(&self) -> StandsOn {
+        let used = self.shared.used();
+        StandsOn {
+            epochs: used.epochs.clone(),
+            missing: used.missing.clone(),
+        }
+    }
+
+    /// ◆ Stands on what another reader of the session was answered, too. Returns when this worker's map is as new as the answers, or after a while:
+    /// else a newer grant would look like one that is gone.
+    pub(crate) async fn take_over(&self, other: &StandsOn) {
+        if let Some(newest) = other.epochs.values().max() {
+            let mut views = self.shared.views.clone();
+            let _ = tokio::time::timeout(NEWS, views.newer_than(newest.saturating_sub(1))).await;
+        }
+        let mut used = self.shared.used();
+        for (slot, epoch) in &other.epochs {
+            let oldest = used.epochs.entry(*slot).or_insert(*epoch);
+            *oldest = (*oldest).min(*epoch);
+        }
+        used.missing = used.missing.union(&other.missing);
     }
 
     fn batcher(&self, owner: &SlotOwner, session: IndexSession) -> Batcher {
@@ -192,7 +233,7 @@ impl Shared {
         let Some(peer) = self.peers.of(owner) else {
             return vec![None; count];
         };
-        match within(LOOKUP, peer.lookup(self.vault, session, asked.clone(), true)).await {
+        match within(LOOKUP, peer.lookup(self.vault, session, asked.clone(), self.claimant)).await {
             Ok(answers) => {
                 self.peers.resume(owner.worker);
                 let mut used = self.used();

@@ -8,13 +8,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::tls::{Acceptor, SharedIdentity, VerifyError, http2};
+use tresor_proto::v1::parts_server::PartsServer;
 use tresor_proto::v1::slots_server::SlotsServer;
 
+use super::callers::Callers;
 use super::owner::Owner;
 use super::revoked::Revoked;
 use super::service::SlotService;
 use super::wire::MESSAGE_MAX;
 use crate::control::ControlError;
+use crate::parts::{PartService, ServiceParts};
 
 /// Where workers listen for each other, unless they are told otherwise.
 pub const PORT: u16 = 7422;
@@ -75,6 +78,7 @@ pub(super) async fn start(
     listen: &Listen,
     identity: &SharedIdentity,
     owner: Owner,
+    parts: Option<ServiceParts>,
     revoked: Revoked,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
@@ -94,10 +98,12 @@ pub(super) async fn start(
     let listener = listener.map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
     let acceptor = Acceptor::new(identity, Arc::new(revoked.clone())).map_err(ServeError::Tls)?;
-    let service = SlotsServer::new(SlotService::new(owner, revoked))
+    let callers = Callers::new(revoked);
+    let parts = parts.map(|parts| PartsServer::new(PartService::new(parts, callers.clone())));
+    let service = SlotsServer::new(SlotService::new(owner, callers))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
-    let server = http2::server().add_service(service);
+    let server = http2::server().add_service(service).add_optional_service(parts);
     let stopped = stop.clone().cancelled_owned();
     tasks.spawn(async move {
         if let Err(error) = server

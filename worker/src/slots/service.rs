@@ -3,13 +3,13 @@
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use tonic::{Request, Response, Status};
-use tresor_proto::tls::{PeerInfo, Role};
 use tresor_proto::v1::slots_server::Slots;
 use tresor_proto::v1::{self, ErrorInfo};
 
+use super::callers::Callers;
 use super::owner::Owner;
 use super::peer::{PeerError, SlotPeer as _};
-use super::revoked::Revoked;
+
 use super::wire::{self, Malformed};
 
 /// Bytes of a list in one message.
@@ -19,24 +19,12 @@ const PIECE: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct SlotService {
     owner: Owner,
-    revoked: Revoked,
+    callers: Callers,
 }
 
 impl SlotService {
-    pub(super) fn new(owner: Owner, revoked: Revoked) -> Self {
-        Self { owner, revoked }
-    }
-
-    /// The message of a worker of the cluster; nobody else has a say here.
-    fn opened<T>(&self, request: Request<T>) -> Result<T, Status> {
-        let peer = PeerInfo::of(&request).and_then(PeerInfo::name);
-        let is_worker = peer.is_some_and(|name| name.role == Role::Worker);
-        let stands = PeerInfo::of(&request)
-            .is_some_and(|peer| peer.check(&self.revoked, jiff::Timestamp::now().as_second()).is_ok());
-        if is_worker && stands {
-            return Ok(request.into_inner());
-        }
-        Err(refused("denied", "only workers of the cluster ask for slots"))
+    pub(super) fn new(owner: Owner, callers: Callers) -> Self {
+        Self { owner, callers }
     }
 }
 
@@ -67,19 +55,19 @@ impl Slots for SlotService {
         &self,
         request: Request<v1::SlotLookupRequest>,
     ) -> Result<Response<v1::SlotLookupResponse>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let (vault, session) = wire::session_of(message.session).map_err(|error| malformed(&error))?;
         let asked = wire::asked(message.ask).map_err(|error| malformed(&error))?;
         let answers = self
             .owner
-            .lookup(vault, session, asked, message.claim)
+            .lookup(vault, session, asked, message.claimant)
             .await
             .map_err(|error| status(&error))?;
         Ok(Response::new(wire::answers(&answers)))
     }
 
     async fn insert(&self, request: Request<v1::SlotInsertRequest>) -> Result<Response<v1::SlotChanged>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let (vault, session) = wire::session_of(message.session).map_err(|error| malformed(&error))?;
         let asked = wire::asked(message.ask).map_err(|error| malformed(&error))?;
         let locations = wire::locations_of(message.locations).map_err(|error| malformed(&error))?;
@@ -92,7 +80,7 @@ impl Slots for SlotService {
         &self,
         request: Request<v1::SlotLocateRequest>,
     ) -> Result<Response<v1::SlotLookupResponse>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let asked = wire::asked(message.ask).map_err(|error| malformed(&error))?;
         let cluster = tresor_storage::ids::ClusterId(message.cluster);
@@ -105,7 +93,7 @@ impl Slots for SlotService {
     }
 
     async fn replace(&self, request: Request<v1::SlotReplaceRequest>) -> Result<Response<v1::SlotChanged>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let (vault, session) = wire::session_of(message.session).map_err(|error| malformed(&error))?;
         let asked = wire::asked(message.ask).map_err(|error| malformed(&error))?;
         let from = wire::locations_of(message.from).map_err(|error| malformed(&error))?;
@@ -127,7 +115,7 @@ impl Slots for SlotService {
     }
 
     async fn mark_lost(&self, request: Request<v1::SlotMarkLostRequest>) -> Result<Response<v1::SlotChanged>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let asked = wire::asked(message.ask).map_err(|error| malformed(&error))?;
         let locations = wire::locations_of(message.locations).map_err(|error| malformed(&error))?;
@@ -145,7 +133,7 @@ impl Slots for SlotService {
         &self,
         request: Request<v1::SlotAddDamageRequest>,
     ) -> Result<Response<v1::SlotAddDamageResponse>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let damage = wire::damage_of(message.damage).map_err(|error| malformed(&error))?;
         let cluster = tresor_storage::ids::ClusterId(message.cluster);
@@ -160,7 +148,7 @@ impl Slots for SlotService {
         &self,
         request: Request<v1::SlotDamageRequest>,
     ) -> Result<Response<v1::SlotDamageResponse>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let cluster = tresor_storage::ids::ClusterId(message.cluster);
         let damage = self
@@ -174,7 +162,7 @@ impl Slots for SlotService {
     }
 
     async fn count(&self, request: Request<v1::SlotCountRequest>) -> Result<Response<v1::SlotCountResponse>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let cluster = tresor_storage::ids::ClusterId(message.cluster);
         let entries = self.owner.count(vault, cluster).await.map_err(|error| status(&error))?;
@@ -184,7 +172,7 @@ impl Slots for SlotService {
     type PacksStream = BoxStream<'static, Result<v1::SlotPacksPiece, Status>>;
 
     async fn packs(&self, request: Request<v1::SlotPacksRequest>) -> Result<Response<Self::PacksStream>, Status> {
-        let message = self.opened(request)?;
+        let message = self.callers.check(request)?;
         let vault = wire::vault_of(&message.vault).map_err(|error| malformed(&error))?;
         let list = self
             .owner

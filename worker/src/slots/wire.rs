@@ -9,11 +9,11 @@ use tresor_storage::index::{Answer, IndexSession};
 use tresor_storage::limits::PACK_CHUNKS_MAX;
 
 /// Ids of one request: those of a pack.
-pub(super) const IDS_MAX: usize = PACK_CHUNKS_MAX;
+pub(crate) const IDS_MAX: usize = PACK_CHUNKS_MAX;
 /// Largest message: the ids and locations of a pack.
-pub(super) const MESSAGE_MAX: usize = IDS_MAX * (32 + 1 + 20 + 20) + (64 << 10);
+pub(crate) const MESSAGE_MAX: usize = IDS_MAX * (32 + 1 + 20 + 20) + (64 << 10);
 /// Notes of damage of one message.
-pub(super) const DAMAGE_MAX: usize = 1 << 16;
+pub(crate) const DAMAGE_MAX: usize = 1 << 16;
 
 const ID: usize = 32;
 const WRITER: usize = 24;
@@ -22,7 +22,7 @@ const ROW: usize = 20;
 /// A message that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed: {0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// One id with the grant under which its owner is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) enum Changed {
     NotHeld,
 }
 
-pub(super) fn ask(asked: &[Asked]) -> v1::SlotAsk {
+pub(crate) fn ask(asked: &[Asked]) -> v1::SlotAsk {
     let mut ids = Vec::with_capacity(asked.len() * ID);
     let mut epochs: Vec<u64> = Vec::new();
     let mut epoch_of = Vec::with_capacity(asked.len());
@@ -64,9 +64,9 @@ pub(super) fn ask(asked: &[Asked]) -> v1::SlotAsk {
 }
 
 /// Grants that one message can name.
-pub(super) const EPOCHS_MAX: usize = 256;
+pub(crate) const EPOCHS_MAX: usize = 256;
 
-pub(super) fn asked(message: Option<v1::SlotAsk>) -> Result<Vec<Asked>, Malformed> {
+pub(crate) fn asked(message: Option<v1::SlotAsk>) -> Result<Vec<Asked>, Malformed> {
     let message = message.ok_or(Malformed("it asks nothing"))?;
     let (ids, []) = message.ids.as_chunks::<ID>() else {
         return Err(Malformed("ids have 32 bytes each"));
@@ -92,7 +92,7 @@ pub(super) fn asked(message: Option<v1::SlotAsk>) -> Result<Vec<Asked>, Malforme
         .collect()
 }
 
-pub(super) fn session(vault: VaultId, session: IndexSession) -> v1::SlotSession {
+pub(crate) fn session(vault: VaultId, session: IndexSession) -> v1::SlotSession {
     v1::SlotSession {
         vault: vault.0.to_vec().into(),
         cluster: session.cluster.0,
@@ -101,11 +101,11 @@ pub(super) fn session(vault: VaultId, session: IndexSession) -> v1::SlotSession 
     }
 }
 
-pub(super) fn vault_of(bytes: &[u8]) -> Result<VaultId, Malformed> {
+pub(crate) fn vault_of(bytes: &[u8]) -> Result<VaultId, Malformed> {
     VaultId::from_slice(bytes).map_err(|_| Malformed("a vault's id has 16 bytes"))
 }
 
-pub(super) fn session_of(message: Option<v1::SlotSession>) -> Result<(VaultId, IndexSession), Malformed> {
+pub(crate) fn session_of(message: Option<v1::SlotSession>) -> Result<(VaultId, IndexSession), Malformed> {
     let message = message.ok_or(Malformed("it names no session"))?;
     let session = IndexSession {
         cluster: ClusterId(message.cluster),
@@ -116,7 +116,7 @@ pub(super) fn session_of(message: Option<v1::SlotSession>) -> Result<(VaultId, I
 }
 
 /// A writer's 24 bytes.
-pub(super) fn writer(writer: Writer) -> [u8; WRITER] {
+pub(crate) fn writer(writer: Writer) -> [u8; WRITER] {
     let mut bytes = [0; WRITER];
     let numbers = [writer.cluster.0, writer.session.0, writer.part.0];
     for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
@@ -125,7 +125,7 @@ pub(super) fn writer(writer: Writer) -> [u8; WRITER] {
     bytes
 }
 
-pub(super) fn writer_of(bytes: &[u8]) -> Result<Writer, Malformed> {
+pub(crate) fn writer_of(bytes: &[u8]) -> Result<Writer, Malformed> {
     let (numbers, []) = bytes.as_chunks::<8>() else {
         return Err(Malformed("a writer has 24 bytes"));
     };
@@ -139,7 +139,7 @@ pub(super) fn writer_of(bytes: &[u8]) -> Result<Writer, Malformed> {
     })
 }
 
-pub(super) fn locations<'a>(of: impl IntoIterator<Item = &'a Location>) -> v1::Locations {
+pub(crate) fn locations<'a>(of: impl IntoIterator<Item = &'a Location>) -> v1::Locations {
     let mut writers = Vec::new();
     let mut numbers: HashMap<Writer, u32> = HashMap::new();
     let mut rows = Vec::new();
@@ -159,7 +159,7 @@ pub(super) fn locations<'a>(of: impl IntoIterator<Item = &'a Location>) -> v1::L
     }
 }
 
-pub(super) fn locations_of(message: Option<v1::Locations>) -> Result<Vec<Location>, Malformed> {
+pub(crate) fn locations_of(message: Option<v1::Locations>) -> Result<Vec<Location>, Malformed> {
     let Some(message) = message else { return Ok(Vec::new()) };
     let (writers, []) = message.writers.as_chunks::<WRITER>() else {
         return Err(Malformed("a writer has 24 bytes"));
@@ -191,7 +191,7 @@ pub(super) fn locations_of(message: Option<v1::Locations>) -> Result<Vec<Locatio
 }
 
 /// Pairs ids with locations; as many of both.
-pub(super) fn located(asked: Vec<Asked>, locations: Vec<Location>) -> Result<Vec<(Asked, Location)>, Malformed> {
+pub(crate) fn located(asked: Vec<Asked>, locations: Vec<Location>) -> Result<Vec<(Asked, Location)>, Malformed> {
     if asked.len() != locations.len() {
         return Err(Malformed("a location for each id"));
     }
@@ -199,7 +199,7 @@ pub(super) fn located(asked: Vec<Asked>, locations: Vec<Location>) -> Result<Vec
 }
 
 /// An answer, or none where the slot is not held.
-pub(super) fn answers(answers: &[Option<Answer>]) -> v1::SlotLookupResponse {
+pub(crate) fn answers(answers: &[Option<Answer>]) -> v1::SlotLookupResponse {
     let kind = |answer: &Option<Answer>| match answer {
         Some(Answer::New) => 0,
         Some(Answer::Claimed) => 1,
@@ -216,7 +216,7 @@ pub(super) fn answers(answers: &[Option<Answer>]) -> v1::SlotLookupResponse {
     }
 }
 
-pub(super) fn answers_of(message: v1::SlotLookupResponse, asked: usize) -> Result<Vec<Option<Answer>>, Malformed> {
+pub(crate) fn answers_of(message: v1::SlotLookupResponse, asked: usize) -> Result<Vec<Option<Answer>>, Malformed> {
     if message.kinds.len() != asked {
         return Err(Malformed("an answer for each id"));
     }
@@ -241,7 +241,7 @@ pub(super) fn answers_of(message: v1::SlotLookupResponse, asked: usize) -> Resul
     }
 }
 
-pub(super) fn changed(changed: &[Changed]) -> v1::SlotChanged {
+pub(crate) fn changed(changed: &[Changed]) -> v1::SlotChanged {
     let kind = |changed: &Changed| match changed {
         Changed::Taken => 0,
         Changed::Otherwise => 1,
@@ -252,7 +252,7 @@ pub(super) fn changed(changed: &[Changed]) -> v1::SlotChanged {
     }
 }
 
-pub(super) fn changed_of(kinds: &Bytes, asked: usize) -> Result<Vec<Changed>, Malformed> {
+pub(crate) fn changed_of(kinds: &Bytes, asked: usize) -> Result<Vec<Changed>, Malformed> {
     if kinds.len() != asked {
         return Err(Malformed("an answer for each id"));
     }
@@ -267,7 +267,7 @@ pub(super) fn changed_of(kinds: &Bytes, asked: usize) -> Result<Vec<Changed>, Ma
         .collect()
 }
 
-pub(super) fn damage(damage: &[(PackId, Option<u32>)]) -> Vec<v1::SlotDamage> {
+pub(crate) fn damage(damage: &[(PackId, Option<u32>)]) -> Vec<v1::SlotDamage> {
     let one = |(pack, frame_offset): &(PackId, Option<u32>)| v1::SlotDamage {
         writer: writer(pack.writer).to_vec().into(),
         seq: pack.seq,
@@ -276,7 +276,7 @@ pub(super) fn damage(damage: &[(PackId, Option<u32>)]) -> Vec<v1::SlotDamage> {
     damage.iter().map(one).collect()
 }
 
-pub(super) fn damage_of(messages: Vec<v1::SlotDamage>) -> Result<Vec<(PackId, Option<u32>)>, Malformed> {
+pub(crate) fn damage_of(messages: Vec<v1::SlotDamage>) -> Result<Vec<(PackId, Option<u32>)>, Malformed> {
     if messages.len() > DAMAGE_MAX {
         return Err(Malformed("too much damage"));
     }

@@ -71,11 +71,23 @@ pub(super) async fn run(app: &App, cluster: &Cluster, args: &BackupArgs) -> Resu
             seconds: begun.elapsed().as_secs_f64(),
             failure: result.as_ref().err().map(CliError::failure),
             counts: counts.as_ref().map(backup_counts),
-            requests: counts.as_ref().map(Requests::from).unwrap_or_default(),
+            requests: match &result {
+                Ok(_) => counts.as_ref().map(Requests::from).unwrap_or_default(),
+                Err(error) => requests_of(error),
+            },
         };
         leave_metrics(app, path, &run);
     }
     result.map(|(answer, _)| answer)
+}
+
+/// What a failed backup asked of the store.
+fn requests_of(error: &CliError) -> Requests {
+    match error {
+        CliError::While { source, .. } => requests_of(source),
+        CliError::Cluster(ClusterError::JobFailed { requests, .. }) => **requests,
+        _ => Requests::default(),
+    }
 }
 
 fn backup_counts(counts: &JobCounts) -> BackupCounts {
@@ -198,6 +210,8 @@ async fn request(app: &App, cluster: &Cluster, args: &BackupArgs) -> Result<Star
         let also = ProtectItemRequest {
             spec: Some(spec.clone()),
             also: true,
+            // As for any item that a backup by hand enters: nobody asked for a schedule.
+            no_policy: true,
             ..Default::default()
         };
         cluster.protect_item(also).await?;

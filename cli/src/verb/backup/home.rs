@@ -222,17 +222,23 @@ async fn make(
     Ok((result?, name))
 }
 
-/// Makes the vault of a home that has none, for its node.
+/// Sees to it that the vault which is meant is the node's, and makes it in a home that has none. Also where another command is doing the same: neither
+/// the vault's name in the home nor its being known to the node says that it is ready.
 ///
 /// # Errors
 /// By cause.
-pub(super) async fn first_vault_of_node(app: &App, node: &Cluster) -> Result<(), CliError> {
+pub(super) async fn vault_of_node(app: &App, node: &Cluster) -> Result<(), CliError> {
     let home = app.home("backup")?;
-    if home.vaults()?.is_empty() {
-        Box::pin(first_vault(app, &home)).await?;
-        Box::pin(adopt(app, &home, node, Some(MAIN))).await?;
-    }
-    Ok(())
+    let name = if home.vaults()?.is_empty() {
+        Box::pin(first_vault(app, &home)).await?
+    } else {
+        match app.chosen_vault(&home, None)? {
+            Some(name) => name,
+            // Of several none is meant: the node says so.
+            None => return Ok(()),
+        }
+    };
+    Box::pin(adopt(app, &home, node, &name)).await
 }
 
 /// Makes the vault of a home that has none.

@@ -35,7 +35,7 @@ pub(crate) async fn run(app: &App, args: &BackupArgs) -> Result<Answer, CliError
     if let Some(node) = app.node_of_home() {
         home::check_disks(app, args)?;
         app.refuse_store(&app.settings.vault.value)?;
-        Box::pin(home::first_vault_of_node(app, &node)).await?;
+        Box::pin(home::vault_of_node(app, &node)).await?;
         check_key(app).await?;
     }
     match app.cluster()? {

@@ -267,3 +267,31 @@ pub(super) async fn vault_key(app: &App, args: &ClusterVaultKeyArgs) -> Result<A
         )
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tresor_coordinator::state::entry::Time;
+
+    #[test]
+    fn what_is_left_is_told_without_control_characters_and_with_what_is_not_in_it() {
+        let inventory = Inventory {
+            name: String::from("test"),
+            from: String::from("catalogues of 1 vaults of cluster te\u{1b}[2Jst"),
+            time: Time(0),
+            vaults: vec![String::from("main")],
+            policies: 1,
+            items: 2,
+            points: 1_003,
+            is_whole: true,
+        };
+        let whole = told(&inventory);
+        assert!(!whole.contains('\u{1b}') && whole.contains("points 1 003"), "{whole}");
+        assert!(!whole.contains(CUT), "{whole}");
+        let cut = told(&Inventory {
+            is_whole: false,
+            ..inventory
+        });
+        assert_eq!(cut, whole + CUT);
+    }
+}

@@ -1,6 +1,9 @@
 //! `tresor item protect`.
 
-use tresor_proto::v1::{GetItemRequest, Item, ItemSpec, ProtectItemRequest, UpdateItemRequest};
+use tresor_coordinator::rpc::admin::items::DEFAULT_POLICY;
+use tresor_proto::v1::{
+    GetItemRequest, GetPolicyRequest, Item, ItemSpec, Policy, ProtectItemRequest, UpdateItemRequest,
+};
 use tresor_storage::Kind;
 use tresor_storage::vault::naming::check_item_name;
 
@@ -25,19 +28,46 @@ pub(super) async fn run(app: &App, args: ItemProtectArgs) -> Result<Answer, CliE
     } else {
         let also = args.also;
         let spec = spec(app, &cluster, args).await?;
-        protect(&cluster, spec, also).await.doing(doing)?
+        protect(app, &cluster, spec, also).await.doing(doing)?
     };
     let item = ItemShown::from(item);
     Ok(app.screen.answer(&item, || text(&item)))
 }
 
-async fn protect(cluster: &Cluster, spec: ItemSpec, also: bool) -> Result<Item, CliError> {
+/// Protects it. Where no policy is named it gets the one named `default`, if there is one, and what that means is said before.
+async fn protect(app: &App, cluster: &Cluster, mut spec: ItemSpec, also: bool) -> Result<Item, CliError> {
+    if spec.policy.is_empty() {
+        let asked = GetPolicyRequest {
+            name: String::from(DEFAULT_POLICY),
+        };
+        match cluster.get_policy(asked).await {
+            Ok(policy) => {
+                app.screen.say(&default_text(&spec.name, &policy));
+                spec.policy = String::from(DEFAULT_POLICY);
+            }
+            Err(ClusterError::Refused(refusal)) if refusal.kind == Kind::Missing => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let request = ProtectItemRequest {
         spec: Some(spec),
         also,
         ..Default::default()
     };
     Ok(cluster.protect_item(request).await?)
+}
+
+/// What the policy that nobody named will mean, in plain words.
+fn default_text(item: &str, policy: &Policy) -> String {
+    let item = human::plain(item);
+    let mut text =
+        format!("no policy is named, so {item} gets policy {DEFAULT_POLICY} (--policy NAME gives it another):");
+    for sentence in &policy.words {
+        text.push_str("\n  ");
+        text.push_str(&human::plain(sentence));
+    }
+    text.push_str("\nThis makes no point yet.");
+    text
 }
 
 /// Changes what is named of an item that is there, and protects it again if it is not.
@@ -64,7 +94,7 @@ async fn change(app: &App, cluster: &Cluster, args: ItemProtectArgs) -> Result<I
     let version = known.version;
     let spec = changed(known.spec.unwrap_or_default(), args);
     if !known.protected {
-        return protect(cluster, spec, also).await;
+        return protect(app, cluster, spec, also).await;
     }
     let request = UpdateItemRequest {
         version,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tresor_proto::v1::{CancelJobRequest, Job, WatchJobRequest};
+use tresor_proto::v1::{Attempt, CancelJobRequest, Job, WatchJobRequest};
 use tresor_storage::Kind;
 
 use super::shown::about;
@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::cluster::{Cluster, ClusterError, kind_of};
 use crate::confirm::ask;
 use crate::error::CliError;
+use crate::metrics::Requests;
 use crate::screen::Watch;
 use crate::signals::{Came, Interrupts, STOPPING, end_at_next};
 
@@ -39,16 +40,23 @@ enum Left {
 /// [`CliError::Interrupted`] when a signal ends the waiting; the cluster's own.
 pub(crate) async fn wait(app: &App, cluster: &Cluster, mut job: Job) -> Result<Job, CliError> {
     let mut signals = Interrupts::listen()?;
+    app.awaits(job.id);
     let item = Some(job.item.as_str()).filter(|item| !item.is_empty());
     let name = about(&job.kind, item, &job.vault);
     let mut bar = app.screen.follow(&name);
     // What an attempt of an earlier process failed at is no news.
     let known = job.attempts.len();
-    let gives_up = |job: &Job| app.is_node() && job.attempts.len() > known && is_put_off(job);
+    let gives_up = |job: &Job| app.is_node_brief() && job.attempts.len() > known && is_put_off(job);
     while !has_ended(&job) {
         if gives_up(&job) {
-            // Nobody is there to try again once this command has ended, so the person hears of it now.
-            return give_up(cluster, job).await;
+            // Whose the node is may have changed since it was looked at.
+            if let Some(seat) = app.seat() {
+                seat.look_again().await?;
+            }
+            if gives_up(&job) {
+                // Nobody is there to try again once the commands have ended, so the person hears of it now.
+                return give_up(app, cluster, job).await;
+            }
         }
         let came = match follow(cluster, &bar, &mut job, &mut signals, &gives_up).await? {
             Left::Ended if has_ended(&job) || gives_up(&job) => continue,
@@ -89,18 +97,28 @@ pub(crate) async fn wait(app: &App, cluster: &Cluster, mut job: Job) -> Result<J
     Ok(job)
 }
 
-/// Whether an attempt failed and another one is to follow.
+/// Whether an attempt failed and another one is to follow. One that was lost, with the process that was the node, has failed at nothing: the next one is
+/// made within seconds.
 fn is_put_off(job: &Job) -> bool {
-    job.state == "queued" && job.attempts.last().is_some_and(|last| !last.failure.is_empty())
+    let failed = |last: &Attempt| !last.failure.is_empty() && last.kind != "lost";
+    job.state == "queued" && job.attempts.last().is_some_and(failed)
 }
 
 /// Ends a job whose attempt failed; it is shown as failed for the reason of that attempt.
-async fn give_up(cluster: &Cluster, mut job: Job) -> Result<Job, CliError> {
+async fn give_up(app: &App, cluster: &Cluster, mut job: Job) -> Result<Job, CliError> {
     let request = CancelJobRequest {
         id: job.id,
         ..Default::default()
     };
-    cluster.cancel_job(request).await?;
+    match cluster.cancel_job(request).await {
+        // Another command that waits for it has given it up.
+        Err(ClusterError::Refused(_)) => {}
+        cancelled => drop(cancelled?),
+    }
+    app.screen.note(&format!(
+        "job {} is not tried again: that only tresor node start does, and it does not run",
+        job.id
+    ));
     job.state = String::from("failed");
     Ok(job)
 }
@@ -206,6 +224,8 @@ pub(crate) fn done(job: Job) -> Result<Job, ClusterError> {
         }),
         _ => {
             let said = last.filter(|attempt| !attempt.failure.is_empty());
+            let report = job.report.as_ref();
+            let requests = report.and_then(|report| report.counts.as_ref()).map(Requests::from);
             Err(ClusterError::JobFailed {
                 job: job.id,
                 why: match said {
@@ -215,6 +235,8 @@ pub(crate) fn done(job: Job) -> Result<Job, ClusterError> {
                 // A job that failed before any attempt was never possible.
                 kind: said.map_or(Kind::Invalid, |attempt| kind_of(&attempt.kind)),
                 hint: said.map(|attempt| attempt.hint.clone()).unwrap_or_default(),
+                of_machine: report.is_some_and(|report| report.of_machine),
+                requests: Box::new(requests.unwrap_or_default()),
             })
         }
     }
@@ -232,6 +254,7 @@ pub(crate) async fn wait_done(app: &App, cluster: &Cluster, job: Job) -> Result<
 mod tests {
     use super::super::shown::tests::running;
     use super::*;
+    use tresor_proto::v1::{Counts, Report};
 
     #[test]
     fn an_unclear_answer_leaves_the_job_running() {
@@ -261,6 +284,38 @@ mod tests {
         let error = done(job).expect_err("it failed");
         assert_eq!(error.to_string(), "job 812 failed: no space in s3://b (on kvm-2)");
         assert_eq!(error.failure().code().number(), 8);
+    }
+
+    #[test]
+    fn a_disk_that_fails_on_a_worker_is_no_store_that_does_not_answer_and_no_damage_of_a_vault() {
+        let failed = |kind: &str, of_machine| {
+            let mut job = Job {
+                state: String::from("failed"),
+                report: Some(Report {
+                    of_machine,
+                    counts: Some(Counts {
+                        gets: 7,
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..running()
+            };
+            job.attempts[1].failure = String::from("could not read disk vda");
+            job.attempts[1].kind = kind.to_owned();
+            done(job).expect_err("it failed")
+        };
+        for (kind, of_machine, code) in [
+            ("retry", true, 1),
+            ("corrupt", true, 1),
+            ("missing", true, 4),
+            ("retry", false, 7),
+            ("corrupt", false, 3),
+        ] {
+            let error = failed(kind, of_machine);
+            assert_eq!(error.failure().code().number(), code, "{kind} {of_machine}");
+            assert!(matches!(error, ClusterError::JobFailed { requests, .. } if requests.get == 7));
+        }
     }
 
     #[test]

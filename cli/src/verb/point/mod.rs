@@ -1,10 +1,10 @@
 //! `tresor point …`.
 
+mod change;
 mod cluster;
 mod diff;
 mod list;
 mod named;
-mod remove;
 mod show;
 
 use serde::Serialize;
@@ -16,6 +16,7 @@ use crate::cluster::ClusterError;
 use crate::error::CliError;
 use crate::screen::Answer;
 use crate::verb::left::Left;
+use change::Change;
 
 pub(crate) use named::named_point;
 
@@ -27,14 +28,20 @@ pub(crate) async fn run(app: &App, verb: PointVerb) -> Result<Answer, CliError> 
     if let Some(cluster) = app.cluster()? {
         return Box::pin(cluster::run(app, &cluster, verb)).await;
     }
+    if let PointVerb::Hold(_) | PointVerb::Release(_) = &verb
+        && !app.settings.home.value.exists()
+    {
+        // No home is made for what it cannot have.
+        return Err(ClusterError::NoneChosen { verb: "point hold" }.into());
+    }
     match verb {
         PointVerb::List(args) => Box::pin(list::run(app, &args)).await,
         PointVerb::Show(args) => Box::pin(show::run(app, &args.point)).await,
         PointVerb::Diff(args) => Box::pin(diff::run(app, &args)).await,
-        PointVerb::Hold(_) => Err(ClusterError::NoneChosen { verb: "point hold" }.into()),
-        PointVerb::Release(_) => Err(ClusterError::NoneChosen { verb: "point release" }.into()),
-        PointVerb::Remove(args) => Box::pin(remove::run(app, &args.points, true)).await,
-        PointVerb::Undelete(args) => Box::pin(remove::run(app, &args.points, false)).await,
+        PointVerb::Hold(args) => Box::pin(change::run(app, &args.points, Change::Hold(&args.reason))).await,
+        PointVerb::Release(args) => Box::pin(change::run(app, &args.points, Change::Release)).await,
+        PointVerb::Remove(args) => Box::pin(change::run(app, &args.points, Change::Remove)).await,
+        PointVerb::Undelete(args) => Box::pin(change::run(app, &args.points, Change::Undelete)).await,
     }
 }
 
@@ -57,7 +64,7 @@ struct PointShown<'a> {
     time: &'a str,
     keep_until: Option<&'a str>,
     removed_at: Option<&'a str>,
-    /// Why a cluster held it, as far as it left word.
+    /// Why it is held.
     held: Option<&'a str>,
     parent: Option<String>,
     consistency: &'static str,
@@ -87,7 +94,11 @@ impl<'a> PointShown<'a> {
             time: &manifest.time,
             keep_until: manifest.keep_until.as_deref(),
             removed_at: point.removed_at.as_deref(),
-            held: left.and_then(|left| left.hold(manifest.point)),
+            // Of more than a catalogue names, the words of a cluster say it.
+            held: point
+                .held
+                .as_deref()
+                .or_else(|| left.and_then(|left| left.hold(manifest.point))),
             parent: manifest.parent.map(|parent| parent.to_string()),
             consistency: manifest.consistency.name(),
             consistency_reason: &manifest.consistency_reason,

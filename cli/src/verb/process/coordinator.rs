@@ -38,6 +38,7 @@ pub(crate) async fn run(app: &App, args: CoordinatorStartArgs) -> Result<Answer,
         listen: Some(args.listen),
         http: Some(args.http),
         zone: args.zone,
+        item_metrics: args.item_metrics,
     };
     let screen = app.screen.clone();
     let ready = move |bound: &tresor_coordinator::process::Bound, _: &tresor_coordinator::node::Handle| {

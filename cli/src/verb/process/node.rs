@@ -1,11 +1,13 @@
 //! `tresor node start`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tresor_coordinator::node::driver::Upkeep;
 
 use crate::app::App;
 use crate::args::NodeStartArgs;
-use crate::embedded::{self, Host, Place, Serving};
+use crate::embedded::{self, Host, Place, Seat, Serving};
 use crate::error::CliError;
 use crate::screen::Answer;
 
@@ -30,28 +32,31 @@ pub(crate) async fn run(app: &App, args: NodeStartArgs) -> Result<Answer, CliErr
         upkeep: Upkeep::All,
         works: true,
         http: args.http,
+        item_metrics: args.item_metrics,
     };
-    let mut host = Box::pin(Host::start(app, &place, lock, serving)).await?;
-    app.enter(host.access());
+    let mut host = Box::pin(Host::start(&app.settings, &place, lock, serving, &BTreeSet::new())).await?;
+    app.enter(Seat::new(app, &place, "node start", true, host.access()));
     let cluster = app.need_cluster("node start")?;
-    let adopted = tokio::select! {
-        adopted = embedded::adopt(app, &home, &cluster, None) => adopted,
-        () = cancel.cancelled() => Ok(()),
+    // A vault whose store is away is tried again, and the others are served meanwhile.
+    let left = tokio::select! {
+        left = embedded::adopt_all(app, &home, &cluster) => left,
+        () = cancel.cancelled() => Ok(Vec::new()),
     };
-    // A vault whose store is away now is taken over at another start; the others are served meanwhile.
-    if let Err(error) = adopted {
+    let left = left.unwrap_or_else(|error| {
         app.screen.say(&format!("warning: {}", error.chain()));
-    }
+        Vec::new()
+    });
     app.screen
         .note(&format!("the node of home {} works", home.root().display()));
     let ended = tokio::select! {
         error = host.ended() => Some(error),
         () = cancel.cancelled() => None,
+        () = embedded::keep_adopting(app, &home, &cluster, left) => None,
     };
     if let Some(error) = ended {
         return Err(error);
     }
-    host.leave(app, true).await?;
+    host.leave(&app.screen, true).await?;
     Ok(app
         .screen
         .answer(&Stopped { stopped: true }, || String::from("the node has stopped")))

@@ -1,17 +1,24 @@
 //! `tresor worker start`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tresor_coordinator::rpc::http::{self, Watched};
 use tresor_worker::agent::{self, AgentConfig, Membership};
 use tresor_worker::home::host_name;
 use tresor_worker::limits::permits_within;
+use tresor_worker::metrics::Metrics;
 use tresor_worker::slots::{Listen, SlotsConfig, local_address};
 
 use super::{failed, read_token};
 use crate::app::App;
-use crate::args::WorkerStartArgs;
+use crate::args::{METRICS_PORT, WorkerStartArgs};
 use crate::config::StoreTables;
 use crate::error::CliError;
 use crate::screen::Answer;
@@ -19,6 +26,50 @@ use crate::screen::Answer;
 #[derive(Serialize)]
 struct Stopped {
     stopped: bool,
+}
+
+/// A worker as machines that watch see it.
+struct Watching(Arc<Metrics>);
+
+impl Watched for Watching {
+    fn is_alive(&self) -> Result<(), String> {
+        self.0.is_alive()
+    }
+
+    fn is_ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        std::future::ready(self.0.is_ready()).boxed()
+    }
+
+    fn metrics(&self) -> BoxFuture<'_, Result<String, String>> {
+        std::future::ready(Ok(self.0.text())).boxed()
+    }
+}
+
+/// Where its metrics are: as it is told, or on the usual port of this host, unless another worker has that.
+async fn listen_for_metrics(address: Option<&str>) -> Result<TcpListener, CliError> {
+    let cannot = |at: &str| {
+        let doing = format!("could not listen on {at}");
+        move |error: std::io::Error| failed(&doing, error)
+    };
+    if let Some(address) = address {
+        return TcpListener::bind(address).await.map_err(cannot(address));
+    }
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, METRICS_PORT)).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(cannot("a free port of this host")),
+        bound => bound.map_err(cannot(&format!("port {METRICS_PORT} of this host"))),
+    }
+}
+
+/// Serves the pages of a worker, where it is to have some, until `stop`.
+async fn watched(listener: Option<TcpListener>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let Some(listener) = listener else { return };
+    // A scraper that keeps its connection open holds up no end.
+    let served = http::serve(listener, Arc::new(Watching(metrics)), stop.clone(), stop);
+    if let Err(error) = served.await {
+        tracing::error!(%error, "metrics are not served any more");
+    }
 }
 
 fn labels(pairs: &[String]) -> Result<BTreeMap<String, String>, CliError> {
@@ -99,6 +150,14 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
         "worker {} of cluster {} works",
         name.id, membership.cluster_name
     ));
+    let pages = match args.no_metrics {
+        true => None,
+        false => Some(listen_for_metrics(args.metrics_address.as_deref()).await?),
+    };
+    if let Some(address) = pages.as_ref().and_then(|pages| pages.local_addr().ok()) {
+        app.screen.note(&format!("metrics are on {address}"));
+    }
+    let metrics = Arc::new(Metrics::default());
     let listen = match args.no_slots {
         true => None,
         false => Some(listen(args.serve_address.as_deref(), &membership)?),
@@ -116,18 +175,20 @@ pub(crate) async fn run(app: &App, args: WorkerStartArgs) -> Result<Answer, CliE
             .map_or(args.permits, |memory| permits_within(memory, args.permits)),
         reaches: args.reaches,
         effort: app.settings.effort(),
+        metrics: Arc::clone(&metrics),
         ..AgentConfig::new(&data)
     };
     let stores = StoreTables::new(app.settings.stores.clone(), &app.settings.home.value);
     let running = agent::run(config, client, Arc::new(stores), cancel.clone());
     let renewing = membership.keep_renewed(&data, cancel.clone());
-    let (result, ()) = tokio::join!(
+    let (result, (), ()) = tokio::join!(
         async {
             let result = Box::pin(running).await;
             cancel.cancel();
             result
         },
-        renewing
+        renewing,
+        watched(pages, metrics, cancel.clone())
     );
     result.map_err(|error| failed("the worker cannot go on", error))?;
     Ok(app

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tresor_proto::v1::NoteRestoreRequest;
 use tresor_storage::Kind;
 use tresor_storage::manifest::Manifest;
 use tresor_worker::WorkerError;
 use tresor_worker::control::home::HomeControl;
 use tresor_worker::control::{Control as _, OpenSession};
-use tresor_worker::home::OpenVault;
+use tresor_worker::home::{self, OpenVault};
 use tresor_worker::progress::Progress;
 use tresor_worker::restore::{self, Damage, Existing, Placed, RestoreOutcome, RestoreRequest, merge_gap};
 
@@ -95,6 +96,7 @@ pub(super) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
     if args.dry_run {
         return preview(app, &vault, manifest, &work).await;
     }
+    note(app, args, manifest).await;
     restore::make_folder(&work, &args.to).map_err(|source| WorkerError::Sink {
         disk: work.first().map_or_else(String::new, |work| work.disk.name.clone()),
         source,
@@ -140,6 +142,24 @@ pub(super) async fn run(app: &App, args: &RestoreArgs) -> Result<Answer, CliErro
     } else {
         answer
     })
+}
+
+/// Has the node's audit trail say that this process restores a point by itself. Getting data back does not wait for the trail: where the node cannot be
+/// had, that is said.
+async fn note(app: &App, args: &RestoreArgs, manifest: &Manifest) {
+    let Some(node) = app.node_of_home() else { return };
+    let path = std::path::absolute(&args.to).unwrap_or_else(|_| args.to.clone());
+    let request = NoteRestoreRequest {
+        point: manifest.point.to_string(),
+        host: home::host_name(),
+        path: path.to_string_lossy().into_owned(),
+        allow_damage: args.allow_damage,
+        ..Default::default()
+    };
+    if let Err(error) = node.note_restore(request).await {
+        app.screen
+            .say(&format!("warning: the audit trail does not have this restore: {error}"));
+    }
 }
 
 async fn one(

@@ -30,7 +30,7 @@ pub(super) async fn run(app: &App, node: &Cluster, verb: VaultVerb) -> Result<An
         VaultVerb::Remove(args) => return Box::pin(remove_both(app, node, args)).await,
         verb => return Box::pin(cluster::run(app, node, verb)).await,
     };
-    Box::pin(adopt(app, &home, node, Some(&name))).await?;
+    Box::pin(adopt(app, &home, node, &name)).await?;
     Ok(answer)
 }
 

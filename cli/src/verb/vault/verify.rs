@@ -10,11 +10,12 @@ use tresor_storage::Kind;
 use tresor_storage::ids::{PackId, Writer, hex};
 use tresor_storage::vault::create::open_header;
 use tresor_storage::verify::{self, Finding, Level, Options, Progress, Report, Scope, Target};
-use tresor_worker::home::Stores as _;
+use tresor_worker::home::{Home, Stores as _, open_for_writing_at};
 
 use crate::app::App;
 use crate::args::VaultVerifyArgs;
 use crate::cluster::ClusterError;
+use crate::embedded::Place;
 use crate::error::{CliError, Doing as _};
 use crate::exit::Code;
 use crate::human;
@@ -231,7 +232,20 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
     }
     let told = async {
         let home = app.home("vault verify")?;
-        let vault = app.open_for_writing(&home, name).await?;
+        let place = Place::of(home.root());
+        // The index that the next backup asks is the one of the node's worker, which does not run as long as this process has the node's lock.
+        let indexes = is_of_node(&home, &place, name)?.then(|| place.indexes());
+        let _node = match &indexes {
+            Some(_) => Some(place.take("vault verify")?),
+            None => None,
+        };
+        let vault = match &indexes {
+            Some(indexes) => {
+                let opening = open_for_writing_at(&home, name, indexes, &app.secrets, &app.stores);
+                Box::pin(opening).await?
+            }
+            None => app.open_for_writing(&home, name).await?,
+        };
         report
             .marks
             .apply(vault.index.as_ref())
@@ -248,6 +262,12 @@ async fn tell_index(app: &App, name: &str, report: &Report) {
             error.chain()
         )),
     }
+}
+
+/// Whether the node's worker has an index of the vault.
+fn is_of_node(home: &Home, place: &Place, name: &str) -> Result<bool, CliError> {
+    let id = home.vault(name)?.id.to_string();
+    Ok(place.indexes().join(id).is_dir())
 }
 
 fn shown(vault: String, report: &Report, begun: Instant) -> VerifyShown {

@@ -57,7 +57,7 @@ impl Services {
         let item = ItemId(*draw()?);
         let made = self
             .change(caller, Kind::Protect, key, |state| {
-                if spec.policy.is_empty() && state.policy_named(DEFAULT_POLICY).is_some() {
+                if spec.policy.is_empty() && !message.no_policy && state.policy_named(DEFAULT_POLICY).is_some() {
                     spec.policy = String::from(DEFAULT_POLICY);
                 }
                 let vault = vault_for(state, &spec.vault)?;

@@ -11,17 +11,21 @@ use crate::rpc::caller::Caller;
 use crate::rpc::context::{Services, made_before};
 use crate::rpc::kinds::Kind;
 use crate::rpc::page::Page;
+use crate::rpc::permissions::Access;
 use crate::rpc::refused::Refused;
 use crate::rpc::{convert, fields, resolve};
-use crate::state::command::{Command, JobSpec, RestoreTarget, Work};
+use crate::security::Permission;
+use crate::state::command::{Command, ItemSpec, JobSpec, RestoreTarget, Work};
 use crate::state::entry::IdempotencyKey;
-use crate::state::rows::JobState;
+use crate::state::rows::{Attempt, JobState};
 use crate::state::{State, Subject};
 
 /// What a verify looks at if the caller does not say: everything but the contents.
 const LEVEL_DEFAULT: &str = "checks";
 /// Levels of a verify.
 const LEVELS: [&str; 5] = ["names", "checks", "contents", "recipes", "all"];
+/// Longest name of a host, bytes: as long as the system lets one be.
+const HOST_BYTES_MAX: usize = 255;
 /// Greatest priority, either way.
 const PRIORITY_MAX: i32 = 1000;
 
@@ -104,7 +108,7 @@ impl Services {
                 // Before anything is made for it.
                 fields::future("keep_until", &message.keep_until, self.now(state))?;
                 match resolve::protected_item(state, name, vault_name) {
-                    Ok(_) => Ok(true),
+                    Ok(item) => check_same(state, item, spec).map(|()| true),
                     Err(Refused::Missing { what: "item", .. } | Refused::Held { .. }) => Ok(false),
                     Err(refused) => Err(refused),
                 }
@@ -166,6 +170,31 @@ impl Services {
         self.job_of(made.about, "restore")
     }
 
+    /// Takes down a restore that the caller makes by itself: for the audit trail.
+    pub(crate) async fn note_restore(
+        &self,
+        caller: &Caller,
+        message: v1::NoteRestoreRequest,
+    ) -> Result<v1::Empty, Refused> {
+        let key = fields::key(&message.idempotency_key)?;
+        let path = fields::path("path", &message.path)?;
+        let host = message.host;
+        if host.len() > HOST_BYTES_MAX || host.chars().any(char::is_control) {
+            let rule = format!("must have at most {HOST_BYTES_MAX} bytes and no control characters");
+            return Err(Refused::invalid("host", rule));
+        }
+        self.change(caller, Kind::Note, key, |state| {
+            let point = point_named(state, &message.point)?;
+            let damage = if message.allow_damage { ", damage allowed" } else { "" };
+            Ok(Command::Note {
+                action: String::from("restore by command"),
+                object: format!("point {point} to {host}:{path}{damage}"),
+            })
+        })
+        .await?;
+        Ok(v1::Empty {})
+    }
+
     /// Proves a point, or a vault as a whole.
     pub(crate) async fn start_verify(
         &self,
@@ -214,13 +243,14 @@ impl Services {
     /// A job as it is here.
     pub(crate) fn job_now(&self, id: JobId) -> Result<v1::Job, Refused> {
         let progress = self.progress(id);
-        let (mut job, good) = self.handle.read(|state| {
+        let (mut job, reported) = self.handle.read(|state| {
             let row = state.jobs().get(&id).ok_or_else(|| Refused::missing("job", id))?;
             let is_done = matches!(row.state, JobState::Done { .. });
-            let good = row.attempts.last().filter(|_| is_done).map(|attempt| attempt.epoch);
-            Ok::<_, Refused>((convert::job(state, id, row, progress.as_ref()), good))
+            let reports = |attempt: &&Attempt| is_done || attempt.failure.is_some();
+            let reported = row.attempts.last().filter(reports).map(|attempt| attempt.epoch);
+            Ok::<_, Refused>((convert::job(state, id, row, progress.as_ref()), reported))
         })?;
-        job.report = good.and_then(|epoch| self.report(id, epoch));
+        job.report = reported.and_then(|epoch| self.report(id, epoch));
         Ok(job)
     }
 
@@ -278,12 +308,20 @@ impl Services {
         .await
     }
 
-    /// Ends a job, now or as soon as its worker hears of it.
+    /// Ends a job, now or as soon as its worker hears of it. Who may not manage jobs ends those that they began.
     pub(crate) async fn cancel_job(&self, caller: &Caller, message: v1::CancelJobRequest) -> Result<v1::Job, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let made = self
             .change(caller, Kind::Cancel, key, |state| {
                 let job = resolve::job(state, message.id)?;
+                let is_own = state.jobs().get(&job).is_some_and(|row| row.by == caller.actor);
+                if !is_own && !Access::With(Permission::ManageJobs).is_given_to(&caller.role) {
+                    return Err(Refused::NotOwn {
+                        job,
+                        name: caller.name.clone(),
+                        role: caller.role.clone(),
+                    });
+                }
                 Ok(Command::Cancel { job })
             })
             .await?;
@@ -301,6 +339,30 @@ impl Services {
             .await?;
         self.any_job_of(made.about)
     }
+}
+
+/// Refuses a backup of disks that its item does not have: those that it has would be read in their place.
+fn check_same(state: &State, item: ItemId, asked: &v1::ItemSpec) -> Result<(), Refused> {
+    let row = state.items().get(&item).ok_or_else(|| Refused::missing("item", item))?;
+    let known = &row.spec;
+    let asked = convert::item_spec(state, asked, known.vault)?;
+    let rule = |what: &str| {
+        format!(
+            "{what} than item {} has: change the item first, or name none",
+            known.name
+        )
+    };
+    if !asked.disks.is_empty() && asked.disks != known.disks {
+        return Err(Refused::invalid("spec.disks", rule("are others")));
+    }
+    if !asked.host.is_empty() && !known.host.is_empty() && asked.host != known.host {
+        return Err(Refused::invalid("spec.host", rule("is another")));
+    }
+    let ways = |spec: &ItemSpec| (spec.allow_live, spec.allow_backing);
+    if !asked.disks.is_empty() && ways(&asked) != ways(known) {
+        return Err(Refused::invalid("spec.allow_live", rule("allows other reading")));
+    }
+    Ok(())
 }
 
 /// The item's name: of the request, or else of its spec.

@@ -127,6 +127,7 @@ calls! {
     undelete_point(UndeletePointRequest) -> Point;
     start_backup(StartBackupRequest) -> Job;
     start_restore(StartRestoreRequest) -> Job;
+    note_restore(NoteRestoreRequest) -> Empty;
     start_verify(StartVerifyRequest) -> Job;
     get_job(GetJobRequest) -> Job;
     list_jobs(ListJobsRequest) -> ListJobsResponse;

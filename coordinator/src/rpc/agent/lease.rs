@@ -59,6 +59,7 @@ pub(crate) fn message(state: &State, job_id: JobId, epoch: Epoch) -> Result<v1::
                 keep_until: keep_until.map(|until| until.to_string()).unwrap_or_default(),
                 allow_live: item.spec.allow_live,
                 allow_backing: item.spec.allow_backing,
+                helpers: Vec::new(),
             })
         }
         Work::Restore { point: id, target, .. } => {

@@ -275,4 +275,9 @@ impl Agent for AgentService {
         let (worker, message) = worker_of(request)?;
         self.answer(self.vaults_of(worker, message).await)
     }
+
+    async fn lease_of(&self, request: Request<v1::LeaseOfRequest>) -> Result<Response<v1::LeaseOfResponse>, Status> {
+        let (worker, message) = worker_of(request)?;
+        self.answer(self.lease_of_another(worker, message).await)
+    }
 }

@@ -93,6 +93,11 @@ impl AgentService {
                 .handle
                 .read(|state| retries::retry_at(state, job, kind, self.services.now(state))),
         };
+        if let Some(report) = &request.report {
+            // As of a good end: who waits for the job asks right after the log has it.
+            let mut presence = self.services.presence.lock().unwrap_or_else(PoisonError::into_inner);
+            presence.note_report(job, epoch, report.clone());
+        }
         let key = report_key("fail", worker, (job, epoch), &request.encode_to_vec());
         let command = Command::Fail {
             job,

@@ -122,6 +122,7 @@ impl Story {
             kind: kind.to_owned(),
             message: String::from("the disk is away"),
             hint: String::new(),
+            ..Default::default()
         };
         Agent::fail(&self.service, self.by(worker, request)).await.map(|_| ())
     }

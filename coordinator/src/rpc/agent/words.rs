@@ -247,6 +247,8 @@ pub(super) fn failure(request: &v1::FailRequest) -> Failure {
         "full" => FailureKind::Full,
         "denied" => FailureKind::Denied,
         "cancelled" => FailureKind::Cancelled,
+        // As if it were not heard of any more, and sooner known.
+        "stopping" => FailureKind::Lost,
         _ => FailureKind::Bug,
     };
     // Text for people is shortened and cleaned, never a reason to lose the report.
@@ -349,10 +351,12 @@ mod tests {
             "full",
             "denied",
             "cancelled",
+            "stopping",
         ];
         let kinds: std::collections::BTreeSet<_> = words.map(kind).into_iter().collect();
         assert_eq!(kinds.len(), words.len());
-        assert!(!kinds.contains(&FailureKind::Bug) && !kinds.contains(&FailureKind::Lost));
+        assert!(!kinds.contains(&FailureKind::Bug));
+        assert_eq!(kind("stopping"), FailureKind::Lost);
         for other in ["bug", "", "lost", "Retry"] {
             assert_eq!(kind(other), FailureKind::Bug, "{other}");
         }

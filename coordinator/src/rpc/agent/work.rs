@@ -9,7 +9,8 @@ use tresor_proto::v1;
 
 use super::super::convert;
 use super::super::refused::Refused;
-use super::{AgentService, lease, words};
+use super::{AgentService, denied, fenced, lease, words};
+use crate::lead::placement;
 use crate::node::NodeError;
 use crate::node::presence::{BEAT_MS, LEASE_MS, SaidLease};
 use crate::security::Purpose;
@@ -122,7 +123,7 @@ impl AgentService {
         drop(turn);
         match leased {
             Ok(applied) => match applied.reply {
-                Reply::Leased { epoch, .. } => self.tell(job, epoch),
+                Reply::Leased { epoch, .. } => self.tell(worker, job, epoch),
                 _ => Err(Refused::Bug {
                     why: "a lease was answered with something else",
                 }),
@@ -136,9 +137,23 @@ impl AgentService {
     }
 
     /// What the worker is told of its new lease.
-    fn tell(&self, job: JobId, epoch: Epoch) -> Result<Option<v1::Lease>, Refused> {
+    fn tell(&self, worker: WorkerId, job: JobId, epoch: Epoch) -> Result<Option<v1::Lease>, Refused> {
+        let presence = self.services.presence();
+        let now_ms = self.services.clock.monotonic_ms();
         let found = self.services.handle.read(|state| {
-            let message = lease::message(state, job, epoch)?;
+            let mut message = lease::message(state, job, epoch)?;
+            if let Some(v1::lease::Work::Backup(work)) = &mut message.work {
+                let helpers = placement::helpers(state, &presence, worker, job, now_ms);
+                let told = |id: WorkerId| {
+                    let row = state.workers().get(&id)?;
+                    Some(v1::Helper {
+                        worker: id.0,
+                        name: row.name.clone(),
+                        serves: row.facts.serves.clone(),
+                    })
+                };
+                work.helpers = helpers.into_iter().filter_map(told).collect();
+            }
             let vault = state.jobs().get(&job).map(|job| job.spec.vault);
             let vault = vault.ok_or(lease::LeaseError::Ended)?;
             let wrapped = state.vaults().get(&vault).map(|row| row.spec.key.clone());
@@ -159,6 +174,52 @@ impl AgentService {
             vault.key = secret;
         }
         Ok(Some(message))
+    }
+
+    /// What a backup is about that another worker has the lease of.
+    pub(super) async fn lease_of_another(
+        &self,
+        worker: WorkerId,
+        request: v1::LeaseOfRequest,
+    ) -> Result<v1::LeaseOfResponse, Refused> {
+        let life = words::life(&request.life)?;
+        let (job_id, epoch) = words::lease_id(request.lease.as_ref())?;
+        let holder = WorkerId(request.worker);
+        self.services.handle.barrier().await?;
+        self.check_life(worker, life)?;
+        self.services.handle.read(|state| {
+            let over = || fenced(format!("job {job_id} does not run under this lease of worker {holder}"));
+            let Some(job) = state.jobs().get(&job_id) else {
+                return Err(over());
+            };
+            if job
+                .running()
+                .is_none_or(|attempt| attempt.epoch != epoch || attempt.worker != holder)
+            {
+                return Err(over());
+            }
+            let reaches = state
+                .workers()
+                .get(&worker)
+                .is_some_and(|row| !row.facts.serves.is_empty() && placement::reaches(state, row, job));
+            if !reaches {
+                return Err(denied(format!(
+                    "worker {worker} does not reach what job {job_id} is about"
+                )));
+            }
+            let message = lease::message(state, job_id, epoch).map_err(|_| over())?;
+            let (Some(vault), Some(v1::lease::Work::Backup(work))) = (message.vault, message.work) else {
+                return Err(denied(format!("job {job_id} is no backup")));
+            };
+            Ok(v1::LeaseOfResponse {
+                session: message.session,
+                start_epoch: message.start_epoch,
+                vault: vault.id,
+                claim: vault.claim,
+                cluster: vault.cluster,
+                work: Some(work),
+            })
+        })
     }
 
     /// The platform's key of a vault. The copy in the message is dropped with it, and not wiped: the wire's buffers are not ours.

@@ -66,6 +66,8 @@ pub(super) async fn member(cluster: &Cluster, node: &TestNode, id: u64, listener
         placement: Arc::new(any_job),
         peer: NoPeer,
         metrics: Arc::new(Metrics::new()),
+        folder: None,
+        beside: None,
     };
     tokio::spawn(serve(listeners, served, stop.clone()));
     Stop(stop)

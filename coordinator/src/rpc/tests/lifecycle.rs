@@ -130,6 +130,8 @@ async fn a_stop_is_bounded_whoever_still_waits_for_something() {
         placement: std::sync::Arc::new(any_job),
         peer: NoPeer,
         metrics: std::sync::Arc::default(),
+        folder: None,
+        beside: None,
     };
     let listeners = Listeners {
         network: Some(network),

@@ -64,7 +64,7 @@ pub(super) fn create(path: &Path, mut options: Options) -> Result<Opened, IndexE
 }
 
 fn open_families(path: &Path, options: &Options) -> Result<Opened, IndexError> {
-    let cache = Cache::new_lru_cache(options::CACHE_BYTES);
+    let cache = Cache::new_hyper_clock_cache(options::CACHE_BYTES, 0);
     let db = DB::open_cf_descriptors(options, path, options::families(&cache)).map_err(refused)?;
     Ok(Opened {
         db,

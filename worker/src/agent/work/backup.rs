@@ -9,15 +9,17 @@ use tresor_storage::manifest::{Consistency, Manifest};
 use tresor_storage::throttle::Pace;
 use tresor_storage::vault::naming::{check_disk_name, check_item_name};
 
-use super::{Done, disk_format, host_path, read_manifest};
+use super::{Done, read_manifest, source_spec};
 use crate::WorkerError;
 use crate::agent::error::JobError;
 use crate::agent::job::Job;
 use crate::agent::port::BackupWork;
 use crate::agent::progress::Stage;
 use crate::agent::vaults::JobVault;
-use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Shares, Steering, UNAIDED};
+use crate::backup::{self, BackupDisk, BackupRequest, Changes, Engine, Helper, Shares, Steering, UNAIDED};
 use crate::limits::paced_source;
+use crate::parts::{Ask, RemoteHelper};
+use crate::slots::Routed;
 use crate::source::{self, SourceSpec};
 
 /// Backs up, up to the coordinator's answer.
@@ -41,12 +43,14 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     let disks = job
         .unless_stopped(open_disks(specs, &job.vaults.limits().disks()))
         .await?;
+    let helpers = helpers(job, work, routed.as_ref());
     let engine = Engine {
         vault: Arc::clone(&vault.vault),
         reader: vault.reader(Some(Arc::clone(&index))),
         index,
         control,
         shares: routed.map(|routed| Arc::new(routed) as Arc<dyn Shares>),
+        helpers,
     };
     let request = BackupRequest {
         item: work.item,
@@ -76,6 +80,23 @@ pub(super) async fn run(job: &Job, work: &BackupWork) -> Result<Done, JobError> 
     Ok(Done::Committed)
 }
 
+/// Other workers that can read the disks: those that the lease names, where the index is shared. Without that what they store could not be found here.
+fn helpers(job: &Job, work: &BackupWork, routed: Option<&Routed>) -> Vec<Arc<dyn Helper>> {
+    let (Some(routed), Some(slots)) = (routed, &job.slots) else {
+        return Vec::new();
+    };
+    let ask = Arc::new(Ask {
+        lease: job.lease.id,
+        routed: routed.clone(),
+    });
+    let helpers = work.helpers.iter().filter_map(|helper| {
+        let channel = slots.channel(helper.worker, &helper.serves)?;
+        let helper = RemoteHelper::new(helper.name.clone(), channel, Arc::clone(&ask));
+        Some(Arc::new(helper) as Arc<dyn Helper>)
+    });
+    helpers.collect()
+}
+
 /// Which disks to read, by name.
 fn specs(work: &BackupWork) -> Result<Vec<(String, SourceSpec)>, JobError> {
     let refuse = |why: String| Err(JobError::Lease { why });
@@ -93,12 +114,7 @@ fn specs(work: &BackupWork) -> Result<Vec<(String, SourceSpec)>, JobError> {
         if specs.iter().any(|(name, _)| *name == disk.name) {
             return refuse(format!("two disks are named {:?}", disk.name));
         }
-        let spec = SourceSpec {
-            path: host_path(&disk.path)?,
-            format: disk_format(&disk.format)?,
-            allow_live: work.allow_live,
-            allow_backing: work.allow_backing,
-        };
+        let spec = source_spec(&disk.path, &disk.format, work.allow_live, work.allow_backing)?;
         specs.push((disk.name.clone(), spec));
     }
     Ok(specs)
@@ -166,6 +182,7 @@ mod tests {
             keep_until: None,
             allow_live: false,
             allow_backing: false,
+            helpers: Vec::new(),
         }
     }
 

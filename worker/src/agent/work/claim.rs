@@ -137,22 +137,18 @@ async fn make_vault(job: &Job, store: &OpenStore) -> Result<(), JobError> {
 async fn claim_of_making(vault: &JobVault) -> Result<ListedClaim, JobError> {
     let backend = vault.vault.backend.as_ref();
     if is_any_in(backend, names::POINTS).await? {
-        return Err(JobError::Lease {
-            why: format!(
-                "the vault was made at {} before, and somebody has written points to it",
-                vault.url
-            ),
+        return Err(JobError::NotAsMade {
+            url: vault.url.clone(),
+            what: String::from("somebody has written points to it"),
         });
     }
     match claim::holder(backend, vault.vault.id).await? {
         // What was made names the cluster that made it.
         Some((listed, Some(_))) if listed.cluster == vault.header.first_cluster => Ok(listed),
         // Not that of any attempt at making it.
-        Some((listed, Some(_))) => Err(JobError::Lease {
-            why: format!(
-                "the vault at {} was made before, and has been taken over since: claim {} is another one's",
-                vault.url, listed.number
-            ),
+        Some((listed, Some(_))) => Err(JobError::NotAsMade {
+            url: vault.url.clone(),
+            what: format!("has been taken over since: claim {} is another one's", listed.number),
         }),
         Some((listed, None)) => Err(FormatError::Malformed {
             what: "claim of the vault",

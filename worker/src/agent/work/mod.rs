@@ -19,7 +19,7 @@ use super::error::JobError;
 use super::job::Job;
 use super::port::{Outcome, Work};
 use crate::control::Counts;
-use crate::source::DiskFormat;
+use crate::source::{DiskFormat, SourceSpec};
 
 pub(super) use claim::withdraw_claim;
 
@@ -76,6 +76,21 @@ async fn read_manifest(vault: &Vault, item: ItemId, point: PointId, hash: &[u8; 
     }
     let manifest = Manifest::open(&vault.keyring, &vault.ids, vault.profile, vault.id, &name, &bytes).doing(doing)?;
     Ok(manifest)
+}
+
+/// How a disk of this host is opened.
+pub(crate) fn source_spec(
+    path: &str,
+    format: &str,
+    allow_live: bool,
+    allow_backing: bool,
+) -> Result<SourceSpec, JobError> {
+    Ok(SourceSpec {
+        path: host_path(path)?,
+        format: disk_format(format)?,
+        allow_live,
+        allow_backing,
+    })
 }
 
 /// A path of this host. A relative one would mean another place with every way in which the worker is started.

@@ -221,9 +221,9 @@ impl SlotPeer for Via {
         vault: VaultId,
         session: IndexSession,
         asked: Vec<Asked>,
-        claim: bool,
+        claimant: u64,
     ) -> Result<Vec<Option<Answer>>, PeerError> {
-        self.reach()?.lookup(vault, session, asked, claim).await
+        self.reach()?.lookup(vault, session, asked, claimant).await
     }
 
     async fn insert(
@@ -414,7 +414,8 @@ impl Fleet {
         fleet
     }
 
-    fn folder_of(&self, worker: u64) -> PathBuf {
+    /// Where a worker's databases are.
+    pub(super) fn folder_of(&self, worker: u64) -> PathBuf {
         self.folder.path().join(format!("w{worker}"))
     }
 
@@ -615,6 +616,7 @@ impl Fleet {
                 before_commit: Mutex::new(before_commit),
             }),
             shares: Some(Arc::new(routed) as Arc<dyn Shares>),
+            helpers: Vec::new(),
         };
         let source = source::open(&SourceSpec::new(disk)).await.unwrap();
         let request = BackupRequest {

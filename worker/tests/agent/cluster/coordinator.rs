@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
-use tresor_proto::ids::{Epoch, JobId};
+use tresor_proto::ids::{Epoch, JobId, WorkerId};
 use tresor_storage::Kind;
 use tresor_storage::catalog::Hidden;
 use tresor_storage::ids::{ItemId, PointId, SessionId, VaultId};
@@ -15,7 +15,7 @@ use tresor_storage::keys::Key;
 use tresor_storage::throttle::Rates;
 use tresor_worker::agent::port::{
     AdoptedPoint, Beat, CallError, CatalogueContent, Claimed, Completion, Coordinator, Facts, Findings, Lease, LeaseId,
-    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, Outcome, Registered, WatchStream, WatchUpdate, Work,
+    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, OthersLease, Outcome, Registered, WatchStream, WatchUpdate, Work,
 };
 use tresor_worker::agent::{Failure, FailureKind};
 use tresor_worker::control::Counts;
@@ -642,6 +642,11 @@ impl Coordinator for AsWorker {
                 Some((Ok(update), (limits, false)))
             },
         )))
+    }
+
+    async fn lease_of(&self, life: Life, _: LeaseId, _: WorkerId) -> Result<OthersLease, CallError> {
+        self.check_life(life)?;
+        Err(fenced("nobody reads for another here"))
     }
 
     async fn index_vaults(&self, life: Life) -> Result<Vec<LeaseVault>, CallError> {

@@ -135,6 +135,7 @@ impl Cluster {
             keep_until: None,
             allow_live: false,
             allow_backing: false,
+            helpers: Vec::new(),
         })
     }
 

@@ -206,6 +206,44 @@ fn a_vault_that_is_not_made_is_told() {
 }
 
 #[test]
+fn a_vault_that_is_claimed_anew_is_told_from_then_on_and_not_since_it_was_made() {
+    use crate::state::Refounding;
+    use crate::state::command::MemberSpec;
+
+    let mut story = story();
+    story.advance(40 * 24 * HOUR);
+    let applied = story.state.marks().applied;
+    let refounding = Refounding {
+        cluster: [8; 16],
+        name: None,
+        ca_certificate: vec![11],
+        ca_key: vec![12],
+        member: MemberSpec {
+            member: tresor_proto::ids::MemberId(0),
+            name: String::from("c9"),
+            address: String::from("c9:7000"),
+            token: None,
+        },
+        admin: None,
+        now: story.now,
+        from: String::from("a backup"),
+    };
+    story.state.refound(applied, &refounding).unwrap();
+    let says = |story: &Story| reported(story).attention.join(" ");
+    let at_once = says(&story);
+    assert!(
+        at_once.contains("founded again") && !at_once.contains("Vault main"),
+        "{at_once}"
+    );
+    story.advance(20 * 60_000);
+    let later = says(&story);
+    assert!(
+        later.contains("Vault main is still being claimed after 20 minutes"),
+        "not made, and not since it was: {later}"
+    );
+}
+
+#[test]
 fn damage_is_told_with_how_much_it_harms() {
     let mut story = story();
     let (web, db) = (story.protect("web", None), story.protect("db", None));

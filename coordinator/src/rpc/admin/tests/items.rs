@@ -23,6 +23,7 @@ fn protect(number: u8, spec: v1::ItemSpec) -> v1::ProtectItemRequest {
         idempotency_key: key(number),
         spec: Some(spec),
         also: false,
+        no_policy: false,
     }
 }
 
@@ -101,6 +102,7 @@ async fn what_is_wrong_with_an_item_is_named() {
         idempotency_key: key(1),
         spec: None,
         also: false,
+        ..Default::default()
     };
     refused_for(call!(cluster, protect_item, nothing), "spec");
     // What the log refuses is remembered for the key.

@@ -114,20 +114,109 @@ async fn a_backup_makes_its_item_if_there_is_none_and_that_has_no_policy() {
 }
 
 #[tokio::test]
-async fn a_backup_with_a_spec_uses_the_item_that_is_there() {
+async fn a_backup_with_a_spec_uses_the_item_that_is_there_and_passes_over_no_disk() {
     let mut cluster = Cluster::start();
     let web = cluster.node.protects("web", MAIN, None);
+    let asked = |number, spec: v1::ItemSpec| v1::StartBackupRequest {
+        spec: Some(spec),
+        ..backup(number, "web")
+    };
     let mut other = spec("web");
     other.disks[0].path = String::from("/srv/other.raw");
-    let asked = v1::StartBackupRequest {
-        spec: Some(other),
-        ..backup(1, "web")
+    refused_for(call!(cluster, start_backup, asked(1, other)), "spec.disks");
+    let elsewhere = v1::ItemSpec {
+        host: String::from("w2"),
+        ..spec("web")
     };
-    call!(cluster, start_backup, asked).unwrap();
-    let disk = cluster
-        .node
-        .read(|state| state.items().get(&web).unwrap().spec.disks[0].path.clone());
-    assert_eq!(disk, "/srv/web.qcow2", "a backup changes no item");
+    cluster.node.adds_worker("w2");
+    let known = cluster.node.read(|state| state.items().get(&web).unwrap().spec.clone());
+    if !known.host.is_empty() {
+        refused_for(call!(cluster, start_backup, asked(2, elsewhere)), "spec.host");
+    }
+    let live = v1::ItemSpec {
+        allow_live: !known.allow_live,
+        ..spec("web")
+    };
+    refused_for(call!(cluster, start_backup, asked(3, live)), "spec.allow_live");
+    assert_eq!(cluster.node.read(|state| state.open_jobs_count()), 0);
+    call!(cluster, start_backup, asked(4, spec("web"))).unwrap();
+    let now = cluster.node.read(|state| state.items().get(&web).unwrap().spec.clone());
+    assert_eq!(now, known, "a backup changes no item");
+}
+
+#[tokio::test]
+async fn a_restorer_cancels_their_own_restore_and_no_other_job() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let made = cluster.node.makes_point(web, MAIN, cluster.worker);
+    let of = |number: u8| Caller {
+        actor: Actor::Token(tresor_proto::ids::TokenId([number; 16])),
+        name: format!("restorer {number}"),
+        role: String::from("restorer"),
+    };
+    let restore = |number, path: &str| v1::StartRestoreRequest {
+        idempotency_key: key(number),
+        point: made.to_string(),
+        host: String::from("w1"),
+        path: path.to_owned(),
+        ..v1::StartRestoreRequest::default()
+    };
+    let begin = async |caller: Caller, number, path: &str| {
+        let begun = cluster.service.start_restore(by(caller, restore(number, path))).await;
+        begun.unwrap().into_inner().id
+    };
+    let (own, other) = (
+        begin(of(1), 1, "/srv/own.raw").await,
+        begin(of(2), 2, "/srv/other.raw").await,
+    );
+    let cancel = async |number, id| {
+        let message = v1::CancelJobRequest {
+            idempotency_key: key(number),
+            id,
+        };
+        cluster.service.cancel_job(by(of(1), message)).await
+    };
+    let denied = refused(cancel(3, other).await, "denied");
+    assert!(denied.message().contains("restorer"), "{denied:?}");
+    assert_eq!(cancel(4, own).await.unwrap().into_inner().state, "cancelled");
+    let job = call!(cluster, get_job, v1::GetJobRequest { id: other }).unwrap();
+    assert_eq!(job.state, "queued");
+}
+
+#[tokio::test]
+async fn a_restore_that_a_command_makes_by_itself_is_in_the_trail_with_the_damage_that_it_allows() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let point = cluster.node.makes_point(web, MAIN, cluster.worker);
+    let note = v1::NoteRestoreRequest {
+        idempotency_key: key(1),
+        point: point.to_string(),
+        host: String::from("here"),
+        path: String::from("/srv/back.raw"),
+        allow_damage: true,
+    };
+    call!(cluster, note_restore, note.clone()).unwrap();
+    call!(cluster, note_restore, note.clone()).unwrap();
+    let told: Vec<String> = cluster.node.read(|state| {
+        let notes = state
+            .audit()
+            .iter()
+            .filter(|(_, entry)| entry.action == "restore by command");
+        notes.map(|(_, entry)| entry.object.clone()).collect()
+    });
+    assert_eq!(told, [format!("point {point} to here:/srv/back.raw, damage allowed")]);
+    refused_for(
+        call!(
+            cluster,
+            note_restore,
+            v1::NoteRestoreRequest {
+                host: String::from("a\nb"),
+                idempotency_key: key(2),
+                ..note
+            }
+        ),
+        "host",
+    );
 }
 
 #[tokio::test]

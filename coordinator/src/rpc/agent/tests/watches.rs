@@ -306,3 +306,49 @@ async fn beats_divide_a_limit_among_the_workers_with_jobs_under_it() {
     let answer = story.beat(story.w2, &[&two]).await.unwrap();
     assert_eq!(share(&answer), (500_000, false));
 }
+
+#[tokio::test]
+async fn who_reads_a_range_for_another_is_told_of_that_lease_and_of_no_other() {
+    let mut story = Story::with_vault().await;
+    let helper = serves(&mut story.node, "s1");
+    let lease = story.backup("web").await;
+    let ask = async |story: &Story, who: WorkerId, life: [u8; 16], holder: WorkerId, epoch: u64| {
+        let id = lease.id.unwrap();
+        let request = v1::LeaseOfRequest {
+            life: life.to_vec().into(),
+            lease: Some(v1::LeaseId { epoch, ..id }),
+            worker: holder.0,
+        };
+        let answer = Agent::lease_of(&story.service, story.by(who, request)).await;
+        answer.map(Response::into_inner)
+    };
+    let epoch = lease.id.unwrap().epoch;
+    let told = ask(&story, helper, LIFE, story.w1, epoch).await.unwrap();
+    let vault = lease.vault.clone().unwrap();
+    assert_eq!(
+        (told.session, told.vault, told.claim),
+        (lease.session, vault.id, vault.claim)
+    );
+    let work = told.work.unwrap();
+    assert_eq!((work.item_name.as_str(), work.disks.len()), ("web", 1));
+    assert_eq!(work.helpers, []);
+
+    assert_eq!(
+        kind(ask(&story, helper, LIFE, helper, epoch).await),
+        "fenced",
+        "it is not that worker's"
+    );
+    assert_eq!(kind(ask(&story, helper, LIFE, story.w1, epoch + 1).await), "fenced");
+    assert_eq!(kind(ask(&story, helper, [9; 16], story.w1, epoch).await), "fenced");
+    assert_eq!(
+        kind(ask(&story, story.w2, LIFE, story.w1, epoch).await),
+        "denied",
+        "it answers no other worker"
+    );
+    story.complete(story.w1, made(&lease, 1)).await.unwrap();
+    assert_eq!(
+        kind(ask(&story, helper, LIFE, story.w1, epoch).await),
+        "fenced",
+        "the lease is over"
+    );
+}
