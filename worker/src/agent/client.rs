@@ -1,5 +1,6 @@
 //! The port over gRPC: one try of each call, with a deadline, and what its status means.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Between the port's words and the messages of `agent.proto`. What arrives is checked here, once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tresor_proto::ids::WorkerId;
@@ -19,6 +20,7 @@ use super::port::{
 };
 use crate::limits::{LimitsTold, SharesGiven};
 use crate::slots::SlotMap;
+use tresor_storage::throttle::Rates;
 
 /// Shortest and longest of a lease's terms and of the time between beats: what is outside was not meant.
 const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);

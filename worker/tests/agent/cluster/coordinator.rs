@@ -15,7 +15,8 @@ use tresor_storage::keys::Key;
 use tresor_storage::throttle::Rates;
 use tresor_worker::agent::port::{
     AdoptedPoint, Beat, CallError, CatalogueContent, Claimed, Completion, Coordinator, Facts, Findings, Lease, LeaseId,
-    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, OthersLease, Outcome, Registered, WatchStream, WatchUpdate, Work,
+    LeaseProgress, LeaseVault, Life, LoggedPoint, Offer, OthersLease, Outcome, Registered, WatchStream, WatchUpdate,
+    Work,
 };
 use tresor_worker::agent::{Failure, FailureKind};
 use tresor_worker::control::Counts;
