@@ -327,8 +327,27 @@ impl Cluster {
         self.add_worker_at(name, &here, &[]);
     }
 
+    /// Lets workers join at about the same time: then each gets its share of the slots at once, and none waits for what moves a minute later.
+    pub(crate) fn add_workers(&mut self, names: &[&str]) {
+        let here = Place {
+            ip: String::new(),
+            namespace: None,
+        };
+        for name in names {
+            self.start_worker_at(name, &here, &[]);
+        }
+        for name in names {
+            self.wait_for_worker(name);
+        }
+    }
+
     /// As [`Self::add_worker`], at a place and with more arguments.
     pub(crate) fn add_worker_at(&mut self, name: &str, place: &Place, more: &[&str]) {
+        self.start_worker_at(name, place, more);
+        self.wait_for_worker(name);
+    }
+
+    fn start_worker_at(&mut self, name: &str, place: &Place, more: &[&str]) {
         let token = self.join_token("worker", name);
         let data = self.text(name);
         let metrics = self.metrics_address(name);
@@ -355,6 +374,9 @@ impl Cluster {
         };
         node.start(&["--join", &self.addresses(), "--token-file", &token, "--name", name]);
         self.nodes.insert(name.to_owned(), node);
+    }
+
+    fn wait_for_worker(&mut self, name: &str) {
         until(format!("{name} works"), || {
             self.assert_runs(name);
             self.works(name).then_some(())

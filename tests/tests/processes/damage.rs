@@ -33,13 +33,12 @@ struct Story {
 }
 
 impl Story {
-    fn begin(workers: usize) -> Self {
+    fn begin() -> Self {
         let mut cluster = Cluster::start(1);
-        for worker in 1..=workers {
-            cluster.add_worker(&format!("w{worker}"));
-        }
+        cluster.add_workers(&["w1", "w2", "w3"]);
         cluster.make_vault();
         cluster.slots_are_held();
+        assert!(cluster.slots()["w3"] > 256, "{:?}", cluster.slots());
         let mut random = Random::seeded(4);
         let common = random.bytes(COMMON);
         Self {
@@ -166,7 +165,7 @@ fn cut(folder: &Path, is_meant: impl Fn(&str) -> bool) {
 
 #[test]
 fn an_index_that_is_damaged_or_old_costs_duplicates_until_it_is_made_anew() {
-    let mut story = Story::begin(3);
+    let mut story = Story::begin();
     story.clone_on("w1");
     story.assert_knows("nothing is wrong");
     let folder = story.cluster.slots_folder("w3");
@@ -232,7 +231,7 @@ fn an_index_that_is_damaged_or_old_costs_duplicates_until_it_is_made_anew() {
 
 #[test]
 fn checkpoints_that_are_old_or_damaged_leave_nothing_out_and_bring_nothing_wrong() {
-    let mut story = Story::begin(3);
+    let mut story = Story::begin();
     story.clone_on("w1");
     story.assert_knows("nothing is wrong");
     // Two checkpoints of each group, and packs that only the second has, and packs that none has.
@@ -294,7 +293,7 @@ fn checkpoints_that_are_old_or_damaged_leave_nothing_out_and_bring_nothing_wrong
 #[test]
 fn an_owner_that_believes_that_it_still_owns_is_asked_again_elsewhere() {
     const BIG: usize = 192 << 20;
-    let mut story = Story::begin(3);
+    let mut story = Story::begin();
     story.clone_on("w1");
 
     // A backup that has asked w3 for what all clones have, and has much before it.
@@ -307,7 +306,7 @@ fn an_owner_that_believes_that_it_still_owns_is_asked_again_elsewhere() {
     until_just_now("a pack is put", || (story.cluster.packs() > packs).then_some(()));
     story.cluster.pause(&["w1", "w3"]);
     let began = Instant::now();
-    assert_eq!(story.cluster.job(job).state, "leased", "the backup is over already");
+    assert_ne!(story.cluster.job(job).state, "done", "the backup is over already");
     // w1 shows that it lives, w3 does not until its slots are another's.
     until("the slots of w3 are another's", || {
         if began.elapsed() > Duration::from_secs(20) && began.elapsed() < Duration::from_secs(21) {

@@ -81,7 +81,6 @@ inputs! {
     requests_per_job = 12.0, "", "assumption: header, keys, claims twice, the parent's recipe, manifest";
     log_entries_per_s = 16_706.0, "/s", "2026-11-22-coordinator.md: entries of jobs, three members, 256 clients";
     commit_s = 0.0032, "s", "2026-11-22-coordinator.md: p99 of one client";
-    entries_per_job = 3.0, "", "queued, leased, done";
     pass_s_per_item = 3e-7, "s", "2026-11-22-coordinator.md: 100,000 items that are all due in 30 ms";
     choice_s = 0.000_02, "s", "2026-11-22-coordinator.md: 96,000 jobs wait, 4,000 run";
     pass_every_s = 0.5, "s", "docs/control-plane.md: the leader looks twice a second";
@@ -112,7 +111,7 @@ impl fmt::Display for Input {
         let value = self.value;
         let source = if self.is_set { "given with --set" } else { self.source };
         let shown = match value {
-            value if value >= 1e6 => format!("{:.4} million", value / 1e6),
+            value if value >= 1e6 => format!("{} million", value / 1e6),
             value => value.to_string(),
         };
         write!(f, "| `{}` | {shown} {} | {source} |", self.name, self.unit)
