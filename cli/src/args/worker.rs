@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 /// What can be done with workers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerVerb {
-    Start(super::WorkerStartArgs),
+    Start(Box<super::WorkerStartArgs>),
     /// Lists workers: what each does, its slots of the index, which stores it reaches, when it was heard of
     List,
     Show(WorkerShowArgs),

@@ -125,7 +125,10 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<(), CliError> {
     }
     if is_made {
         match place.check() {
-            Err(error) if only_reads(verb) => return Ok(without_node(app, &error)),
+            Err(error) if only_reads(verb) => {
+                without_node(app, &error);
+                return Ok(());
+            }
             checked => checked?,
         }
     } else if founding == Founding::Needed {
@@ -133,7 +136,10 @@ pub(crate) async fn enter(app: &App, verb: &Verb) -> Result<(), CliError> {
     }
     match Box::pin(become_or_find(app, verb, &place, need, founding)).await {
         // Getting data back needs a vault and its key, and nothing else.
-        Err(error) if only_reads(verb) && !matches!(error, CliError::Interrupted) => Ok(without_node(app, &error)),
+        Err(error) if only_reads(verb) && !matches!(error, CliError::Interrupted) => {
+            without_node(app, &error);
+            Ok(())
+        }
         entered => entered,
     }
 }

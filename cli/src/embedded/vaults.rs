@@ -97,7 +97,7 @@ pub(crate) async fn keep_adopting(app: &App, home: &Home, cluster: &Cluster, mut
         }
         left = now;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Whether a question about the `meant` vault is the node's to answer. What a vault holds that is not the node's yet, or not wholly, only its manifests say.

@@ -75,15 +75,15 @@ impl LimitPlans {
             {
                 continue;
             }
-            let compiled = limit.rules.iter().filter_map(|rule| match Compiled::of(rule) {
-                Ok(compiled) => Some(compiled),
+            let compiled = limit.rules.iter().map(|rule| match Compiled::of(rule) {
+                Ok(compiled) => compiled,
                 Err(error) => {
                     // Checked when it was set; a newer release of the time zone database may have dropped a zone. Better limited at all hours than not.
                     tracing::error!(%subject, %error, "hours of a limit cannot be followed: it holds always");
-                    Some(Compiled {
+                    Compiled {
                         hours: None,
                         rates: rule.rates,
-                    })
+                    }
                 }
             });
             self.of.insert(subject.clone(), (limit.version, compiled.collect()));

@@ -142,6 +142,7 @@ fn prepare(cluster: &mut Cluster, workers: &[&str]) {
         "daily 02:00",
         "--retention",
         "last 3",
+        "--yes",
     ];
     cluster.verb(&policy);
     cluster.fill("web", 1, 8 << 20);

@@ -120,8 +120,7 @@ impl Stored<'_> {
             };
             index.for_each(each).await.unwrap();
         });
-        let known = std::mem::take(&mut *known.lock().unwrap());
-        known
+        std::mem::take(&mut *known.lock().unwrap())
     }
 
     /// Puts checkpoints of all complete slots of a worker that has stopped, as it does itself once there are some gigabytes. Returns how many.

@@ -37,7 +37,7 @@ use crate::limits::{Limits, PENDING_PAUSE};
 use crate::metrics::{Metrics, Sources};
 use crate::parts::Desk;
 use crate::slots::watch::follow_limits;
-use crate::slots::{Slots, SlotsConfig};
+use crate::slots::{Slots, SlotsConfig, Works};
 
 /// Most jobs at a time: each may hold some hundred megabytes.
 pub const PERMITS_MAX: u32 = 64;
@@ -152,18 +152,14 @@ pub async fn run(
         None => None,
         Some(slots) => {
             let (coordinator, vaults) = (Arc::clone(&coordinator), Arc::clone(&vaults));
-            let started = Slots::start(
-                slots,
-                &config.folder,
+            let works = Works {
                 coordinator,
                 vaults,
-                Arc::clone(&limits),
-                &desk,
-                config.effort,
-                &mut beside,
-                &stop,
-            );
-            let started = started.await;
+                limits: Arc::clone(&limits),
+                desk: desk.clone(),
+                effort: config.effort,
+            };
+            let started = Slots::start(slots, &config.folder, works, &mut beside, &stop).await;
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };

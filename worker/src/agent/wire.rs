@@ -319,8 +319,11 @@ fn limits(message: v1::Limits) -> LimitsTold {
     LimitsTold {
         rates: message
             .limits
-            .iter()
-            .map(|limit| (limit.of.clone(), rates(limit)))
+            .into_iter()
+            .map(|limit| {
+                let rates = rates(&limit);
+                (limit.of, rates)
+            })
             .collect(),
         jobs: message.jobs,
     }

@@ -104,7 +104,7 @@ impl Helper for RemoteHelper {
                     }
                 }
                 Some(Piece::End(end)) => {
-                    let (counts, live, stands) = wire::end_of(end).map_err(|error| failed(error.to_string()))?;
+                    let (counts, live, stands) = wire::end_of(&end).map_err(|error| failed(error.to_string()))?;
                     ask.routed.take_over(&stands).await;
                     let length = order.size.min(order.segments.end * tresor_storage::limits::SEGMENT)
                         - order.segments.start * tresor_storage::limits::SEGMENT;

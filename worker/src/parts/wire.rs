@@ -148,7 +148,7 @@ pub(super) fn end(counts: &BackupCounts, live: bool, stands: &StandsOn) -> v1::P
     }
 }
 
-pub(super) fn end_of(message: v1::PartEnd) -> Result<(BackupCounts, bool, StandsOn), Malformed> {
+pub(super) fn end_of(message: &v1::PartEnd) -> Result<(BackupCounts, bool, StandsOn), Malformed> {
     if message.slots.len() != message.epochs.len() || message.slots.len() > usize::from(SLOTS) {
         return Err(Malformed("a grant for each slot"));
     }
@@ -236,7 +236,7 @@ mod tests {
         ) {
             let stands = StandsOn { epochs, missing: missing.into_iter().collect() };
             let counts = BackupCounts { bytes_read: 1, packs: 2, ..BackupCounts::default() };
-            prop_assert_eq!(end_of(end(&counts, true, &stands)).unwrap(), (counts, true, stands));
+            prop_assert_eq!(end_of(&end(&counts, true, &stands)).unwrap(), (counts, true, stands));
         }
     }
 

@@ -78,6 +78,16 @@ pub struct SlotsConfig {
     pub listen: Option<Listen>,
 }
 
+/// What slots have in common with jobs.
+pub(crate) struct Works {
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) vaults: Arc<Vaults>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) desk: Desk,
+    /// How much of the machine the reading of a range uses.
+    pub(crate) effort: Effort,
+}
+
 /// What a worker has to do with the index in shares.
 pub(crate) struct Slots {
     views: Sender<View>,
@@ -106,14 +116,17 @@ impl Slots {
     pub(crate) async fn start(
         config: &SlotsConfig,
         folder: &Path,
-        coordinator: Arc<dyn Coordinator>,
-        vaults: Arc<Vaults>,
-        limits: Arc<Limits>,
-        desk: &Desk,
-        effort: Effort,
+        works: Works,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> Result<Self, ServeError> {
+        let Works {
+            coordinator,
+            vaults,
+            limits,
+            desk,
+            effort,
+        } = works;
         let me = WorkerId(config.identity.current().name().id);
         let folder = keeper::folder(folder);
         let revoked = Revoked::default();
@@ -130,7 +143,7 @@ impl Slots {
         if let Some(listen) = &config.listen {
             crate::home::files::make_folder(&folder).map_err(ServeError::Folder)?;
             let parts = ServiceParts {
-                desk: desk.clone(),
+                desk,
                 effort,
                 coordinator: Arc::clone(&coordinator),
                 vaults: Arc::clone(&vaults),

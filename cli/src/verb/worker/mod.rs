@@ -84,7 +84,7 @@ impl From<v1::Worker> for WorkerShown {
 /// By cause.
 pub(crate) async fn run(app: &App, verb: WorkerVerb) -> Result<Answer, CliError> {
     match verb {
-        WorkerVerb::Start(args) => Box::pin(super::process::worker::run(app, args)).await,
+        WorkerVerb::Start(args) => Box::pin(super::process::worker::run(app, *args)).await,
         WorkerVerb::List => list(app).await,
         WorkerVerb::Show(args) => show(app, &args.name).await,
         WorkerVerb::Drain(args) => drain::drain(app, &args).await,

@@ -36,7 +36,7 @@ impl Services {
             let mut plans = LimitPlans::default();
             plans.refresh(state);
             self.limit_row(state, &plans, &of)
-                .ok_or_else(|| Refused::missing("limit of", &of.to_string()))
+                .ok_or_else(|| Refused::missing("limit of", of.to_string()))
         })
     }
 

@@ -341,7 +341,6 @@ impl Fleet {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
     use crate::lead::plans::Plans;
