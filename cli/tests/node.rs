@@ -302,7 +302,9 @@ fn the_first_backup_makes_the_node_and_its_vault_has_one_claim() {
     without_node(&site);
     site.json(&["backup", &image]);
     assert_eq!(claims(&site), 2);
-    assert_eq!(points(&site).len(), 3, "two in main, one in second");
+    assert_eq!(points(&site).len(), 2, "of the vault that was meant");
+    let second = site.json(&["point", "list", "--vault", "second"]);
+    assert_eq!(second["points"].as_array().unwrap().len(), 1, "read without the node");
 }
 
 #[test]

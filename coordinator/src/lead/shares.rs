@@ -265,7 +265,7 @@ mod tests {
         let given = ask(&mut shares, (WorkerId(2), [0; 16]), 0, &jobs, 0);
         assert_eq!((given.share, given.is_pending), (0, true));
         let given = ask(&mut shares, (WorkerId(2), [0; 16]), 0, &jobs, LEASE + MARGIN_MS);
-        assert_eq!(given.share, WHOLE, "the first was not heard of since");
+        assert_eq!(given.share, WHOLE / 2, "the first was not heard of since");
     }
 
     #[test]

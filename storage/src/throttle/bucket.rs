@@ -37,11 +37,14 @@ impl Bucket {
         self.rate
     }
 
-    /// Changes the rate. What was taken and is not paid yet is paid at the new one, and nothing is saved up by the change.
+    /// Changes the rate. What was taken and is not paid yet is paid at the new one, but for what that takes longer than [`BURST`]: it passed while more was
+    /// allowed, and would stop all that comes after a far lower limit. Nothing is saved up by the change.
     pub fn set(&mut self, rate: Option<u64>, now: Duration) {
         let debt = self.paid_at.saturating_sub(now).as_nanos();
         let debt = match (self.rate, rate) {
-            (Some(before), Some(after)) if after > 0 => debt.saturating_mul(u128::from(before)) / u128::from(after),
+            (Some(before), Some(after)) if after > 0 => {
+                (debt.saturating_mul(u128::from(before)) / u128::from(after)).min(BURST.as_nanos())
+            }
             // A stopped one keeps no debt: whoever opens it wants it to go on.
             _ => 0,
         };
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_is_paid_at_the_new_rate() {
+    fn a_debt_is_paid_at_the_new_rate_and_for_no_longer_than_is_saved_up() {
         let mut bucket = Bucket::new(Some(10));
         bucket.take(100, SECOND).unwrap();
         assert_eq!(bucket.take(1, SECOND * 2), Err(NotYet::Until(SECOND * 11 - BURST)));
@@ -127,10 +130,8 @@ mod tests {
         let mut bucket = Bucket::new(Some(1000));
         bucket.take(1000, SECOND).unwrap();
         bucket.set(Some(10), SECOND);
-        assert_eq!(
-            bucket.take(1, SECOND * 50),
-            Err(NotYet::Until(SECOND * 101 - BURST * 100))
-        );
+        assert_eq!(bucket.take(1, SECOND), Err(NotYet::Until(SECOND + BURST)));
+        assert_eq!(bucket.take(1, SECOND + BURST), Ok(()));
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub struct Pace {
     /// The job's own first, then those that it shares: what has passed a shared one is sent at once.
     throttles: Arc<[Arc<Throttle>]>,
     /// Held by the one slice of the job, of each direction, and the one request, that waits with those of others.
-    turns: Arc<[Mutex<()>; 3]>,
+    /// With it what the job has taken of each throttle and not used yet.
+    turns: Arc<[Mutex<Vec<u64>>; 3]>,
     /// Of the request that it was taken for.
     waited: Option<Arc<Waited>>,
 }
@@ -106,9 +107,24 @@ impl Pace {
 
     async fn wait(&self, direction: Direction, slice: usize) {
         let _waiting = self.waited.as_ref().map(Waited::begin);
-        let _turn = self.turns[direction as usize].lock().await;
-        for throttle in self.throttles.iter() {
-            throttle.lane(direction).take(slice as u64).await;
+        let mut left = self.turns[direction as usize].lock().await;
+        left.resize(self.throttles.len(), 0);
+        for (at, (throttle, left)) in self.throttles.iter().zip(left.iter_mut()).enumerate() {
+            let (lane, wanted) = (throttle.lane(direction), slice as u64);
+            if at == 0 || lane.is_open() {
+                lane.take(wanted).await;
+                continue;
+            }
+            // Of what is shared a whole slice each time it is this job's turn: one whose own limit makes its slices small gets as many bytes in a turn as
+            // the others. Of another rate's slices no more is kept than one of the present one.
+            let whole = lane.slice() as u64;
+            *left = (*left).min(whole);
+            if *left < wanted {
+                let taken = whole.max(wanted - *left);
+                lane.take(taken).await;
+                *left += taken;
+            }
+            *left -= wanted;
         }
     }
 

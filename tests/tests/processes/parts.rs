@@ -76,7 +76,10 @@ fn a_large_disk_is_read_by_several_workers_for_one_point() {
     // A worker that has not heard of the shares yet keeps an index of its own, and has nobody help.
     for name in cluster.workers() {
         until(format!("{name} has made its slots"), || {
-            cluster.log(&name).contains("slots of the index are whole").then_some(())
+            cluster
+                .log(&name)
+                .contains("slots of the index are whole")
+                .then_some(())
         });
     }
     let disk = cluster.path("big.img");

@@ -11,6 +11,7 @@
 
 pub(crate) mod calls;
 pub mod client;
+mod config;
 mod control;
 mod coordinators;
 pub mod error;
@@ -26,10 +27,11 @@ mod wire;
 pub(crate) mod work;
 
 pub use client::{Channels, Client};
+pub use config::{AgentConfig, PERMITS_MAX};
 pub use coordinators::Coordinators;
 pub use error::AgentError;
 pub use failure::{Failure, FailureKind};
 pub use join::{JoinError, Membership};
 pub use port::Coordinator;
 pub(crate) use progress::{Activity, Totals};
-pub use runner::{AgentConfig, PERMITS_MAX, run};
+pub use runner::run;

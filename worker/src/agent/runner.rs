@@ -8,7 +8,6 @@
 //! 4. A coordinator that is away, refuses, or makes no sense stops nothing but new work. The loop ends only when it is told to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,25 +21,23 @@ use tracing::Instrument as _;
 use tresor_storage::Kind;
 
 use super::calls::{Backoff, Patience, random};
+use super::config::{AgentConfig, PERMITS_MAX};
 use super::error::AgentError;
 use super::failure::Failure;
 use super::job::{self, Job};
 use super::lease::{LeaseClock, Standing};
-use super::port::{Beat, CallError, Coordinator, Facts, Lease, LeaseId, Life, Offer, Registered};
+use super::port::{Beat, CallError, Coordinator, Lease, LeaseId, Life, Offer, Registered};
 use super::progress::{Activity, Stop, StopCause};
 use super::vaults::Vaults;
-use crate::backup::Effort;
 use crate::home::Stores;
 use crate::home::files;
 use crate::home::lock::{Holder, Lock};
 use crate::limits::{Limits, PENDING_PAUSE};
-use crate::metrics::{Metrics, Sources};
+use crate::metrics::Sources;
 use crate::parts::Desk;
 use crate::slots::watch::follow_limits;
-use crate::slots::{Slots, SlotsConfig, Works};
+use crate::slots::{Slots, Works};
 
-/// Most jobs at a time: each may hold some hundred megabytes.
-pub const PERMITS_MAX: u32 = 64;
 /// Longest wait for work in one call; also never longer than a third of a lease, which counts from the request.
 const POLL: Duration = Duration::from_secs(20);
 /// Shortest time between two polls: one that is answered with nothing at once must not become a loop.
@@ -49,69 +46,6 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 const UPKEEP: Duration = Duration::from_secs(30);
 /// How long, at a stop, the ends of attempts may take to be heard: a new leader is there within seconds.
 const LEAVING: Duration = Duration::from_secs(15);
-
-/// How an agent works.
-#[derive(Debug, Clone)]
-pub struct AgentConfig {
-    /// Its folder: a lock, and the chunk indexes. One process of a machine has it.
-    pub folder: PathBuf,
-    /// This host, as it is named in claims and registered.
-    pub host: String,
-    /// The program and its version.
-    pub version: String,
-    /// Labels, by which items choose their workers.
-    pub labels: BTreeMap<String, String>,
-    /// Jobs that it runs at a time, 1 to [`PERMITS_MAX`].
-    pub permits: u32,
-    /// Prefixes of the store URLs that it reaches; none: all.
-    pub reaches: Vec<String>,
-    /// How much of the machine one job uses.
-    pub effort: Effort,
-    /// How long running jobs may still go on when the agent is told to stop; zero: they are stopped at once. What they stored is used by the next attempt.
-    pub finish_time: Duration,
-    /// It runs jobs; else it only answers for slots of the index.
-    pub jobs: bool,
-    /// Where it stands, for people and placement; may be empty.
-    pub region: String,
-    /// How it takes part in the index that workers share; none: it keeps one of its own.
-    pub slots: Option<SlotsConfig>,
-    /// Where what it does is counted.
-    pub metrics: Arc<Metrics>,
-}
-
-impl AgentConfig {
-    /// One job at a time on all cores, named after this host.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            host: crate::home::host_name(),
-            version: crate::home::PROGRAM.to_owned(),
-            labels: BTreeMap::new(),
-            permits: 1,
-            reaches: Vec::new(),
-            effort: Effort::default(),
-            finish_time: Duration::ZERO,
-            jobs: true,
-            region: String::new(),
-            slots: None,
-            metrics: Arc::default(),
-        }
-    }
-
-    fn facts(&self, slots: Option<&Slots>) -> Facts {
-        Facts {
-            host: self.host.clone(),
-            version: self.version.clone(),
-            labels: self.labels.clone(),
-            permits: self.permits,
-            stores: self.reaches.clone(),
-            serves: slots.and_then(|slots| slots.serves().map(str::to_owned)),
-            no_jobs: !self.jobs,
-            region: self.region.clone(),
-            kept_life: slots.and_then(Slots::kept_life),
-        }
-    }
-}
 
 /// Works for a cluster until `shutdown`: then no new job is begun, running ones are ended (after [`AgentConfig::finish_time`]) and reported, so that
 /// they go elsewhere at once.
@@ -163,19 +97,19 @@ pub async fn run(
             Some(Arc::new(started.map_err(AgentError::Slots)?))
         }
     };
-    metrics.attach(Some(Sources {
+    let attached = metrics.attached(Sources {
         vaults: Arc::clone(&vaults),
         slots: slots.clone(),
         identity: config.slots.as_ref().map(|slots| slots.identity.clone()),
         permits: config.permits,
         region: config.region.clone(),
         version: config.version.clone(),
-    }));
+    });
     beside.spawn(Arc::clone(&metrics).look_at_disks(config.folder.clone(), stop.clone()));
     let agent = Agent::new(config, coordinator, vaults, limits, slots, desk, Instant::now());
     Box::pin(agent.run(shutdown)).await;
     // Nothing that is closed now is looked at any more.
-    metrics.attach(None);
+    drop(attached);
     // Others are answered until the last job has ended; then databases are closed before the lock is let go of.
     stop.cancel();
     while beside.join_next().await.is_some() {}

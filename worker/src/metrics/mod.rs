@@ -75,6 +75,15 @@ fn get<T: Clone>(place: &Mutex<Option<T>>) -> Option<T> {
     place.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// While it lives, a worker's vaults and slots are looked at.
+pub(crate) struct Attached(Arc<Metrics>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        set(&self.0.sources, None);
+    }
+}
+
 impl Metrics {
     /// Counts an attempt from here on.
     pub(crate) fn begin(self: &Arc<Self>, work: &'static str, activity: &Arc<Activity>) -> Counted {
@@ -86,9 +95,10 @@ impl Metrics {
         self.stores.add(url, counters);
     }
 
-    /// What is looked at from here on; none: nothing any more.
-    pub(crate) fn attach(&self, sources: Option<Sources>) {
-        set(&self.sources, sources);
+    /// Looks at these until the answer is dropped, also by a task that is aborted: what is looked at is kept open.
+    pub(crate) fn attached(self: &Arc<Self>, sources: Sources) -> Attached {
+        set(&self.sources, Some(sources));
+        Attached(Arc::clone(self))
     }
 
     /// The agent's loop has turned.

@@ -222,6 +222,7 @@ mod tests {
             put(&store, "a/c").await;
             assert_eq!(number(&stores, puts).unwrap(), (2 * round).to_string());
         }
+        assert_eq!(number(&stores, puts).unwrap(), "6");
         let stores_open = stores.stores().values().map(|store| store.open.len()).sum::<usize>();
         assert_eq!(stores_open, 0, "what nobody counts in is kept as numbers");
     }

@@ -254,7 +254,7 @@ async fn a_worker_that_stops_gives_its_jobs_back_at_once() {
     until("a pack is put", || cluster.gate.is_reached()).await;
     worker.stop().await;
     let failure = cluster.fake.failed(job).await;
-    assert_eq!(failure.kind, FailureKind::Of(Kind::Retry));
+    assert_eq!(failure.kind, FailureKind::Stopping);
     assert!(failure.message.contains("stopping"), "{failure}");
     cluster.gate.open();
     let other = cluster.start("other");

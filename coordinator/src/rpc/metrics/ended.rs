@@ -96,6 +96,16 @@ impl Ended {
             &[],
         );
         findings.with_label_values(&[] as &[&str]).inc_by(0.0);
+        let attempts_failed = counter(
+            "tresor_coordinator_attempts_failed_total",
+            "Attempts that failed, of jobs that ended, by kind of job and kind of failure; lost: the worker was not heard of.",
+            &["kind", "reason"],
+        );
+        for kind in KINDS {
+            attempts_failed
+                .with_label_values(&[kind, reason(FailureKind::Lost)])
+                .inc_by(0.0);
+        }
         Self {
             jobs,
             took: histogram(
@@ -108,11 +118,7 @@ impl Ended {
                 "How long jobs that ended had waited until their first attempt, by kind.",
                 &WAITED,
             ),
-            attempts_failed: counter(
-                "tresor_coordinator_attempts_failed_total",
-                "Attempts that failed, of jobs that ended, by kind of job and kind of failure; lost: the worker was not heard of.",
-                &["kind", "reason"],
-            ),
+            attempts_failed,
             bytes: counter(
                 "tresor_coordinator_job_bytes_total",
                 "Bytes of jobs that were done, by kind: logical (the disks' size), read, new (backups: of new chunks; restores: written), stored (put).",

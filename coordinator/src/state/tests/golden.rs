@@ -5,7 +5,8 @@
 //! or the form of rows), which keeps reading the old one, and fixtures of its own. While nothing has been released, `TRESOR_WRITE_FIXTURES=1` writes
 //! them anew.
 
-use super::samples::{KINDS, story};
+use super::samples::KINDS;
+use super::story::story;
 use super::*;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

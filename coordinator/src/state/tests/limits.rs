@@ -109,10 +109,7 @@ fn what_limits_nothing_or_stops_everything_is_refused_by_its_field() {
 
 #[test]
 fn a_limit_is_of_something_that_is_there_and_goes_with_it() {
-    let mut bench = Bench::founded();
-    let worker = bench.worker("w1", 4);
-    bench.vault(VAULT, "main", worker);
-    bench.protect(ITEM, "web");
+    let (mut bench, worker) = Bench::ready();
     for nobody in [LimitSubject::Worker(WorkerId(99)), LimitSubject::Job(JobId(99))] {
         bench.refuses(PERSON, set(nobody, rule(&[], 5000)));
     }

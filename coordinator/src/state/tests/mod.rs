@@ -23,6 +23,7 @@ mod properties;
 mod refound;
 mod samples;
 mod slots;
+mod story;
 mod tokens;
 mod vaults;
 

@@ -635,7 +635,7 @@ fn random_commands_are_taken_often_and_of_every_kind() {
             .values()
             .any(|token| is_used_up(&token.used_for))
     };
-    assert!((0..40).any(uses_up));
+    assert!((0..200).any(uses_up));
 }
 
 #[test]

@@ -266,50 +266,6 @@ async fn an_older_copy_of_a_database_is_made_anew_from_the_store() {
     );
 }
 
-/// Turns a bit in the middle of each table of a database that is closed.
-fn damage_tables(database: &std::path::Path) {
-    let files = std::fs::read_dir(database).unwrap().map(|file| file.unwrap().path());
-    let tables: Vec<_> = files
-        .filter(|path| path.extension().is_some_and(|e| e == "sst"))
-        .collect();
-    assert!(!tables.is_empty());
-    for table in tables {
-        let mut bytes = std::fs::read(&table).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x10;
-        std::fs::write(&table, bytes).unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_found_to_be_damaged_while_it_is_used_is_made_anew() {
-    let mut fleet = Fleet::new(2).await;
-    let disk = fleet.disk("a.img", 24, 1);
-    fleet.back_up(1, &disk, None).await.unwrap();
-    for is_damaged in [false, true] {
-        fleet.stop(2).await;
-        if is_damaged {
-            // What was in its log is in tables since it was started again.
-            damage_tables(&fleet.folder_of(2).join(fleet.vault.id.to_string()));
-        }
-        fleet.start(2);
-        fleet.regrant(2, true);
-        fleet.publish();
-        fleet.whole().await;
-    }
-    let first = fleet.back_up(1, &disk, None).await.unwrap();
-    assert!(first.counts.chunks_new > 0, "nothing of the damage was read");
-    let anew = async {
-        while fleet.back_up(1, &disk, None).await.unwrap().counts.chunks_new > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), anew)
-        .await
-        .unwrap();
-    fleet.check(&first, &disk).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_that_come_back_to_a_worker_after_another_had_them_start_afresh() {
     let fleet = Fleet::new(2).await;

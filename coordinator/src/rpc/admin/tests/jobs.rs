@@ -149,8 +149,18 @@ async fn a_restorer_cancels_their_own_restore_and_no_other_job() {
     let mut cluster = Cluster::start();
     let web = cluster.node.protects("web", MAIN, None);
     let made = cluster.node.makes_point(web, MAIN, cluster.worker);
+    let mut tokens = Vec::new();
+    for number in [31, 32] {
+        let request = v1::CreateApiTokenRequest {
+            idempotency_key: key(number),
+            name: format!("restorer-{number}"),
+            role: String::from("restorer"),
+            ..v1::CreateApiTokenRequest::default()
+        };
+        tokens.push(call!(cluster, create_api_token, request).unwrap().id);
+    }
     let of = |number: u8| Caller {
-        actor: Actor::Token(tresor_proto::ids::TokenId([number; 16])),
+        actor: Actor::Token(tokens[usize::from(number) - 1].parse().unwrap()),
         name: format!("restorer {number}"),
         role: String::from("restorer"),
     };
@@ -201,10 +211,15 @@ async fn a_restore_that_a_command_makes_by_itself_is_in_the_trail_with_the_damag
         let notes = state
             .audit()
             .iter()
-            .filter(|(_, entry)| entry.action == "restore by command");
+            .filter(|(_, entry)| entry.object.starts_with("restore by command"));
         notes.map(|(_, entry)| entry.object.clone()).collect()
     });
-    assert_eq!(told, [format!("point {point} to here:/srv/back.raw, damage allowed")]);
+    assert_eq!(
+        told,
+        [format!(
+            "restore by command: point {point} to here:/srv/back.raw, damage allowed"
+        )]
+    );
     refused_for(
         call!(
             cluster,
