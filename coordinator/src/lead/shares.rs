@@ -6,7 +6,7 @@
 //! 1. A worker acts on a share only while a beat was answered within the length of a lease before, counted by its own clock from when it sent the beat.
 //!    After that it acts on none, until it is answered again.
 //! 2. With each beat it says the share that it acts on. The answer gives the share from then on. Until the worker says the new one, it may act on
-//!    either: so the greater of both is counted as held ([`Holding`]).
+//!    either: so the greater of both is counted as held (`Holding`).
 //! 3. A share is made greater only out of what nobody holds. One that is to shrink does so at the worker's next beat, and is free when a beat after that
 //!    says so; or when the worker was not heard of for longer than a lease, by (1).
 //! 4. A new leader does not know what was given. For the length of a lease it makes no share greater than what its worker says it has, but of limits that
