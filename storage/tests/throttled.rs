@@ -135,7 +135,9 @@ async fn puts_and_reads_of_s3_flow_at_the_limit() {
         .await
         .unwrap();
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
-    assert_eq!(limit.passed().upload, PACK as u64);
+    // It is taken in whole slices, of which there are forty a second.
+    let (taken, slice) = (limit.passed().upload, 8 * MB / 40);
+    assert!((PACK as u64..PACK as u64 + slice).contains(&taken), "{taken}");
     let began = Instant::now();
     assert_eq!(job.read_range("packs/1", 0..PACK as u64).await.unwrap(), bytes);
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());

@@ -446,7 +446,7 @@ impl Fake {
             return Err(fenced("the job does not run under this lease"));
         }
         job.running = None;
-        job.waits = failure.kind == FailureKind::Of(Kind::Retry);
+        job.waits = matches!(failure.kind, FailureKind::Of(Kind::Retry) | FailureKind::Stopping);
         job.failures.push(failure.clone());
         Ok(())
     }
