@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tresor_coordinator::security::Authority;
 use tresor_proto::tls::{PeerName, Role, SharedIdentity};
 use tresor_storage::backend::{Backend, Memory};
@@ -224,8 +224,8 @@ fn percentile(sorted: &[Duration], share: f64) -> f64 {
     sorted[at].as_secs_f64() * 1e3
 }
 
-/// Batches of 512 ids of the owner's slots, every second one known.
-fn questions(slots: &SlotSet, entries: u64, count: usize) -> Vec<Vec<ChunkId>> {
+/// Batches of so many ids of the owner's slots, every second one known.
+fn questions(slots: &SlotSet, entries: u64, count: usize, size: usize) -> Vec<Vec<ChunkId>> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut draw = |known: bool| loop {
         random ^= random << 13;
@@ -237,8 +237,73 @@ fn questions(slots: &SlotSet, entries: u64, count: usize) -> Vec<Vec<ChunkId>> {
         }
     };
     (0..count)
-        .map(|_| (0..INDEX_BATCH).map(|at| draw(at % 2 == 0)).collect())
+        .map(|_| (0..size).map(|at| draw(at % 2 == 0)).collect())
         .collect()
+}
+
+/// How many batches of a size are answered, and how fast at a half and a quarter of that.
+async fn at_loads(measured: &Arc<Measured>, slots: &SlotSet, entries: u64, size: usize) {
+    const IDS: usize = 1 << 20;
+    const BATCHES: usize = 8192;
+    let batches = (IDS / size).min(BATCHES);
+    let asked = Arc::new(questions(slots, entries, batches, size));
+    let start = Instant::now();
+    let askers: Vec<_> = (0..AHEAD)
+        .map(|asker| {
+            let (measured, asked) = (Arc::clone(measured), Arc::clone(&asked));
+            tokio::spawn(async move {
+                for ids in asked.iter().skip(asker).step_by(AHEAD) {
+                    let known = measured.known(ids).await.expect("it answers");
+                    assert_eq!(known, ids.len() / 2);
+                }
+            })
+        })
+        .collect();
+    for asker in askers {
+        asker.await.expect("no asker panics");
+    }
+    let full = batches as f64 / start.elapsed().as_secs_f64();
+    eprintln!(
+        "remote lookups of {size} ids: {:.0} batches a second, {:.0} ids a second, {AHEAD} at once",
+        full,
+        full * size as f64
+    );
+    for load in [0.5, 0.25] {
+        let mut times = paced(measured, &asked, Duration::from_secs_f64(1.0 / (full * load))).await;
+        times.sort_unstable();
+        eprintln!(
+            "remote lookups of {size} ids at {:.0} % of that: {:.2} ms median, {:.2} ms p99, {:.2} ms worst",
+            load * 100.0,
+            percentile(&times, 0.5),
+            percentile(&times, 0.99),
+            percentile(&times, 1.0)
+        );
+    }
+}
+
+/// Asks one batch at each beat, however many are on their way. Times are from the beat on, so that one that waits for another
+/// counts its waiting. A thread of its own keeps the beat: the runtime's timers are of whole milliseconds.
+async fn paced(measured: &Arc<Measured>, asked: &Arc<Vec<Vec<ChunkId>>>, pause: Duration) -> Vec<Duration> {
+    let (runtime, measured, asked) = (Handle::current(), Arc::clone(measured), Arc::clone(asked));
+    let beat = std::thread::spawn(move || {
+        let start = Instant::now();
+        let ask = |at: usize| {
+            let due = start + pause * u32::try_from(at).expect("some thousands");
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let (measured, asked) = (Arc::clone(&measured), Arc::clone(&asked));
+            runtime.spawn(async move {
+                measured.known(&asked[at]).await.expect("it answers");
+                due.elapsed()
+            })
+        };
+        (0..asked.len()).map(ask).collect::<Vec<_>>()
+    });
+    let waiting = tokio::task::spawn_blocking(|| beat.join().expect("the beat does not panic")).await;
+    let mut times = Vec::new();
+    for one in waiting.expect("it does not panic") {
+        times.push(one.await.expect("no asker panics"));
+    }
+    times
 }
 
 async fn lookups(index: RocksIndex, folder: &Path, slots: &SlotSet, entries: u64) {
@@ -248,58 +313,12 @@ async fn lookups(index: RocksIndex, folder: &Path, slots: &SlotSet, entries: u64
         .expect("a port is free");
     let measured = Arc::new(measured);
     // What the asking takes, of a connection that is there.
-    for ids in questions(slots, entries, 50) {
+    for ids in questions(slots, entries, 50, INDEX_BATCH) {
         measured.known(&ids).await.expect("it answers");
     }
-    const BATCHES: usize = 2000;
-    let asked = Arc::new(questions(slots, entries, BATCHES));
-    let start = Instant::now();
-    let askers: Vec<_> = (0..AHEAD)
-        .map(|asker| {
-            let (measured, asked) = (Arc::clone(&measured), Arc::clone(&asked));
-            tokio::spawn(async move {
-                for ids in asked.iter().skip(asker).step_by(AHEAD) {
-                    let known = measured.known(ids).await.expect("it answers");
-                    assert_eq!(known, INDEX_BATCH / 2);
-                }
-            })
-        })
-        .collect();
-    for asker in askers {
-        asker.await.expect("no asker panics");
-    }
-    let full = BATCHES as f64 / start.elapsed().as_secs_f64();
-    eprintln!(
-        "remote lookups: {:.0} batches a second, {:.0} ids a second, {AHEAD} at once",
-        full,
-        full * INDEX_BATCH as f64
-    );
-    for load in [0.5, 0.25] {
-        let pause = Duration::from_secs_f64(1.0 / (full * load));
-        let mut ticks = tokio::time::interval(pause);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        let mut waiting = Vec::with_capacity(BATCHES);
-        for at in 0..BATCHES {
-            // From when it was due, so that a batch that waits for another counts its waiting.
-            let due = ticks.tick().await;
-            let (measured, asked) = (Arc::clone(&measured), Arc::clone(&asked));
-            waiting.push(tokio::spawn(async move {
-                measured.known(&asked[at]).await.expect("it answers");
-                due.elapsed()
-            }));
-        }
-        let mut times = Vec::with_capacity(BATCHES);
-        for one in waiting {
-            times.push(one.await.expect("no asker panics"));
-        }
-        times.sort_unstable();
-        eprintln!(
-            "remote lookups at {:.0} % of that: {:.2} ms median, {:.2} ms p99, {:.2} ms worst",
-            load * 100.0,
-            percentile(&times, 0.5),
-            percentile(&times, 0.99),
-            percentile(&times, 1.0)
-        );
+    // Whole batches, as of a backup that reads faster than the index answers; and what a pipeline has at hand otherwise.
+    for size in [INDEX_BATCH, INDEX_BATCH / 4, INDEX_BATCH / 32] {
+        at_loads(&measured, slots, entries, size).await;
     }
     Arc::into_inner(measured).expect("all askers are done").stop().await;
 }
