@@ -13,6 +13,7 @@ use tresor_proto::ids::MemberId;
 
 use super::clock::{Clock, median};
 use super::error::NodeError;
+use super::forms;
 use super::handle::{Applied, Leadership, MemberStanding, Membership, SnapshotCounts, Standing};
 use super::machine::StateMachine;
 use super::presence::Presence;
@@ -51,6 +52,15 @@ pub struct Now {
     pub ms: u64,
     /// The wall clock.
     pub wall: Time,
+}
+
+/// What a member says of itself with every message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// Its wall clock minus ours when the message came, milliseconds.
+    pub clock_ms: i64,
+    /// The newest form of entries that it knows.
+    pub form: u16,
 }
 
 /// Something that is asked.
@@ -133,6 +143,8 @@ pub struct Driver<T: Tables> {
     clock: Option<Clock>,
     /// Other members' wall clocks minus ours, milliseconds.
     clocks: BTreeMap<MemberId, i64>,
+    /// The forms of entries that other members know.
+    forms: BTreeMap<MemberId, u16>,
     waiting: BTreeMap<Ticket, For>,
     /// Proposals of the upkeep that wait: no more are made meanwhile, so that nothing is proposed twice by one leader.
     upkeep_waiting: usize,
@@ -157,6 +169,7 @@ impl<T: Tables> Driver<T> {
             moves: Moves::default(),
             clock: None,
             clocks: BTreeMap::new(),
+            forms: BTreeMap::new(),
             waiting: BTreeMap::new(),
             upkeep_waiting: 0,
             upkeep_at: 0,
@@ -248,7 +261,13 @@ impl<T: Tables> Driver<T> {
             let leader = standing.leader.filter(|id| *id != self.core.id());
             return Err(NodeError::NotLeader { leader });
         };
-        let stopped = read(&self.core.machine().shared()).marks().clock_is_doubted();
+        let shared = self.core.machine().shared();
+        let stopped = read(&shared).marks().clock_is_doubted();
+        let raised = read(&shared).marks().form;
+        let members = self.core.membership().members.keys().copied();
+        let others = members.filter(|member| *member != self.core.id());
+        let raise = forms::before(command.form(), raised, others, &self.forms)
+            .map_err(|behind| NodeError::Refused(too_old(&read(&shared), &behind)))?;
         let off = median(self.clocks.values().copied().collect());
         let stamp = clock.stamp(now.ms, now.wall, off, stopped);
         if let Some(step) = stamp.alarm {
@@ -256,16 +275,11 @@ impl<T: Tables> Driver<T> {
                 step_ms = step,
                 "the wall clock stepped: nothing expires until a person confirms it"
             );
-            let alarm = Entry {
-                now: stamp.now,
-                actor: Actor::Cluster,
-                key: None,
-                command: Command::StopExpiry { step },
-            };
             // The alarm comes before whatever the new time would let expire.
-            let ticket = self.core.propose(alarm.encode()).map_err(not_proposed)?;
-            self.waiting.insert(ticket, For::Upkeep);
-            self.upkeep_waiting += 1;
+            self.propose_first(stamp.now, Command::StopExpiry { step })?;
+        }
+        for to in raise {
+            self.propose_first(stamp.now, Command::RaiseVersion { to })?;
         }
         let entry = Entry {
             now: stamp.now,
@@ -274,6 +288,20 @@ impl<T: Tables> Driver<T> {
             command,
         };
         self.core.propose(entry.encode()).map_err(not_proposed)
+    }
+
+    /// Proposes what has to be in the log before something else.
+    fn propose_first(&mut self, now: Time, command: Command) -> Result<(), NodeError> {
+        let entry = Entry {
+            now,
+            actor: Actor::Cluster,
+            key: None,
+            command,
+        };
+        let ticket = self.core.propose(entry.encode()).map_err(not_proposed)?;
+        self.waiting.insert(ticket, For::Upkeep);
+        self.upkeep_waiting += 1;
+        Ok(())
     }
 
     fn change_members(&mut self, change: &Membership) -> Result<Ticket, NodeError> {
@@ -369,13 +397,14 @@ impl<T: Tables> Driver<T> {
         decide(&state, &self.plans, &mut presence, kept, at)
     }
 
-    /// Takes a message of another member, whose number its certificate proved.
+    /// Takes a message of another member, whose number its certificate proved, and what it says of itself.
     ///
     /// # Errors
     /// [`Refused`]: nothing happened.
-    pub fn receive(&mut self, from: MemberId, message: &[u8], clock_ms: i64) -> Result<(), Refused> {
+    pub fn receive(&mut self, from: MemberId, message: &[u8], sender: Sender) -> Result<(), Refused> {
         self.core.receive(from, message)?;
-        self.clocks.insert(from, clock_ms);
+        self.clocks.insert(from, sender.clock_ms);
+        self.forms.insert(from, sender.form);
         Ok(())
     }
 
@@ -550,6 +579,21 @@ impl<T: Tables> Driver<T> {
     /// The index that was applied last.
     pub fn applied(&self) -> u64 {
         self.core.store().applied().index
+    }
+}
+
+/// Why a change waits for an upgrade.
+fn too_old(state: &State, behind: &[MemberId]) -> Refusal {
+    let name = |id: &MemberId| {
+        let member = state.members().get(id);
+        member.map_or_else(|| id.to_string(), |member| member.name.clone())
+    };
+    let names: Vec<String> = behind.iter().map(name).collect();
+    Refusal::Held {
+        why: format!(
+            "this is new, and every coordinator has to know it first: update tresor on {}, or start it if it is down",
+            names.join(", ")
+        ),
     }
 }
 

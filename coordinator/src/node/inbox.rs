@@ -3,6 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 use tresor_proto::ids::MemberId;
 
+use super::driver::Sender;
 use crate::store::{Piece, SnapshotEnd};
 
 /// Messages that wait for the node's task; beyond, they are dropped: Raft sends again.
@@ -17,8 +18,8 @@ pub(crate) struct Inbound {
     pub(crate) from: MemberId,
     /// As Raft encoded it.
     pub(crate) message: bytes::Bytes,
-    /// The sender's wall clock minus ours when it came, milliseconds.
-    pub(crate) clock_ms: i64,
+    /// What the sender says of itself.
+    pub(crate) sender: Sender,
 }
 
 /// A step of a snapshot being received. Whoever began the newest one owns the others.
@@ -54,12 +55,8 @@ impl Inbox {
     }
 
     /// Hands a message over, or drops it when too many wait.
-    pub(crate) fn message(&self, from: MemberId, message: bytes::Bytes, clock_ms: i64) {
-        let inbound = Inbound {
-            from,
-            message,
-            clock_ms,
-        };
+    pub(crate) fn message(&self, from: MemberId, message: bytes::Bytes, sender: Sender) {
+        let inbound = Inbound { from, message, sender };
         if self.messages.try_send(inbound).is_err() {
             tracing::debug!(%from, "dropped a message of another coordinator: too many wait");
         }

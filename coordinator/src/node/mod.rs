@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod driver;
 pub mod error;
+pub(crate) mod forms;
 pub mod handle;
 pub(crate) mod inbox;
 pub mod machine;

@@ -263,7 +263,7 @@ impl Task {
     }
 
     fn receive(&mut self, inbound: &Inbound) {
-        if let Err(refused) = self.driver.receive(inbound.from, &inbound.message, inbound.clock_ms) {
+        if let Err(refused) = self.driver.receive(inbound.from, &inbound.message, inbound.sender) {
             tracing::warn!(from = %inbound.from, %refused, "a message of another coordinator was refused");
         }
     }

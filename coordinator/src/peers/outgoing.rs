@@ -10,6 +10,8 @@ use tonic::transport::Channel;
 use tresor_proto::v1::RaftMessage;
 use tresor_proto::v1::peer_client::PeerClient;
 
+use crate::state::entry::ENTRY_FORM;
+
 /// Messages handed to the connection and not yet sent.
 const IN_FLIGHT_MAX: usize = 256;
 /// The first pause after a broken stream: below an election timeout.
@@ -43,7 +45,8 @@ pub(super) async fn run(
                     }
                     message = waiting.recv() => {
                         let Some(message) = message else { return };
-                        let message = RaftMessage { message, wall_ms: jiff::Timestamp::now().as_millisecond() };
+                        let wall_ms = jiff::Timestamp::now().as_millisecond();
+                        let message = RaftMessage { message, wall_ms, form: u32::from(ENTRY_FORM) };
                         // Full: the other side takes them slower than they come. Raft sends again.
                         let _ = stream.try_send(message);
                     }

@@ -11,6 +11,8 @@ use tresor_proto::v1::peer_server::Peer;
 
 use super::caller::Caller;
 use crate::node::Handle;
+use crate::node::driver::Sender;
+use crate::node::forms::FORM_UNSAID;
 use crate::node::inbox::{Inbox, SnapshotStep};
 use crate::state::State;
 use crate::state::entry::Actor;
@@ -94,7 +96,8 @@ impl Peer for PeerService {
                 return Err(Status::permission_denied("this coordinator was removed"));
             }
             let clock_ms = message.wall_ms.saturating_sub(jiff::Timestamp::now().as_millisecond());
-            self.inbox.message(from, message.message, clock_ms);
+            let form = u16::try_from(message.form).unwrap_or(u16::MAX).max(FORM_UNSAID);
+            self.inbox.message(from, message.message, Sender { clock_ms, form });
         }
         Ok(Response::new(v1::MessagesEnd {}))
     }

@@ -9,14 +9,14 @@ use crate::lead::placement;
 use crate::lead::plans::Plans;
 use crate::lead::retries;
 use crate::mutation::disk_lie;
-use crate::node::driver::{Answer, Ask, Did, Driver, Now, TICK_MS};
+use crate::node::driver::{Answer, Ask, Did, Driver, Now, Sender, TICK_MS};
 use crate::node::error::NodeError;
 use crate::node::handle::Membership as Change;
 use crate::node::presence::{BeatAnswer, SaidLease};
 use crate::raft::{Config, SnapshotId};
 use crate::seeded::Random;
 use crate::state::command::{Command, Failure, FailureKind};
-use crate::state::entry::{Actor, IdempotencyKey, Time};
+use crate::state::entry::{Actor, ENTRY_FORM, IdempotencyKey, Time};
 use crate::state::rows::{Job, Slot};
 use crate::store::faulty::{Faults, Faulty};
 use crate::store::memory::{Loss, Memory, MemoryView};
@@ -268,7 +268,14 @@ impl Member {
             MemberEvent::Raft { from, bytes, clock_ms } => {
                 let clock_ms = clock_ms - self.wall_off;
                 // Strangers and messages of earlier lives are refused; what stops a member shows at its next `process`.
-                let _ = driver.receive(from, &bytes, clock_ms);
+                let _ = driver.receive(
+                    from,
+                    &bytes,
+                    Sender {
+                        clock_ms,
+                        form: ENTRY_FORM,
+                    },
+                );
             }
             MemberEvent::Snapshot {
                 from,

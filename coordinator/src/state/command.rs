@@ -292,6 +292,16 @@ impl Command {
     }
 }
 
+/// Kinds of commands of the first form of entries. What came later is of a later form: a member of the version before would stop at it.
+const FIRST_KINDS: std::ops::RangeInclusive<u8> = 0..=38;
+
+impl Command {
+    /// The form of entries that knows this command.
+    pub fn form(&self) -> u16 {
+        if FIRST_KINDS.contains(&self.kind()) { 1 } else { 2 }
+    }
+}
+
 /// How a cluster begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Founding {

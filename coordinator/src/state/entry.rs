@@ -6,9 +6,10 @@ use tresor_proto::ids::{MemberId, TokenId, WorkerId};
 use super::command::Command;
 use super::error::EntryError;
 
-/// The form of entries written now; forms up to this one can be read. Before a leader writes a new form, the log has to say that every member
-/// knows it ([`Command::RaiseVersion`]).
-pub const ENTRY_FORM: u16 = 1;
+/// The newest form of entries; forms up to this one can be read. An entry is written in the oldest that knows its command ([`Command::form`]), so that
+/// members of the version before can read it. Before a leader writes a new form, the log has to say that every member knows it
+/// ([`Command::RaiseVersion`]).
+pub const ENTRY_FORM: u16 = 2;
 
 /// The cluster's clock: milliseconds since 1970 in UTC, as the leader stamped them. Never goes back within a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -101,7 +102,7 @@ pub struct Entry {
 impl Entry {
     /// As bytes of the log.
     pub fn encode(&self) -> Vec<u8> {
-        let form = ENTRY_FORM.to_le_bytes().to_vec();
+        let form = self.command.form().to_le_bytes().to_vec();
         postcard::to_extend(self, form).expect("entries are plain data and memory can be had")
     }
 

@@ -600,6 +600,16 @@ impl Cluster {
         });
     }
 
+    /// Waits until the workers have made the slots that they hold, and so have heard of them.
+    pub(crate) fn slots_are_whole(&self) {
+        self.slots_are_held();
+        for name in self.workers() {
+            until(format!("{name} has made its slots"), || {
+                self.log(&name).contains("slots of the index are whole").then_some(())
+            });
+        }
+    }
+
     /// Restores the newest point of an item and compares it.
     pub(crate) fn assert_restores(&self, item: &str, worker: &str, bytes: &[u8]) {
         let target = self.path("restored.img");

@@ -82,6 +82,9 @@ fn a_cluster() -> Cluster {
     cluster.add_worker("w1");
     cluster.add_worker("w2");
     cluster.make_vault();
+    // A backup whose pack belongs to an owner that has not heard so asks the coordinators for the map before its manifest is put: rightly so, and
+    // no stage of these.
+    cluster.slots_are_whole();
     cluster
 }
 

@@ -11,7 +11,7 @@ use tresor_storage::vault::names;
 use tresor_tests::random::Random;
 
 use super::cluster::Cluster;
-use super::program::{until, until_just_now};
+use super::program::until_just_now;
 
 const GIB: u64 = 1 << 30;
 /// Five ranges: the two last are for others.
@@ -72,16 +72,8 @@ fn a_large_disk_is_read_by_several_workers_for_one_point() {
         cluster.add_worker(name);
     }
     cluster.make_vault();
-    cluster.slots_are_held();
     // A worker that has not heard of the shares yet keeps an index of its own, and has nobody help.
-    for name in cluster.workers() {
-        until(format!("{name} has made its slots"), || {
-            cluster
-                .log(&name)
-                .contains("slots of the index are whole")
-                .then_some(())
-        });
-    }
+    cluster.slots_are_whole();
     let disk = cluster.path("big.img");
     write(&disk, 1);
     let argument = format!("vda={}", disk.display());
