@@ -16,8 +16,9 @@ step() { # title command...
 
 step format cargo fmt --all -- --check
 step lints cargo clippy --workspace --all-targets --locked -- -D warnings
-# The binaries first: stories in tests/ start the real `tresor`.
+# The binaries first: stories in tests/ start the real `tresor`, and one of them the version before it.
 step build cargo build --workspace --bins --locked
+step previous scripts/previous.sh
 step tests cargo nextest run --workspace --locked
 step doctests cargo test --workspace --doc --locked --quiet
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet

@@ -26,3 +26,4 @@ mod paused_leader;
 mod replaced;
 mod reupload;
 mod rolling;
+mod upgrade;

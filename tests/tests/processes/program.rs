@@ -1,5 +1,6 @@
 //! The program under test: where it is, a call of it that ends, and a process of it that runs until something is done to it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,33 @@ fn asked_every<T>(pause: Duration, what: impl fmt::Display, mut look: impl FnMut
     }
 }
 
-/// The program, built beside the tests.
+thread_local! {
+    /// What this thread starts instead of the program beside the tests.
+    static OTHER: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// The program of the version before this one, where it was built; says by name what is skipped without it.
+pub(crate) fn previous_or_skipped(story: &str) -> Option<PathBuf> {
+    let test = std::env::current_exe().unwrap();
+    let target = test.ancestors().nth(3).unwrap();
+    let path = target.join("previous/tresor");
+    if !path.is_file() {
+        eprintln!("skipped: {story} (scripts/previous.sh builds the version before this one)");
+        return None;
+    }
+    Some(path)
+}
+
+/// Starts another program from now on, or the one beside the tests again: of this thread, processes and calls alike.
+pub(crate) fn start_from_now_on(program: Option<&Path>) {
+    OTHER.set(program.map(Path::to_owned));
+}
+
+/// The program: built beside the tests, unless the thread has another one.
 fn program() -> PathBuf {
+    if let Some(other) = OTHER.with_borrow(Clone::clone) {
+        return other;
+    }
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("tresor");
     assert!(
