@@ -14,6 +14,7 @@ mod golden;
 mod items;
 mod jobs;
 mod leases;
+mod channels;
 mod limits;
 mod memory;
 mod nodes;
