@@ -32,7 +32,8 @@ use tresor_worker::home::lock::Lock;
 
 use crate::app::App;
 use crate::args::{
-    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, NotifyVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
+    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, NotifyVerb, PointVerb, PolicyVerb, VaultVerb, Verb,
+    WorkerVerb,
 };
 use crate::cluster::Target;
 use crate::error::{CliError, Doing as _};

@@ -138,7 +138,10 @@ fn secret(path: &Path) -> Result<Zeroizing<String>, CliError> {
     };
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() {
-        return Err(CliError::usage(format!("the first line of {} is empty", path.display())));
+        return Err(CliError::usage(format!(
+            "the first line of {} is empty",
+            path.display()
+        )));
     }
     Ok(Zeroizing::new(line.to_owned()))
 }
@@ -191,7 +194,10 @@ async fn add(app: &App, args: NotifyAddArgs) -> Result<Answer, CliError> {
 }
 
 async fn list(app: &App) -> Result<Answer, CliError> {
-    let listed = app.need_cluster("notify list")?.list_channels(ListChannelsRequest {}).await;
+    let listed = app
+        .need_cluster("notify list")?
+        .list_channels(ListChannelsRequest {})
+        .await;
     let listed = listed.doing(|| String::from("could not list channels"))?;
     let shown = Channels {
         channels: listed.channels.into_iter().map(ChannelShown::from).collect(),

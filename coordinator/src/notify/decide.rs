@@ -73,7 +73,9 @@ impl Digests {
                 let compiled = compile(digest, channel.since);
                 // Checked when it was set; a newer release of the time zone database may have dropped a zone.
                 compiled
-                    .inspect_err(|error| tracing::error!(channel = %name, %error, "the time of a digest cannot be followed"))
+                    .inspect_err(
+                        |error| tracing::error!(channel = %name, %error, "the time of a digest cannot be followed"),
+                    )
                     .ok()
             });
             self.0.insert(name.clone(), (channel.version, compiled));
@@ -179,8 +181,7 @@ fn look_at_item(
     let mut ended = Vec::new();
     match &item.last_failure {
         Some(failed) if item.failures > 0 => {
-            let is_new = told_failing
-                .is_none_or(|told| told.number != failed.job.0 && now.since(told.at) >= REPEAT_MS);
+            let is_new = told_failing.is_none_or(|told| told.number != failed.job.0 && now.since(told.at) >= REPEAT_MS);
             if is_new {
                 let told = Told {
                     at: now,
@@ -250,7 +251,10 @@ fn look_at_item(
     take(
         Cause::Recovery,
         Found {
-            since: item.last_success.filter(|last| Some(*last) >= since).unwrap_or_default(),
+            since: item
+                .last_success
+                .filter(|last| Some(*last) >= since)
+                .unwrap_or_default(),
             vault: item.spec.vault,
             note,
             told: ended.into_iter().map(|of| (of, None)).collect(),
@@ -274,7 +278,10 @@ fn look_at_vault(state: &State, id: VaultId, vault: &Vault, now: Time, take: &mu
         job,
         count: harmed,
         why: match verified {
-            Some(verified) => format!("the newest verify found {} things wrong; {harmed} points are harmed", verified.findings),
+            Some(verified) => format!(
+                "the newest verify found {} things wrong; {harmed} points are harmed",
+                verified.findings
+            ),
             None => format!("{harmed} points are harmed"),
         },
         hint: String::from("back up the items of harmed points again, and look at the store"),
@@ -332,10 +339,7 @@ fn item_note(state: &State, item: &Item) -> Note {
 
 /// A text as a message has it: one line, and not too long.
 pub fn sentence(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if line.len() > SENTENCE_MAX {
         let mut end = SENTENCE_MAX - '…'.len_utf8();
         while !line.is_char_boundary(end) {
@@ -431,7 +435,14 @@ fn digest(state: &State, board: &Board<'_>, channel: &Channel, now: Time) -> Mes
     }
     let harmed = state.vaults().iter().filter(|(id, _)| is_for(spec, **id));
     let harmed: u64 = harmed.map(|(id, _)| state.points_in(*id).harmed).sum();
-    let words = ["protected", "ok", "failing", "late", "never backed up", "without a schedule"];
+    let words = [
+        "protected",
+        "ok",
+        "failing",
+        "late",
+        "never backed up",
+        "without a schedule",
+    ];
     let of_items = words.map(|word| (word, counts.get(word).copied().unwrap_or_default()));
     let of_jobs = [
         ("backups done", done),

@@ -64,7 +64,10 @@ impl Server {
         if url.password().is_some() {
             return Err(ServerError::Password);
         }
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(ServerError::Form)?;
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or(ServerError::Form)?;
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(ServerError::Form);
         }
@@ -147,7 +150,8 @@ pub(super) async fn send(
     })?;
     let mail = compose(to, from, letter)?;
     let tls = |host: &str| {
-        TlsParameters::new(host.to_owned()).map_err(|error| NotTaken::unclear(format!("could not prepare TLS: {}", chain(&error))))
+        TlsParameters::new(host.to_owned())
+            .map_err(|error| NotTaken::unclear(format!("could not prepare TLS: {}", chain(&error))))
     };
     let tls = match server.way {
         Way::Tls => Tls::Wrapper(tls(&server.host)?),

@@ -51,7 +51,10 @@ impl Secret {
             let query = url.query().unwrap_or_default();
             // A path of a few letters is a word, not a token.
             let pieces = url.path_segments().into_iter().flatten().chain([query, url.path()]);
-            pieces.filter(|piece| piece.len() >= 6).map(str::to_owned).collect::<Vec<_>>()
+            pieces
+                .filter(|piece| piece.len() >= 6)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         });
         let mut parts = parts.unwrap_or_default();
         parts.extend([self.url.clone(), self.secret.clone()]);

@@ -146,7 +146,7 @@ impl Teller {
         let decided = tokio::task::spawn_blocking(move || {
             let telling = services.handle.read(|state| {
                 digests.refresh(state);
-                // No lateness is believed while a person is asked about the clock, nor what follows from it.
+                // While a person is asked about the clock only stamps are believed: nothing is late by a clock that stepped.
                 due(state, &plans, &digests, services.now(state))
             });
             (telling, digests)

@@ -110,8 +110,14 @@ fn a_failure_is_told_once_when_its_job_has_failed_for_good() {
     let told = looks_later(&mut story);
     assert_eq!(causes(&told), [Cause::Failure]);
     let note = &told[0].1.notes[0];
-    assert_eq!((note.name.as_str(), note.vault.as_str(), note.policy.as_str()), ("web", "main", "gold"));
-    assert_eq!((note.job, note.count, note.why.as_str()), (failed.0, 1, "the disk is not there"));
+    assert_eq!(
+        (note.name.as_str(), note.vault.as_str(), note.policy.as_str()),
+        ("web", "main", "gold")
+    );
+    assert_eq!(
+        (note.job, note.count, note.why.as_str()),
+        (failed.0, 1, "the disk is not there")
+    );
     assert_eq!(note.hint, "look at the disk");
     assert!(note.last_good.is_some());
     assert_eq!(looks_later(&mut story), []);
@@ -134,7 +140,10 @@ fn an_item_that_goes_on_failing_is_told_again_after_a_day_at_the_earliest() {
     assert_eq!(again[0].1.notes[0].count, 2);
     story.advance(REPEAT_MS);
     let later = looks_later(&mut story);
-    assert!(!causes(&later).contains(&Cause::Failure), "nothing new has failed since: {later:?}");
+    assert!(
+        !causes(&later).contains(&Cause::Failure),
+        "nothing new has failed since: {later:?}"
+    );
 }
 
 #[test]
@@ -143,7 +152,11 @@ fn a_recovery_is_told_of_what_was_told_and_of_nothing_else() {
     let web = protected(&mut story, "web");
     story.fails(web);
     story.backs_up(web);
-    assert_eq!(looks_later(&mut story), [], "it failed and recovered before anybody was told");
+    assert_eq!(
+        looks_later(&mut story),
+        [],
+        "it failed and recovered before anybody was told"
+    );
     story.fails(web);
     assert_eq!(causes(&looks_later(&mut story)), [Cause::Failure]);
     story.backs_up(web);
@@ -152,7 +165,11 @@ fn a_recovery_is_told_of_what_was_told_and_of_nothing_else() {
     assert!(told[0].1.notes[0].why.starts_with("backed up again at"));
     assert_eq!(looks_later(&mut story), []);
     story.fails(web);
-    assert_eq!(causes(&looks_later(&mut story)), [Cause::Failure], "after a recovery it is news");
+    assert_eq!(
+        causes(&looks_later(&mut story)),
+        [Cause::Failure],
+        "after a recovery it is news"
+    );
 }
 
 #[test]
@@ -164,7 +181,10 @@ fn an_item_that_is_late_is_told_once_until_it_is_protected_again() {
     story.advance(2 * HOUR);
     let told = looks_later(&mut story);
     assert_eq!(causes(&told), [Cause::Late]);
-    assert!(told[0].1.notes[0].why.contains("policy gold allows 26 hours"), "{told:?}");
+    assert!(
+        told[0].1.notes[0].why.contains("policy gold allows 26 hours"),
+        "{told:?}"
+    );
     for _ in 0..3 {
         story.advance(24 * HOUR);
         assert_eq!(looks_later(&mut story), []);
@@ -201,9 +221,16 @@ fn a_store_that_is_away_is_one_message_and_not_one_for_each_item() {
     assert_eq!((message.notes.len(), message.more), (50, 70));
     assert_eq!(text::title(message), "backups of 120 items failed");
     let body = text::body(message);
-    assert!(body.contains("50 of them: the disk is not there (hint: look at the disk)"), "{body}");
+    assert!(
+        body.contains("50 of them: the disk is not there (hint: look at the disk)"),
+        "{body}"
+    );
     assert!(body.contains("and 70 more: tresor status"));
-    assert_eq!(body.matches("the disk is not there").count(), 1, "one reason is said once");
+    assert_eq!(
+        body.matches("the disk is not there").count(),
+        1,
+        "one reason is said once"
+    );
 }
 
 #[test]
@@ -242,7 +269,10 @@ fn a_channel_hears_what_it_is_for_and_of_its_vaults() {
     assert_eq!(told.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(), ["ops"]);
     story.backs_up(web);
     let told = looks_later(&mut story);
-    assert_eq!(told.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(), ["calm", "ops"]);
+    assert_eq!(
+        told.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(),
+        ["calm", "ops"]
+    );
 }
 
 #[test]
@@ -254,7 +284,10 @@ fn damage_is_told_when_it_is_found_and_when_there_is_more_of_it() {
     story.does(found(vec![first]));
     let told = looks(&mut story);
     assert_eq!(causes(&told), [Cause::Finding], "damage waits for nothing");
-    assert_eq!((told[0].1.notes[0].name.as_str(), told[0].1.notes[0].count), ("main", 1));
+    assert_eq!(
+        (told[0].1.notes[0].name.as_str(), told[0].1.notes[0].count),
+        ("main", 1)
+    );
     story.does(found(vec![first]));
     assert_eq!(looks_later(&mut story), [], "it is known");
     story.does(found(vec![second]));

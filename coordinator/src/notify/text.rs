@@ -105,7 +105,11 @@ pub fn body(message: &Message) -> String {
         text.push('\n');
     }
     for ((why, hint), notes) in groups {
-        let hint = if hint.is_empty() { String::new() } else { format!(" (hint: {hint})") };
+        let hint = if hint.is_empty() {
+            String::new()
+        } else {
+            format!(" (hint: {hint})")
+        };
         if let [only] = notes.as_slice() {
             let _ = writeln!(text, "{}: {why}{hint}", named(only));
         } else {
@@ -181,7 +185,10 @@ pub fn json(head: &Letterhead, id: String, message: &Message, event: &'static st
         hint: some(&note.hint),
         look: look(note),
     });
-    let counts = message.counts.iter().map(|(word, count)| (word.replace(' ', "_"), *count));
+    let counts = message
+        .counts
+        .iter()
+        .map(|(word, count)| (word.replace(' ', "_"), *count));
     let body = Body {
         version: BODY_VERSION,
         id,

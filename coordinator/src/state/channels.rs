@@ -331,7 +331,10 @@ fn check_message(message: &Message) -> Result<(), Refusal> {
             check_long_line("messages", text, SENTENCE_MAX)?;
         }
     }
-    message.counts.iter().try_for_each(|(word, _)| check_line("messages", word))
+    message
+        .counts
+        .iter()
+        .try_for_each(|(word, _)| check_line("messages", word))
 }
 
 impl State {

@@ -142,7 +142,10 @@ impl State {
         let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
         for (number, parcel) in self.outbox.iter() {
             if !self.channels.contains(&parcel.channel) {
-                return Err(format!("message {number} is of channel {}, which is gone", parcel.channel));
+                return Err(format!(
+                    "message {number} is of channel {}, which is gone",
+                    parcel.channel
+                ));
             }
             *waiting.entry(&parcel.channel).or_default() += 1;
         }

@@ -141,7 +141,10 @@ async fn a_webhook_gets_a_signed_body_once() {
         panic!("{} posts", posts.len())
     };
     assert_eq!(headers["x-tresor-signature"], send::signature("signing-key", body));
-    assert_eq!((&headers["x-tresor-event"], &headers["content-type"]), (&"failure".parse().unwrap(), &"application/json".parse().unwrap()));
+    assert_eq!(
+        (&headers["x-tresor-event"], &headers["content-type"]),
+        (&"failure".parse().unwrap(), &"application/json".parse().unwrap())
+    );
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     assert_eq!(body["id"], headers["x-tresor-id"].to_str().unwrap());
     assert_eq!(body["items"][0]["name"], "web");
@@ -189,7 +192,10 @@ async fn a_receiver_that_refuses_is_tried_again_with_pauses_and_then_given_up() 
     teller.looks().await;
     assert_eq!(posts.lock().unwrap().len(), 1, "it rests");
     let trouble = world.channel().trouble.unwrap();
-    assert_eq!((trouble.attempts, trouble.next.since(world.node.clock())), (1, BACKOFF_MS[0]));
+    assert_eq!(
+        (trouble.attempts, trouble.next.since(world.node.clock())),
+        (1, BACKOFF_MS[0])
+    );
     assert_eq!(trouble.error, "HTTP 404 Not Found: said so");
     for pause in [30_000, 60_000] {
         world.node.advance(pause);
@@ -220,7 +226,10 @@ async fn a_redirect_is_not_followed_and_no_text_has_the_secrets() {
         let is_clear = |bytes: &[u8]| bytes.windows(hidden.len()).any(|part| part == hidden.as_bytes());
         assert!(!bytes.iter().any(|row| row.value.as_deref().is_some_and(is_clear)));
     }
-    assert_eq!(secret.redact(&format!("no route to {url}: T0PSECRET-token")), "no route to ***: ***");
+    assert_eq!(
+        secret.redact(&format!("no route to {url}: T0PSECRET-token")),
+        "no route to ***: ***"
+    );
 }
 
 #[tokio::test]
@@ -237,7 +246,10 @@ async fn nobody_at_the_other_end_is_told_without_the_url() {
     world.fails("web");
     world.teller().looks().await;
     let error = world.channel().trouble.unwrap().error;
-    assert!(error.contains("refused") && !error.contains("T0PSECRET") && !error.contains("hooks"), "{error}");
+    assert!(
+        error.contains("refused") && !error.contains("T0PSECRET") && !error.contains("hooks"),
+        "{error}"
+    );
     assert_eq!(world.waiting(), 1);
 }
 
@@ -317,7 +329,10 @@ async fn mail_server(refuses: bool) -> (String, tokio::task::JoinHandle<String>)
 
 fn mail(server: String) -> Target {
     Target::Email {
-        to: vec![String::from("ops@example.org"), String::from("Night Shift <night@example.org>")],
+        to: vec![
+            String::from("ops@example.org"),
+            String::from("Night Shift <night@example.org>"),
+        ],
         from: String::from("tresor@example.org"),
         server,
     }

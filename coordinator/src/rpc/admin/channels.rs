@@ -75,8 +75,10 @@ impl Services {
     ) -> Result<v1::Empty, Refused> {
         let key = fields::key(&message.idempotency_key)?;
         let name = message.name;
-        self.change(caller, Kind::RemoveChannel, key, |_| Ok(Command::RemoveChannel { name }))
-            .await?;
+        self.change(caller, Kind::RemoveChannel, key, |_| {
+            Ok(Command::RemoveChannel { name })
+        })
+        .await?;
         Ok(v1::Empty {})
     }
 
@@ -87,7 +89,10 @@ impl Services {
         _: v1::ListChannelsRequest,
     ) -> Result<v1::ListChannelsResponse, Refused> {
         self.look(|state| {
-            let rows = state.channels().values().map(|channel| self.channel_row(state, channel));
+            let rows = state
+                .channels()
+                .values()
+                .map(|channel| self.channel_row(state, channel));
             Ok(v1::ListChannelsResponse {
                 channels: rows.collect(),
             })
@@ -155,8 +160,16 @@ impl Services {
             from,
             on: spec.on.iter().map(|cause| cause.text().to_owned()).collect(),
             vaults: vaults.collect(),
-            digest: spec.digest.as_ref().map(|digest| digest.schedule.clone()).unwrap_or_default(),
-            zone: spec.digest.as_ref().map(|digest| digest.zone.clone()).unwrap_or_default(),
+            digest: spec
+                .digest
+                .as_ref()
+                .map(|digest| digest.schedule.clone())
+                .unwrap_or_default(),
+            zone: spec
+                .digest
+                .as_ref()
+                .map(|digest| digest.zone.clone())
+                .unwrap_or_default(),
             has_secret,
             taken: channel.taken,
             refused: channel.refused,
@@ -164,7 +177,11 @@ impl Services {
             waiting: waiting.count() as u64,
             taken_at: fields::time_text(channel.taken_at),
             failing_since: fields::time_text(channel.trouble.as_ref().map(|trouble| trouble.since)),
-            error: channel.trouble.as_ref().map(|trouble| trouble.error.clone()).unwrap_or_default(),
+            error: channel
+                .trouble
+                .as_ref()
+                .map(|trouble| trouble.error.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -172,7 +189,10 @@ impl Services {
 /// Where messages go, and what of it is secret. No refusal repeats what was given: it may be secret.
 fn read_target(message: &v1::AddChannelRequest) -> Result<(Target, Secret), Refused> {
     if message.url.len() > SECRET_BYTES_MAX || message.secret.len() > SECRET_BYTES_MAX {
-        return Err(Refused::invalid("secret", format!("must have at most {SECRET_BYTES_MAX} bytes")));
+        return Err(Refused::invalid(
+            "secret",
+            format!("must have at most {SECRET_BYTES_MAX} bytes"),
+        ));
     }
     let secret = message.secret.trim().to_owned();
     let has_mail = !message.to.is_empty() || !message.from.is_empty() || !message.smtp.is_empty();
@@ -186,7 +206,12 @@ fn read_target(message: &v1::AddChannelRequest) -> Result<(Target, Secret), Refu
             let target = match message.kind.as_str() {
                 "webhook" => Target::Webhook { origin },
                 _ if secret.is_empty() => Target::Slack { origin },
-                _ => return Err(Refused::invalid("secret", "means nothing for Slack: its URL is the secret")),
+                _ => {
+                    return Err(Refused::invalid(
+                        "secret",
+                        "means nothing for Slack: its URL is the secret",
+                    ));
+                }
             };
             let url = url.to_owned();
             Ok((target, Secret { url, secret }))
@@ -195,8 +220,7 @@ fn read_target(message: &v1::AddChannelRequest) -> Result<(Target, Secret), Refu
             if !message.url.is_empty() {
                 return Err(Refused::invalid("kind", "a URL and mail are two channels"));
             }
-            let server =
-                Server::read(&message.smtp).map_err(|error| Refused::invalid("smtp", error.to_string()))?;
+            let server = Server::read(&message.smtp).map_err(|error| Refused::invalid("smtp", error.to_string()))?;
             if server.user.is_some() == secret.is_empty() {
                 let rule = "is the password of the server's user: both are given, or none";
                 return Err(Refused::invalid("secret", rule));
@@ -248,7 +272,11 @@ fn read_digest(message: &v1::AddChannelRequest, home: &str) -> Result<Option<Dig
     let zone = zone::find(named).map_err(|error| Refused::invalid("zone", error.to_string()))?;
     // A time alone is one of every day.
     let is_time = text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(':') && !text.contains(' ');
-    let schedule = if is_time { format!("daily {text}") } else { text.to_owned() };
+    let schedule = if is_time {
+        format!("daily {text}")
+    } else {
+        text.to_owned()
+    };
     Ok(Some(DigestSpec {
         schedule,
         zone: zone.iana_name().unwrap_or("UTC").to_owned(),

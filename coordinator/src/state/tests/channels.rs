@@ -222,6 +222,6 @@ fn a_message_beyond_its_bounds_is_refused() {
 #[test]
 fn only_a_person_and_the_cluster_make_and_tell() {
     let mut bench = Bench::founded();
-    let worker = bench.add_worker("w1");
+    let worker = bench.worker("w1", 1);
     bench.refuses(Actor::Worker(worker), Command::AddChannel(webhook("ops")));
 }

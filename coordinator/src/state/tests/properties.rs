@@ -164,7 +164,11 @@ impl Player {
             true => None,
             false => Some(told),
         };
-        let seen = if self.dice.one_in(5) { 1 } else { self.bench.state.told_newest() };
+        let seen = if self.dice.one_in(5) {
+            1
+        } else {
+            self.bench.state.told_newest()
+        };
         Command::Tell(Telling {
             seen,
             told: vec![(ToldOf::Failing(item), told)],
