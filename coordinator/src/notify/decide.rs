@@ -11,7 +11,6 @@ use tresor_proto::ids::{ItemId, VaultId};
 use crate::lead::plans::Plans;
 use crate::rpc::standing::{Board, ItemState};
 use crate::schedule::{Calendar, Compiled, Schedule};
-use crate::state::State;
 use crate::state::channels::{
     Cause, Channel, ChannelSpec, DigestSpec, MESSAGES_MAX, Message, NOTES_MAX, Note, SENTENCE_MAX, Telling, Thing,
     Told, ToldOf,
@@ -19,6 +18,8 @@ use crate::state::channels::{
 use crate::state::command::Work;
 use crate::state::entry::Time;
 use crate::state::rows::{Item, JobState, Vault};
+use crate::state::{BATCH_MAX, State};
+use crate::store::ENTRY_BYTES_MAX;
 
 /// How long the first of several things waits for others, milliseconds.
 pub const GROUP_MS: i64 = 60 * 1000;
@@ -26,8 +27,17 @@ pub const GROUP_MS: i64 = 60 * 1000;
 pub const QUIET_MS: i64 = 5 * 60 * 1000;
 /// How long after an item's failure was told another one of it is told, milliseconds, if it did not recover meanwhile.
 pub const REPEAT_MS: i64 = 24 * 3600 * 1000;
-/// Things that one entry tells of; more come with the next message.
-const THINGS_MAX: usize = 5000;
+/// Changes of what is remembered that one entry has; what is more comes with the next message. Each has about 30 bytes.
+const TOLD_MAX: usize = 6000;
+/// Bytes of one entry's messages: where many channels are told of much, each names fewer things.
+const MESSAGES_BYTES_MAX: usize = 600 << 10;
+// An entry that is too large would be refused again and again, and nobody told of anything.
+const _: () = assert!(TOLD_MAX * 40 + MESSAGES_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(TOLD_MAX <= BATCH_MAX);
+/// Things that are forgotten by one entry.
+const GONE_MAX: usize = 1000;
+/// Bytes of a note or message beside its texts, at most.
+const NOTE_BYTES: usize = 64;
 /// Jobs that a digest counts: a day of a full cluster. It holds the state meanwhile.
 const JOBS_MAX: usize = 200_000;
 
@@ -128,7 +138,17 @@ pub fn due(state: &State, plans: &Plans, digests: &Digests, now: Time) -> Option
         if now.since(oldest) < GROUP_MS || is_quiet {
             continue;
         }
-        things.truncate(THINGS_MAX);
+        // One for the cause itself.
+        let mut room = (TOLD_MAX - Cause::ALL.len()).saturating_sub(telling.told.len());
+        let fit = things.iter().take_while(|thing| {
+            let fits = thing.told.len() <= room;
+            room = room.saturating_sub(thing.told.len());
+            fits
+        });
+        things.truncate(fit.count());
+        if things.is_empty() {
+            continue;
+        }
         things.sort_by(|a, b| (&a.note.name, &a.note.vault).cmp(&(&b.note.name, &b.note.vault)));
         for (name, channel) in state.channels().iter() {
             if let Some(message) = message(cause, &channel.spec, &things, now) {
@@ -151,8 +171,30 @@ pub fn due(state: &State, plans: &Plans, digests: &Digests, now: Time) -> Option
         }
     }
     telling.messages.truncate(MESSAGES_MAX);
+    let share = MESSAGES_BYTES_MAX / telling.messages.len().max(1);
+    for (_, message) in &mut telling.messages {
+        fit(message, share);
+    }
     let is_nothing = telling.told.is_empty() && telling.messages.is_empty() && telling.digests.is_empty();
     (!is_nothing).then_some(telling)
+}
+
+/// Leaves notes out until a message has at most so many bytes; one stays.
+fn fit(message: &mut Message, bytes: usize) {
+    let size = |note: &Note| {
+        let texts = [&note.name, &note.vault, &note.policy, &note.why, &note.hint];
+        NOTE_BYTES + texts.iter().map(|text| text.len()).sum::<usize>()
+    };
+    let counts: usize = message.counts.iter().map(|(word, _)| word.len() + 16).sum();
+    let mut room = bytes.saturating_sub(NOTE_BYTES + counts);
+    let fits = message.notes.iter().take_while(|note| {
+        let fits = size(note) <= room;
+        room = room.saturating_sub(size(note));
+        fits
+    });
+    let kept = fits.count().max(1).min(message.notes.len());
+    message.more += (message.notes.len() - kept) as u64;
+    message.notes.truncate(kept);
 }
 
 /// What was told of things that are there no more: nobody waits for their recovery.
@@ -164,7 +206,7 @@ fn gone(state: &State) -> Vec<(ToldOf, Option<Told>)> {
         ToldOf::Finding(id) => !state.vaults().contains(id),
         ToldOf::Cause(_) | ToldOf::Newest => false,
     });
-    gone.take(THINGS_MAX).map(|of| (of, None)).collect()
+    gone.take(GONE_MAX).map(|of| (of, None)).collect()
 }
 
 fn look_at_item(

@@ -234,6 +234,36 @@ fn a_store_that_is_away_is_one_message_and_not_one_for_each_item() {
 }
 
 #[test]
+fn what_is_told_fits_into_an_entry_however_many_channels_hear_it() {
+    let mut story = story();
+    for n in 0..crate::state::channels::CHANNELS_MAX - 1 {
+        story.does(Command::AddChannel(channel(&format!("ops-{n}"))));
+    }
+    let why = "€".repeat(400);
+    for n in 0..60 {
+        let item = protected(&mut story, &format!("{}-{n}", "vm".repeat(100)));
+        let job = story.queues(item, MAIN);
+        let worker = story.worker;
+        story.ends_badly(job, worker, FailureKind::Invalid, &why);
+    }
+    story.advance(27 * HOUR);
+    let telling = decided(&story).unwrap();
+    assert_eq!(telling.messages.len(), 100, "failures and lateness to 50 channels");
+    for (_, message) in &telling.messages {
+        assert_eq!(message.notes.len() as u64 + message.more, 60);
+        assert!(!message.notes.is_empty());
+    }
+    let entry = crate::state::entry::Entry {
+        now: story.now,
+        actor: crate::state::entry::Actor::Cluster,
+        key: None,
+        command: Command::Tell(telling),
+    };
+    let bytes = entry.encode().len();
+    assert!((100_000..crate::store::ENTRY_BYTES_MAX).contains(&bytes), "{bytes}");
+}
+
+#[test]
 fn the_next_message_of_a_cause_waits_for_what_fails_meanwhile() {
     let mut story = story();
     let items: Vec<ItemId> = (0..4).map(|n| protected(&mut story, &format!("vm-{n}"))).collect();
