@@ -12,6 +12,7 @@ mod item;
 mod job;
 mod limit;
 mod login;
+mod notify;
 mod point;
 mod policy;
 mod process;
@@ -37,6 +38,7 @@ pub(crate) use item::{ItemListArgs, ItemProtectArgs, ItemRenameArgs, ItemUnprote
 pub(crate) use job::{JobListArgs, JobVerb};
 pub(crate) use limit::{LimitOf, LimitRemoveArgs, LimitSetArgs, LimitVerb};
 pub(crate) use login::{LoginArgs, LogoutArgs};
+pub(crate) use notify::{NotifyAddArgs, NotifyVerb};
 pub(crate) use point::{PointDiffArgs, PointListArgs, PointVerb};
 pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyPreviewArgs, PolicyVerb};
 pub(crate) use process::{
@@ -185,6 +187,9 @@ pub(crate) enum Verb {
     /// Limits of use: bytes and requests a second, jobs at a time
     #[command(subcommand, arg_required_else_help = true)]
     Limit(LimitVerb),
+    /// Notifications: who is told of failures, lateness and damage
+    #[command(subcommand, arg_required_else_help = true)]
+    Notify(NotifyVerb),
     /// The node of this home: schedules on one machine
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeVerb),

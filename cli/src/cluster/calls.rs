@@ -73,6 +73,10 @@ asks! {
     transfer_leader(TransferLeaderRequest) -> v1::Empty;
     /// All limits.
     list_limits(ListLimitsRequest) -> v1::ListLimitsResponse;
+    /// All channels of notifications.
+    list_channels(ListChannelsRequest) -> v1::ListChannelsResponse;
+    /// Sends a message to try a channel. It has no key: each time another one is sent.
+    test_channel(TestChannelRequest) -> v1::TestChannelResponse;
     /// A page of tokens.
     list_tokens(ListTokensRequest) -> v1::ListTokensResponse;
     /// A page of the audit trail.
@@ -98,6 +102,10 @@ changes! {
     set_limit(SetLimitRequest) -> v1::LimitRow;
     /// Removes a limit.
     remove_limit(RemoveLimitRequest) -> v1::Empty;
+    /// Makes a channel of notifications.
+    add_channel(AddChannelRequest) -> v1::ChannelRow;
+    /// Removes a channel.
+    remove_channel(RemoveChannelRequest) -> v1::Empty;
     /// Protects an item.
     protect_item(ProtectItemRequest) -> v1::Item;
     /// Changes an item.

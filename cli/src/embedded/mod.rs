@@ -32,7 +32,8 @@ use tresor_worker::home::lock::Lock;
 
 use crate::app::App;
 use crate::args::{
-    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, PointVerb, PolicyVerb, VaultVerb, Verb, WorkerVerb,
+    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, NotifyVerb, PointVerb, PolicyVerb, VaultVerb, Verb,
+    WorkerVerb,
 };
 use crate::cluster::Target;
 use crate::error::{CliError, Doing as _};
@@ -84,6 +85,7 @@ fn need(verb: &Verb) -> Option<Need> {
         | Verb::Coordinator(_)
         | Verb::Worker(_)
         | Verb::Limit(_)
+        | Verb::Notify(_)
         | Verb::Audit(_) => Some(Need::Calls),
         Verb::Node(_)
         | Verb::Login(_)
@@ -303,7 +305,7 @@ fn kind_of_founding(verb: &Verb) -> Founding {
         Verb::Point(PointVerb::Hold(_) | PointVerb::Release(_) | PointVerb::Remove(_) | PointVerb::Undelete(_)) => {
             Founding::ByTheWay
         }
-        Verb::Limit(LimitVerb::Set(_)) => Founding::ByTheWay,
+        Verb::Limit(LimitVerb::Set(_)) | Verb::Notify(NotifyVerb::Add(_)) => Founding::ByTheWay,
         _ => Founding::None,
     }
 }

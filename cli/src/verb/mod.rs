@@ -15,6 +15,7 @@ mod left;
 mod limit;
 mod login;
 mod man;
+mod notify;
 mod places;
 mod point;
 mod policy;
@@ -85,6 +86,7 @@ async fn dispatch(app: &App, verb: Verb) -> Result<Answer, CliError> {
         Verb::Coordinator(verb) => Box::pin(coordinator::run(app, verb)).await,
         Verb::Worker(verb) => Box::pin(worker::run(app, verb)).await,
         Verb::Limit(verb) => Box::pin(limit::run(app, verb)).await,
+        Verb::Notify(verb) => Box::pin(notify::run(app, verb)).await,
         Verb::Node(NodeVerb::Start(args)) => Box::pin(process::node::run(app, args)).await,
         Verb::Audit(verb) => Box::pin(audit::run(app, verb)).await,
         Verb::Config(ConfigVerb::Show) => config::show(app),

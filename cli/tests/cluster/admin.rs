@@ -142,6 +142,10 @@ played! {
     set_limit(SetLimitRequest) -> LimitRow;
     remove_limit(RemoveLimitRequest) -> Empty;
     list_limits(ListLimitsRequest) -> ListLimitsResponse;
+    add_channel(AddChannelRequest) -> ChannelRow;
+    remove_channel(RemoveChannelRequest) -> Empty;
+    list_channels(ListChannelsRequest) -> ListChannelsResponse;
+    test_channel(TestChannelRequest) -> TestChannelResponse;
     protect_item(ProtectItemRequest) -> Item;
     get_item(GetItemRequest) -> Item;
     list_items(ListItemsRequest) -> ListItemsResponse;

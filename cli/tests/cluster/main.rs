@@ -11,6 +11,7 @@ mod jobs;
 mod limits;
 mod lists;
 mod login;
+mod notify;
 mod policies;
 mod recovery;
 mod refusals;

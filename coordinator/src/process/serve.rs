@@ -198,6 +198,7 @@ pub async fn serve(
         Arc::new(key.clone()),
         &settings.zone,
     );
+    let telling = services.clone();
     let plans = std::sync::Mutex::new(Plans::default());
     let served = Served {
         services,
@@ -228,6 +229,10 @@ pub async fn serve(
         running.handle.clone(),
         serving_stop.clone(),
     ));
+    if upkeep == Upkeep::All {
+        // A coordinator that stands for one command is gone before anything could be told.
+        tokio::spawn(crate::notify::task::run(telling, serving_stop.clone()));
+    }
     let removal = heard_of_removal(running.handle.clone(), identity, joined);
     tokio::pin!(removal);
     ready(&bound, &running.handle);

@@ -67,6 +67,18 @@ pub trait SecretBox: Send + Sync {
     /// [`SecretError`].
     fn wrap_vault_key(&self, vault: VaultId, secret: &[u8]) -> Result<Vec<u8>, SecretError>;
 
+    /// Wraps where a channel of notifications leads.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    fn wrap_channel(&self, secret: &[u8]) -> Result<Vec<u8>, SecretError>;
+
+    /// What [`Self::wrap_channel`] wrapped.
+    ///
+    /// # Errors
+    /// [`SecretError`]: another key wrapped it, or it is damaged.
+    fn unwrap_channel(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError>;
+
     /// The platform's key of a vault that is made, see [`ClusterKey::vault_key`].
     fn vault_key(&self, vault: VaultId) -> Zeroizing<[u8; 32]>;
 
@@ -80,6 +92,19 @@ impl SecretBox for ClusterKey {
             .wrap(Purpose::VaultKey(vault), secret)
             .map_err(|e| SecretError { why: e.to_string() })?;
         Ok(postcard::to_stdvec(&wrapped).expect("plain data, and memory can be had"))
+    }
+
+    fn wrap_channel(&self, secret: &[u8]) -> Result<Vec<u8>, SecretError> {
+        let wrapped = self
+            .wrap(Purpose::Channel, secret)
+            .map_err(|e| SecretError { why: e.to_string() })?;
+        Ok(postcard::to_stdvec(&wrapped).expect("plain data, and memory can be had"))
+    }
+
+    fn unwrap_channel(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let wrapped = postcard::from_bytes(wrapped).map_err(|e| SecretError { why: e.to_string() })?;
+        self.unwrap(Purpose::Channel, &wrapped)
+            .map_err(|e| SecretError { why: e.to_string() })
     }
 
     fn vault_key(&self, vault: VaultId) -> Zeroizing<[u8; 32]> {

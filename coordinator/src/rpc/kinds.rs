@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Note = 36,
     SetLimit = 37,
     RemoveLimit = 38,
+    AddChannel = 39,
+    RemoveChannel = 40,
 }
 
 impl Kind {

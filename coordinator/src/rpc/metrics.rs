@@ -242,6 +242,7 @@ impl Metrics {
             now::show_members(&page, state, seen.standing);
             now::show_workers(&page, state, seen.presence, seen.now_ms);
             now::show_vaults(&page, state, seen.now);
+            now::show_channels(&page, state, seen.now);
             let fleet = locked(&self.fleet).clone();
             if let Some(fleet) = fleet {
                 fleet.show(&page, seen.now);

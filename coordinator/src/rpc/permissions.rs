@@ -106,6 +106,11 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Admin/SetLimit", With(P::ManageCluster)),
     ("/tresor.v1.Admin/RemoveLimit", With(P::ManageCluster)),
     ("/tresor.v1.Admin/ListLimits", With(P::ReadState)),
+    ("/tresor.v1.Admin/AddChannel", With(P::ManageCluster)),
+    ("/tresor.v1.Admin/RemoveChannel", With(P::ManageCluster)),
+    ("/tresor.v1.Admin/ListChannels", With(P::ReadState)),
+    // It sends something outside.
+    ("/tresor.v1.Admin/TestChannel", With(P::ManageCluster)),
     ("/tresor.v1.Admin/CreateJoinToken", With(P::ManageTokens)),
     ("/tresor.v1.Admin/CreateApiToken", With(P::ManageTokens)),
     ("/tresor.v1.Admin/ListTokens", With(P::ManageTokens)),

@@ -97,6 +97,8 @@ pub enum Purpose {
     Authority,
     /// The platform key of a vault.
     VaultKey(VaultId),
+    /// Where a channel of notifications leads, and with what.
+    Channel,
 }
 
 impl fmt::Display for Purpose {
@@ -104,6 +106,7 @@ impl fmt::Display for Purpose {
         match self {
             Self::Authority => f.write_str("ca-key"),
             Self::VaultKey(vault) => write!(f, "vault-key:{vault}"),
+            Self::Channel => f.write_str("channel"),
         }
     }
 }

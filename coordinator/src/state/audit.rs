@@ -187,6 +187,10 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
         Command::Note { action, object } => ("note", format!("{action}: {object}")),
         Command::SetLimit { subject, rule } => ("set limit", limit_name(state, subject, Some(&rule.windows))),
         Command::RemoveLimit { subject, windows } => ("remove limit", limit_name(state, subject, windows.as_deref())),
+        Command::AddChannel(spec) => ("add channel", format!("{} to {}", spec.name, spec.target)),
+        Command::RemoveChannel { name } => ("remove channel", name.clone()),
+        Command::Tell(telling) => ("tell", telling.messages.len().to_string()),
+        Command::NoteSent { message, .. } => ("note sent", message.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tresor_proto::ids::{Epoch, ItemId, JobId, MemberId, PointId, PolicyId, SessionId, TokenId, VaultId, WorkerId};
 
+use super::channels::{ChannelSpec, SendOutcome, Telling};
 use super::entry::Time;
 use super::limits::{LimitRule, LimitSubject};
 
@@ -243,6 +244,22 @@ pub enum Command {
         /// Of the rule; none: all rules.
         windows: Option<Vec<String>>,
     },
+    /// Makes a channel of notifications.
+    AddChannel(ChannelSpec),
+    /// Removes a channel, and what waits for it.
+    RemoveChannel {
+        /// Its name.
+        name: String,
+    },
+    /// Something is told: messages wait to be sent.
+    Tell(Telling),
+    /// What came of an attempt to send a message.
+    NoteSent {
+        /// Its number.
+        message: u64,
+        /// What came of it.
+        outcome: SendOutcome,
+    },
 }
 
 impl Command {
@@ -288,6 +305,10 @@ impl Command {
             Self::Note { .. } => 36,
             Self::SetLimit { .. } => 37,
             Self::RemoveLimit { .. } => 38,
+            Self::AddChannel(_) => 39,
+            Self::RemoveChannel { .. } => 40,
+            Self::Tell(_) => 41,
+            Self::NoteSent { .. } => 42,
         }
     }
 }

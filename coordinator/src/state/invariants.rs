@@ -11,9 +11,11 @@
 //! 8. What is computed from the rows is as if computed anew. No table exceeds its bound.
 //! 9. A limit of a job or a worker is of one that is there and not over.
 //! 10. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
+//! 11. A message that waits is of a channel that is there, and no channel has more of them than its bound.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::channels::{CHANNELS_MAX, WAITING_MAX};
 use super::command::Work;
 use super::limits::{LIMITS_MAX, LimitSubject};
 use super::rows::{JobState, VaultState};
@@ -137,6 +139,19 @@ impl State {
                 return Err(format!("there is a limit of {subject}, which is over"));
             }
         }
+        let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+        for (number, parcel) in self.outbox.iter() {
+            if !self.channels.contains(&parcel.channel) {
+                return Err(format!(
+                    "message {number} is of channel {}, which is gone",
+                    parcel.channel
+                ));
+            }
+            *waiting.entry(&parcel.channel).or_default() += 1;
+        }
+        if let Some((channel, count)) = waiting.into_iter().find(|(_, count)| *count > WAITING_MAX) {
+            return Err(format!("{count} messages wait for channel {channel}"));
+        }
         let bounds = [
             ("points", self.points.len(), POINTS_MAX as usize),
             ("points that are given up", self.given_up.len(), GIVEN_UP_MAX),
@@ -153,6 +168,7 @@ impl State {
             ("answers", self.answers.len(), ANSWERS_MAX),
             ("slots", self.slots.len(), usize::from(SLOTS)),
             ("limits", self.limits.len(), LIMITS_MAX),
+            ("channels", self.channels.len(), CHANNELS_MAX),
         ];
         if let Some((what, there, max)) = bounds.into_iter().find(|(_, there, max)| there > max) {
             return Err(format!("there are {there} {what}, and {max} fit"));

@@ -20,6 +20,7 @@ mod admission;
 mod adopt;
 mod answers;
 mod audit;
+pub mod channels;
 mod cluster;
 mod extract;
 pub mod invariants;
@@ -45,6 +46,7 @@ mod tests;
 
 use tresor_proto::ids::{ItemId, JobId, MemberId, PointId, PolicyId, SessionId, TokenId, VaultId, WorkerId};
 
+use channels::{Channel, Parcel, Told, ToldOf};
 use command::Command;
 use entry::{Actor, Entry, Time};
 use error::LoadError;
@@ -111,6 +113,9 @@ pub struct State {
     audit: Table<u64, Audited>,
     answers: Table<u64, Answered>,
     limits: Table<LimitSubject, Limit>,
+    channels: Table<String, Channel>,
+    outbox: Table<u64, Parcel>,
+    told: Table<ToldOf, Told>,
     /// What is computed from the rows.
     views: Views,
     /// The rows' own clock, kept beside the table so that every entry need not write it twice.
@@ -118,7 +123,7 @@ pub struct State {
 }
 
 /// How many tables there are.
-const TABLES: u8 = 16;
+const TABLES: u8 = 19;
 
 /// Runs `$body` for every table (`&` or `&mut`) with its number. A number is never given to another table.
 macro_rules! each_table {
@@ -131,7 +136,8 @@ macro_rules! each_table {
     (@all $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr) => {
         each_table!(@each $borrow, $state, $table, $number, $body,
             (0, cluster) (1, marks) (2, members) (3, vaults) (4, policies) (5, items) (6, points) (7, given_up) (8, jobs) (9, workers)
-            (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers) (15, limits))
+            (10, sessions) (11, slots) (12, tokens) (13, audit) (14, answers) (15, limits)
+            (16, channels) (17, outbox) (18, told))
     };
     (@each $borrow:ident, $state:expr, $table:ident, $number:ident, $body:expr, $(($n:literal, $field:ident))*) => {
         $({
@@ -261,6 +267,10 @@ impl State {
             Command::Note { .. } => Ok(Reply::Done),
             Command::SetLimit { subject, rule } => self.set_limit(index, subject, rule),
             Command::RemoveLimit { subject, windows } => self.remove_limit(index, subject, windows.as_deref()),
+            Command::AddChannel(spec) => self.add_channel(index, spec),
+            Command::RemoveChannel { name } => self.remove_channel(name),
+            Command::Tell(telling) => self.tell(index, telling),
+            Command::NoteSent { message, outcome } => self.note_sent(*message, outcome),
         }
     }
 
@@ -309,6 +319,9 @@ impl State {
             audit: self.audit.clone(),
             answers: self.answers.clone(),
             limits: self.limits.clone(),
+            channels: self.channels.clone(),
+            outbox: self.outbox.clone(),
+            told: self.told.clone(),
             views: Views::default(),
             clock: self.clock.clone(),
         }
@@ -388,6 +401,21 @@ impl State {
     /// Limits of use.
     pub fn limits(&self) -> &Table<LimitSubject, Limit> {
         &self.limits
+    }
+
+    /// Channels of notifications, by name.
+    pub fn channels(&self) -> &Table<String, Channel> {
+        &self.channels
+    }
+
+    /// Messages that wait to be taken, by number: older ones have lower ones.
+    pub fn outbox(&self) -> &Table<u64, Parcel> {
+        &self.outbox
+    }
+
+    /// What was told.
+    pub fn told(&self) -> &Table<ToldOf, Told> {
+        &self.told
     }
 
     /// Jobs, ended ones too.

@@ -91,6 +91,7 @@ impl State {
         self.forget_nodes_before_lost();
         self.refuse_nodes_of_lost();
         self.drop_limits_of_lost();
+        self.forget_tellings();
         self.refuse_tokens_of_lost(refounding)?;
         let member = self.begin_cluster(index, refounding);
         let vaults = self.claim_vaults_anew(index);

@@ -79,7 +79,11 @@ impl Subject {
             | Command::ReportFindings { .. }
             | Command::Note { .. }
             | Command::SetLimit { .. }
-            | Command::RemoveLimit { .. } => Self::Other,
+            | Command::RemoveLimit { .. }
+            | Command::AddChannel(_)
+            | Command::RemoveChannel { .. }
+            | Command::Tell(_)
+            | Command::NoteSent { .. } => Self::Other,
         }
     }
 }

@@ -173,6 +173,8 @@ fn every_metric_is_in_the_documentation_as_it_is_shown() {
     cluster.verb(&["item", "protect", "far", &disk, "--worker-label", "on=the-moon"]);
     cluster.begin_backup("far");
     lose_disk(&cluster, "db");
+    // Nobody listens there, and nothing is sent before a minute has passed.
+    cluster.verb(&["notify", "add", "ops", "--webhook", "http://127.0.0.1:9/"]);
 
     let (leader, worker) = (cluster.http_address("c1"), cluster.metrics_address("w1"));
     let mut families = Families::new();

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod backup;
+mod channels;
 pub mod explain;
 pub mod items;
 mod jobs;
@@ -113,6 +114,10 @@ calls! {
     set_limit(SetLimitRequest) -> LimitRow;
     remove_limit(RemoveLimitRequest) -> Empty;
     list_limits(ListLimitsRequest) -> ListLimitsResponse;
+    add_channel(AddChannelRequest) -> ChannelRow;
+    remove_channel(RemoveChannelRequest) -> Empty;
+    list_channels(ListChannelsRequest) -> ListChannelsResponse;
+    test_channel(TestChannelRequest) -> TestChannelResponse;
     preview_policy(PreviewPolicyRequest) -> PreviewPolicyResponse;
     protect_item(ProtectItemRequest) -> Item;
     get_item(GetItemRequest) -> Item;

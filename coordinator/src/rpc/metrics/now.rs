@@ -98,6 +98,36 @@ pub(super) fn show_state(page: &Page, state: &State) {
     );
 }
 
+/// Channels of notifications: fifty at most.
+pub(super) fn show_channels(page: &Page, state: &State, now: Time) {
+    let channels = || state.channels().iter();
+    page.counts(
+        "tresor_coordinator_notifications_total",
+        "What came of notifications since their channel was made: taken, refused (attempts that were not taken), lost (given up).",
+        ["channel", "outcome"],
+        channels().flat_map(|(name, channel)| {
+            let outcomes = [("taken", channel.taken), ("refused", channel.refused), ("lost", channel.lost)];
+            outcomes.map(|(outcome, count)| ([name.as_str(), outcome], float(count)))
+        }),
+    );
+    let waiting = |of: &String| state.outbox().values().filter(|parcel| parcel.channel == *of).count();
+    page.gauges(
+        "tresor_coordinator_notifications_waiting",
+        "Notifications that wait to be taken.",
+        ["channel"],
+        channels().map(|(name, _)| ([name.as_str()], float(waiting(name)))),
+    );
+    page.gauges(
+        "tresor_coordinator_notifications_failing_seconds",
+        "For how long a channel has taken no notification that it was sent; 0: it takes them.",
+        ["channel"],
+        channels().map(|(name, channel)| {
+            let since = channel.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            ([name.as_str()], seconds(now.since(since)))
+        }),
+    );
+}
+
 /// How this member stands in Raft.
 pub(super) fn show_raft(page: &Page, standing: &Standing, is_leader: bool, has_leader: bool) {
     page.gauge("tresor_coordinator_term", "The term of Raft.", float(standing.term));

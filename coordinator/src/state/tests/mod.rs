@@ -7,6 +7,7 @@ mod answers;
 mod audit;
 mod bounds;
 mod catalogue;
+mod channels;
 mod clock;
 mod commits;
 mod entries;

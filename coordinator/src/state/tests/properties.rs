@@ -3,6 +3,7 @@
 
 use super::samples::{Dice, KINDS};
 use super::*;
+use crate::state::channels::{SendOutcome, Telling, Told, ToldOf};
 use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use crate::state::rows::{JobState, TokenUse};
 use proptest::prelude::*;
@@ -150,6 +151,30 @@ impl Player {
                 ..LimitRule::default()
             },
         }
+    }
+
+    fn telling(&mut self) -> Command {
+        let told = Told {
+            at: self.bench.now,
+            ..Told::default()
+        };
+        let item = self.bench.state.items().iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let item = self.dice.pick(&item).unwrap_or(ItemId([9; 16]));
+        let told = match self.dice.one_in(3) {
+            true => None,
+            false => Some(told),
+        };
+        let seen = if self.dice.one_in(5) {
+            1
+        } else {
+            self.bench.state.told_newest()
+        };
+        Command::Tell(Telling {
+            seen,
+            told: vec![(ToldOf::Failing(item), told)],
+            messages: vec![(String::from("ops"), super::channels::message("web")); 2],
+            digests: Vec::new(),
+        })
     }
 
     fn token(&mut self) -> TokenId {
@@ -478,7 +503,28 @@ impl Player {
                 let actor = Actor::Worker(self.worker());
                 (actor, Command::ReportFindings { vault, harmed })
             }
-            96 => match self.dice.below(5) {
+            96 => match self.dice.below(8) {
+                5 => {
+                    let name = ["ops", "chat"][usize::from(self.dice.one_in(2))];
+                    let spec = super::channels::webhook(name);
+                    match self.dice.one_in(3) {
+                        true => (PERSON, Command::RemoveChannel { name: spec.name }),
+                        false => (PERSON, Command::AddChannel(spec)),
+                    }
+                }
+                6 => (Actor::Cluster, self.telling()),
+                7 => {
+                    let waiting: Vec<u64> = self.bench.state.outbox().iter().map(|(number, _)| *number).collect();
+                    let outcome = match self.dice.one_in(2) {
+                        true => SendOutcome::Taken,
+                        false => SendOutcome::Later {
+                            error: String::from("away"),
+                            next: self.bench.now.plus(HOUR),
+                        },
+                    };
+                    let message = self.dice.pick(&waiting).unwrap_or(7);
+                    (Actor::Cluster, Command::NoteSent { message, outcome })
+                }
                 3 => (PERSON, self.limit()),
                 4 => (
                     PERSON,
@@ -609,6 +655,19 @@ fn random_commands_are_taken_often_and_of_every_kind() {
         } else {
             let kind = player.bench.log.as_ref().unwrap().last().unwrap().command.kind();
             *taken.entry(kind).or_default() += 1;
+        }
+    }
+    // Some are rare: a vault goes only when nothing is left in it. Other games are played for those.
+    for seed in 8..16 {
+        if taken.len() + 1 >= usize::from(KINDS) {
+            break;
+        }
+        let mut other = Player::new(seed);
+        for _ in 0..12_000 {
+            if !matches!(other.step(), Reply::Refused(_)) {
+                let kind = other.bench.log.as_ref().unwrap().last().unwrap().command.kind();
+                *taken.entry(kind).or_default() += 1;
+            }
         }
     }
     // Only the founding is never taken again.

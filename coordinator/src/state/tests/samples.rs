@@ -2,11 +2,14 @@
 
 use super::*;
 use crate::state::SLOTS;
+use crate::state::channels::{
+    Cause, ChannelSpec, DigestSpec, Message, Note, SendOutcome, Target, Telling, Thing, Told, ToldOf,
+};
 use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use tresor_proto::ids::TokenId;
 
 /// How many kinds of commands there are.
-pub(super) const KINDS: u8 = 39;
+pub(super) const KINDS: u8 = 43;
 
 /// Random numbers that are the same for the same seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 #[derive(Debug, Clone)]
@@ -250,6 +253,72 @@ impl Dice {
         }
     }
 
+    fn cause(&mut self) -> Cause {
+        self.pick(&Cause::ALL).unwrap()
+    }
+
+    fn channel(&mut self) -> ChannelSpec {
+        let target = match self.below(3) {
+            0 => Target::Webhook { origin: self.text() },
+            1 => Target::Slack { origin: self.text() },
+            _ => Target::Email {
+                to: self.some(Self::text),
+                from: self.text(),
+                server: self.text(),
+            },
+        };
+        ChannelSpec {
+            name: self.text(),
+            target,
+            on: self.some(Self::cause).into_iter().collect(),
+            vaults: self.some(|dice| VaultId(dice.bytes())).into_iter().collect(),
+            digest: self.maybe(|dice| DigestSpec {
+                schedule: dice.text(),
+                zone: dice.text(),
+            }),
+            secret: self.blob(),
+        }
+    }
+
+    fn told_of(&mut self) -> ToldOf {
+        match self.below(5) {
+            0 => ToldOf::Cause(self.cause()),
+            1 => ToldOf::Failing(ItemId(self.bytes())),
+            2 => ToldOf::Late(ItemId(self.bytes())),
+            3 => ToldOf::Finding(VaultId(self.bytes())),
+            _ => ToldOf::Newest,
+        }
+    }
+
+    fn told(&mut self) -> Told {
+        Told {
+            at: self.time(),
+            number: self.next(),
+            count: self.next(),
+        }
+    }
+
+    fn message(&mut self) -> Message {
+        Message {
+            cause: self.cause(),
+            at: self.time(),
+            notes: self.some(|dice| Note {
+                thing: if dice.one_in(2) { Thing::Item } else { Thing::Vault },
+                name: dice.text(),
+                vault: dice.text(),
+                policy: dice.text(),
+                since: dice.time(),
+                last_good: dice.maybe(Self::time),
+                job: dice.next(),
+                count: dice.next(),
+                why: dice.text(),
+                hint: dice.text(),
+            }),
+            more: self.next(),
+            counts: self.some(|dice| (dice.text(), dice.next())),
+        }
+    }
+
     /// A command of that kind, with whatever in it.
     pub(super) fn command(&mut self, kind: u8) -> Command {
         let job = JobId(self.next());
@@ -424,6 +493,28 @@ impl Dice {
             38 => Command::RemoveLimit {
                 subject: self.limit_subject(),
                 windows: self.maybe(|dice| dice.some(Self::text)),
+            },
+            39 => Command::AddChannel(self.channel()),
+            40 => Command::RemoveChannel { name: self.text() },
+            41 => Command::Tell(Telling {
+                seen: self.next(),
+                told: self.some(|dice| (dice.told_of(), dice.maybe(Self::told))),
+                messages: self.some(|dice| (dice.text(), dice.message())),
+                digests: self.some(|dice| (dice.text(), dice.time())),
+            }),
+            42 => Command::NoteSent {
+                message: self.next(),
+                outcome: match self.below(3) {
+                    0 => SendOutcome::Taken,
+                    1 => SendOutcome::Later {
+                        error: self.text(),
+                        next: self.time(),
+                    },
+                    _ => SendOutcome::Lost {
+                        error: self.text(),
+                        next: self.time(),
+                    },
+                },
             },
             _ => panic!("there are {KINDS} kinds"),
         }

@@ -3,6 +3,7 @@
 use tresor_proto::ids::TokenId;
 
 use super::*;
+use crate::state::channels::{SendOutcome, Telling, Told, ToldOf};
 use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 
 /// The entries of a cluster in which every kind of command was taken, and the cluster. Every table has a row in the end.
@@ -301,8 +302,63 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
             windows: None,
         },
     );
+    for spec in [
+        super::channels::webhook("ops"),
+        super::channels::slack("chat"),
+        super::channels::mail("night"),
+    ] {
+        bench.by(person.clone(), Command::AddChannel(spec));
+    }
+    bench.by(
+        person.clone(),
+        Command::RemoveChannel {
+            name: String::from("chat"),
+        },
+    );
+    let told = Told {
+        at: bench.now,
+        number: 7,
+        count: 3,
+    };
+    let of = [
+        ToldOf::Cause(crate::state::channels::Cause::Failure),
+        ToldOf::Finding(vault_of_story(&bench.state)),
+    ];
+    let telling = Telling {
+        seen: 0,
+        told: of.into_iter().map(|of| (of, Some(told))).collect(),
+        messages: vec![
+            (String::from("ops"), super::channels::message("web")),
+            (String::from("night"), super::channels::message("web")),
+        ],
+        digests: vec![(String::from("night"), bench.now)],
+    };
+    bench.by(Actor::Cluster, Command::Tell(telling));
+    let waiting: Vec<u64> = bench.state.outbox().iter().map(|(number, _)| *number).collect();
+    bench.by(
+        Actor::Cluster,
+        Command::NoteSent {
+            message: waiting[0],
+            outcome: SendOutcome::Taken,
+        },
+    );
+    bench.by(
+        Actor::Cluster,
+        Command::NoteSent {
+            message: waiting[1],
+            outcome: SendOutcome::Later {
+                error: String::from("connection refused"),
+                next: bench.now.plus(30_000),
+            },
+        },
+    );
     bench.refuses(person, Command::Cancel { job });
     bench.pass(8 * DAY);
     bench.give_up(&[point_id(2)]);
     (bench.log.take().unwrap(), bench)
+}
+
+/// A vault that is there.
+fn vault_of_story(state: &State) -> tresor_proto::ids::VaultId {
+    *state.vaults().first().unwrap().0
 }

@@ -23,6 +23,8 @@ const CATALOGUE_MS: i64 = 24 * 3600 * 1000;
 const CERTIFICATE_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Things that a sentence names; of more it says how many.
 const NAMED_MAX: usize = 5;
+/// How long a channel may take no notification before it is told, milliseconds: receivers are restarted.
+const CHANNEL_MS: i64 = 15 * 60 * 1000;
 /// A bound of the state is told from here on, percent.
 const NEARLY_FULL: u64 = 90;
 
@@ -45,6 +47,7 @@ pub(super) fn sentences(seen: Seen<'_>, items: &Items) -> Vec<String> {
     workers(seen, items, &mut said);
     waiting(seen, &mut said);
     policies(seen, &mut said);
+    channels(seen, &mut said);
     bounds(seen, &mut said);
     for (what, notes) in [
         ("late", &items.late),
@@ -306,6 +309,20 @@ fn policies(seen: Seen<'_>, said: &mut Vec<String>) {
         if let Some(Err(error)) = seen.plans.get(id) {
             said.push(format!(
                 "Policy {name} cannot be followed, so its items are not backed up by themselves and nothing of them expires: {error}"
+            ));
+        }
+    }
+}
+
+/// Channels of notifications that nobody hears.
+fn channels(seen: Seen<'_>, said: &mut Vec<String>) {
+    for (name, channel) in seen.state.channels().iter() {
+        let trouble = channel.trouble.as_ref();
+        if let Some(trouble) = trouble.filter(|trouble| seen.now.since(trouble.since) >= CHANNEL_MS) {
+            said.push(format!(
+                "Channel {name} has taken no notification since {}: {} (tresor notify test {name})",
+                trouble.since,
+                crate::rpc::refused::shown(&trouble.error)
             ));
         }
     }

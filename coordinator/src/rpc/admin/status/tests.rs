@@ -419,3 +419,50 @@ fn what_a_verify_found_and_a_certificate_that_is_not_renewed_are_told() {
     presence.note_catalogue(MAIN, true);
     assert_eq!(reported_with(&story, &presence, &[]).attention, [""; 0]);
 }
+
+#[test]
+fn a_channel_that_takes_no_notifications_needs_a_person() {
+    use crate::state::channels::{Cause, ChannelSpec, Message, SendOutcome, Target, Telling};
+    let mut story = story();
+    story.does(Command::AddChannel(ChannelSpec {
+        name: String::from("ops"),
+        target: Target::Webhook {
+            origin: String::from("https://hooks.example.org"),
+        },
+        on: [Cause::Failure].into(),
+        vaults: [].into(),
+        digest: None,
+        secret: Vec::new(),
+    }));
+    let message = Message {
+        cause: Cause::Failure,
+        at: story.now,
+        notes: Vec::new(),
+        more: 1,
+        counts: Vec::new(),
+    };
+    story.does(Command::Tell(Telling {
+        seen: 0,
+        told: Vec::new(),
+        messages: vec![(String::from("ops"), message)],
+        digests: Vec::new(),
+    }));
+    let number = *story.state.outbox().first().unwrap().0;
+    story.does(Command::NoteSent {
+        message: number,
+        outcome: SendOutcome::Later {
+            error: String::from("HTTP 404 Not Found"),
+            next: story.now,
+        },
+    });
+    let said = |story: &Story| reported(story).attention.join("\n");
+    assert!(!said(&story).contains("ops"), "receivers are restarted");
+    story.advance(HOUR / 4);
+    assert!(said(&story).contains("Channel ops has taken no notification since"));
+    assert!(said(&story).contains("HTTP 404 Not Found (tresor notify test ops)"));
+    story.does(Command::NoteSent {
+        message: number,
+        outcome: SendOutcome::Taken,
+    });
+    assert!(!said(&story).contains("ops"));
+}

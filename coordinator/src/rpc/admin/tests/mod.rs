@@ -1,5 +1,6 @@
 //! Every call against a coordinator that is its own majority: what it does, what it refuses, and that doing it twice does it once.
 
+mod channels;
 mod items;
 mod jobs;
 mod limits;
