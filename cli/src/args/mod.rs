@@ -15,7 +15,9 @@ mod login;
 mod point;
 mod policy;
 mod process;
+mod report;
 mod restore;
+mod support;
 mod vault;
 mod worker;
 
@@ -42,7 +44,11 @@ pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyP
 pub(crate) use process::{
     ClusterInitArgs, CoordinatorStartArgs, METRICS_PORT, NodeStartArgs, NodeVerb, WorkerStartArgs,
 };
+pub(crate) use report::{
+    AuditReportArgs, CapacityArgs, ProtectionArgs, ReportArgs, ReportFormat, ReportItemArgs, ReportVerb,
+};
 pub(crate) use restore::RestoreArgs;
+pub(crate) use support::SupportBundleArgs;
 pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
     VaultVerifyArgs,
@@ -191,6 +197,10 @@ pub(crate) enum Verb {
     /// The audit trail: who did what
     #[command(subcommand, arg_required_else_help = true)]
     Audit(AuditVerb),
+    /// Reports: is everything safe, what does it take, who did what
+    #[command(subcommand, arg_required_else_help = true)]
+    Report(ReportVerb),
+    SupportBundle(SupportBundleArgs),
     /// Settings
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigVerb),
