@@ -39,7 +39,7 @@ fn run(site: &Site, script: &str) -> Ran {
     for name in envs {
         command.env_remove(name);
     }
-    let script = format!("trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{script}\n");
+    let script = format!("trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\n");
     command
         .args(["-euo", "pipefail", "-c", &script])
         .env("PATH", path)
@@ -63,7 +63,10 @@ fn a_first_backup_comes_back_and_schedules_are_set_up() {
     for file in ["kit.txt", "restored.raw", "elsewhere.raw", "protection.html"] {
         assert!(site.path(file).is_file(), "{file}: {ran}");
     }
-    assert!(ran.stdout.contains("2 of 2 items") || ran.stdout.contains("1 of 2 items"), "{ran}");
+    assert!(
+        ran.stdout.contains("2 of 2 items") || ran.stdout.contains("1 of 2 items"),
+        "{ran}"
+    );
 }
 
 /// A port that nobody listens at just now.
@@ -107,9 +110,12 @@ fn three_coordinators_and_a_worker_make_a_cluster() {
     script.push_str("cd ~; tresor --json coordinator list >members.json; tresor --json point list >points.json\n");
     let ran = run(&site, &script);
     assert_eq!(ran.code, 0, "{ran}");
-    let read = |name: &str| -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(site.path(name)).unwrap()).unwrap()
-    };
-    assert_eq!(read("members.json")["coordinators"].as_array().unwrap().len(), 3, "{ran}");
+    let read =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(site.path(name)).unwrap()).unwrap() };
+    assert_eq!(
+        read("members.json")["coordinators"].as_array().unwrap().len(),
+        3,
+        "{ran}"
+    );
     assert_eq!(read("points.json")["points"].as_array().unwrap().len(), 1, "{ran}");
 }

@@ -297,7 +297,11 @@ impl Audit {
         ];
         for kind in Kind::ALL {
             let count = self.totals.kinds.get(kind.word()).copied().unwrap_or(0);
-            let tone = if kind == Kind::Refused && count > 0 { Tone::Warn } else { Tone::Plain };
+            let tone = if kind == Kind::Refused && count > 0 {
+                Tone::Warn
+            } else {
+                Tone::Plain
+            };
             facts.push((kind.word(), Cell::count(count).meant(tone)));
         }
         Page {
@@ -312,7 +316,10 @@ impl Audit {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = vec![
-            format!("Hash of the newest entry when the chain was checked: {}", self.chain.head),
+            format!(
+                "Hash of the newest entry when the chain was checked: {}",
+                self.chain.head
+            ),
             String::from(
                 "Access: tokens made and ended, nodes that joined or were removed. A token is shown with every call, so that there is no entry for a login. Refused: the state refused it; calls that no token or no role allowed are in the metric tresor_coordinator_requests_denied_total instead.",
             ),
@@ -357,7 +364,13 @@ impl Audit {
                 heading: "Entries by day",
                 note: None,
                 columns: vec![
-                    "day", ">changes", ">restores", ">access", ">removals", ">looks", ">refused",
+                    "day",
+                    ">changes",
+                    ">restores",
+                    ">access",
+                    ">removals",
+                    ">looks",
+                    ">refused",
                 ],
                 rows: self.days.iter().map(row).collect(),
                 left_out: 0,
@@ -440,7 +453,11 @@ mod tests {
             first: 1,
             last: 9,
             head: vec![0xab; 32].into(),
-            broken: if whole { String::new() } else { String::from("entry 4 is another") },
+            broken: if whole {
+                String::new()
+            } else {
+                String::from("entry 4 is another")
+            },
         })
     }
 
@@ -485,12 +502,19 @@ mod tests {
     fn totals_are_the_sums_of_days_actors_and_actions() {
         let report = report(2);
         let total = report.totals.entries;
-        assert_eq!(report.days.iter().flat_map(|day| day.kinds.values()).sum::<u64>(), total);
+        assert_eq!(
+            report.days.iter().flat_map(|day| day.kinds.values()).sum::<u64>(),
+            total
+        );
         assert_eq!(report.totals.kinds.values().sum::<u64>(), total);
         for named in [&report.actors, &report.actions] {
             assert_eq!(named.iter().map(|named| named.entries).sum::<u64>(), total);
         }
-        assert_eq!(report.entries.len() as u64 + report.left_out, total, "what is not listed is counted");
+        assert_eq!(
+            report.entries.len() as u64 + report.left_out,
+            total,
+            "what is not listed is counted"
+        );
         for grid in report.page().grids() {
             for row in &grid.rows {
                 assert_eq!(row.len(), grid.columns.len(), "{}", grid.name);
@@ -516,6 +540,9 @@ mod tests {
     fn the_text_of_a_small_report() {
         let report = report(4);
         insta::assert_snapshot!(super::super::text::draw(&report.page(), 50));
-        insta::assert_snapshot!("audit-csv", super::super::csv::draw(report.page().grids().last().unwrap()));
+        insta::assert_snapshot!(
+            "audit-csv",
+            super::super::csv::draw(report.page().grids().last().unwrap())
+        );
     }
 }

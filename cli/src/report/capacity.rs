@@ -441,7 +441,12 @@ impl Capacity {
     /// Stored bytes by day, the vaults that stored most with a colour each.
     fn by_day(&self) -> Days {
         let mut largest: Vec<&VaultRow> = self.vaults.iter().collect();
-        largest.sort_by(|a, b| b.moved.bytes_stored.cmp(&a.moved.bytes_stored).then(a.vault.cmp(&b.vault)));
+        largest.sort_by(|a, b| {
+            b.moved
+                .bytes_stored
+                .cmp(&a.moved.bytes_stored)
+                .then(a.vault.cmp(&b.vault))
+        });
         let of = |day: &DayRow, name: &str| day.vaults.get(name).copied().unwrap_or(0);
         let mut series: Vec<Series> = largest
             .iter()
@@ -476,7 +481,9 @@ impl Capacity {
             _ => format!("{} in {}", item.item, item.vault),
         };
         let growers = self.items.iter().filter(|item| item.moved.bytes_stored > 0).take(TOP);
-        let growers = growers.map(|item| (name(item), item.moved.bytes_stored, "one")).collect();
+        let growers = growers
+            .map(|item| (name(item), item.moved.bytes_stored, "one"))
+            .collect();
         let mut largest: Vec<_> = self
             .items
             .iter()
@@ -545,8 +552,19 @@ impl Capacity {
             heading: "Vaults",
             note: None,
             columns: vec![
-                "vault", ">items", ">points", ">disks", ">put ever", ">read", ">new", ">put", ">read/new", ">new/put",
-                ">put a month", ">days left", "store",
+                "vault",
+                ">items",
+                ">points",
+                ">disks",
+                ">put ever",
+                ">read",
+                ">new",
+                ">put",
+                ">read/new",
+                ">new/put",
+                ">put a month",
+                ">days left",
+                "store",
             ],
             rows: self.vaults.iter().map(row).collect(),
             left_out: 0,
@@ -579,7 +597,16 @@ impl Capacity {
             name: "items",
             heading: "Items, those that put most first",
             note: None,
-            columns: vec!["item", "vault", ">disks", ">backups", ">read", ">new", ">put", ">read/new"],
+            columns: vec![
+                "item",
+                "vault",
+                ">disks",
+                ">backups",
+                ">read",
+                ">new",
+                ">put",
+                ">read/new",
+            ],
             rows: self.items.iter().map(row).collect(),
             left_out: 0,
         }
@@ -631,10 +658,28 @@ mod tests {
         fold.item(item("db", "main", "daily"));
         fold.item(item("old", "other", ""));
         let jobs = [
-            moved(1, "web", "done", "2026-11-10T00:00:00Z", [90 * GIB, 50 * GIB, 20 * GIB, 9 * GIB]),
-            moved(2, "web", "done", "2026-11-16T00:00:00Z", [100 * GIB, 8 * GIB, 4 * GIB, 2 * GIB]),
+            moved(
+                1,
+                "web",
+                "done",
+                "2026-11-10T00:00:00Z",
+                [90 * GIB, 50 * GIB, 20 * GIB, 9 * GIB],
+            ),
+            moved(
+                2,
+                "web",
+                "done",
+                "2026-11-16T00:00:00Z",
+                [100 * GIB, 8 * GIB, 4 * GIB, 2 * GIB],
+            ),
             moved(3, "db", "failed", "2026-11-17T00:00:00Z", [0, 5 * GIB, 2 * GIB, GIB]),
-            moved(4, "db", "done", "2026-11-18T00:00:00Z", [10 * GIB, 8 * GIB, 8 * GIB, 4 * GIB]),
+            moved(
+                4,
+                "db",
+                "done",
+                "2026-11-18T00:00:00Z",
+                [10 * GIB, 8 * GIB, 8 * GIB, 4 * GIB],
+            ),
         ];
         for job in &jobs {
             fold.job(job);
@@ -654,7 +699,11 @@ mod tests {
         assert_eq!(main.moved.bytes_stored, 7 * GIB + 1);
         assert_eq!((main.moved.bytes_read, main.moved.bytes_new), (16 * GIB, 12 * GIB));
         assert_eq!((main.moved.backups, main.dedup_ratio), (2, Some(1.33)));
-        assert_eq!(main.bytes_logical, Some(110 * GIB), "sizes as the newest backups found them");
+        assert_eq!(
+            main.bytes_logical,
+            Some(110 * GIB),
+            "sizes as the newest backups found them"
+        );
         assert_eq!(main.bytes_stored_ever, Some(40 * GIB));
         assert_eq!(main.url, "s3://bucket/main");
         assert_eq!(report.vaults[1].bytes_logical, None, "unknown is not zero");
@@ -674,7 +723,11 @@ mod tests {
             assert_eq!(day.vaults.values().sum::<u64>(), day.moved.bytes_stored);
         }
         let of_items: u64 = report.items.iter().map(|item| item.moved.bytes_stored).sum();
-        assert_eq!(of_items + 1, report.totals.moved.bytes_stored, "the catalogue is of no item");
+        assert_eq!(
+            of_items + 1,
+            report.totals.moved.bytes_stored,
+            "the catalogue is of no item"
+        );
         for grid in report.page().grids() {
             for row in &grid.rows {
                 assert_eq!(row.len(), grid.columns.len(), "{}", grid.name);
@@ -711,13 +764,19 @@ mod tests {
             fold.job(&moved(3, "db", "done", "2026-11-16T00:00:00Z", [80, 40, 20, 10]));
         });
         assert_eq!(report.totals.moved.bytes_stored, 1);
-        assert_eq!(report.totals.bytes_stored_ever, None, "what the vault has of others is not theirs");
+        assert_eq!(
+            report.totals.bytes_stored_ever, None,
+            "what the vault has of others is not theirs"
+        );
     }
 
     #[test]
     fn the_text_of_a_small_report() {
         let report = report(None, false, two_vaults);
         insta::assert_snapshot!(super::super::text::draw(&report.page(), 50));
-        insta::assert_snapshot!("capacity-csv", super::super::csv::draw(report.page().grids().last().unwrap()));
+        insta::assert_snapshot!(
+            "capacity-csv",
+            super::super::csv::draw(report.page().grids().last().unwrap())
+        );
     }
 }

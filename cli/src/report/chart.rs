@@ -36,7 +36,7 @@ pub(crate) struct Series {
 }
 
 /// Bars by day, stacked by kind.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Days {
     /// What it shows.
     pub(crate) title: &'static str,
@@ -51,7 +51,7 @@ pub(crate) struct Days {
 }
 
 /// Bars by name.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bars {
     /// What it shows.
     pub(crate) title: &'static str,
@@ -75,7 +75,9 @@ fn top(most: u64, binary: bool) -> u64 {
                 None => return u64::MAX,
             }
         }
-        let Some(next) = step.checked_mul(10) else { return u64::MAX };
+        let Some(next) = step.checked_mul(10) else {
+            return u64::MAX;
+        };
         step = next;
     }
 }
@@ -96,7 +98,10 @@ impl Days {
             .series
             .iter()
             .map(|series| {
-                let sum = series.values.iter().fold(0_u64, |sum, value| sum.saturating_add(*value));
+                let sum = series
+                    .values
+                    .iter()
+                    .fold(0_u64, |sum, value| sum.saturating_add(*value));
                 format!("{} {}", (self.read)(sum), series.name)
             })
             .collect();
@@ -260,7 +265,10 @@ mod tests {
             binary: false,
         };
         let svg = chart.draw("c1");
-        assert!(svg.contains("<desc id=\"c1-d\">2 days: 7 done, 1 failed</desc>"), "{svg}");
+        assert!(
+            svg.contains("<desc id=\"c1-d\">2 days: 7 done, 1 failed</desc>"),
+            "{svg}"
+        );
         assert_eq!(svg.matches("<rect").count(), 3, "{svg}");
         assert!(svg.contains("<title>2026-11-22: 1 failed</title>"), "{svg}");
         assert_eq!(chart.legend().matches("<li>").count(), 2);
@@ -286,6 +294,9 @@ mod tests {
         assert!(!svg.contains("<script"), "{svg}");
         assert!(svg.contains("&lt;/svg&gt;&lt;script&gt;"), "{svg}");
         assert!(svg.contains("width=\"0.0\""), "what is nothing has no bar");
-        assert_eq!(short("a-very-long-name-of-a-machine-in-rack-7"), "a-very-long-n…ne-in-rack-7");
+        assert_eq!(
+            short("a-very-long-name-of-a-machine-in-rack-7"),
+            "a-very-long-n…ne-in-rack-7"
+        );
     }
 }

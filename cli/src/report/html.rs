@@ -53,7 +53,11 @@ pub(crate) fn draw(page: &Page) -> String {
     while let Some((at, part)) = parts.next() {
         let is_chart = !matches!(part, Part::Grid(_));
         if is_chart != in_charts {
-            text.push_str(if is_chart { "<div class=\"charts\">\n" } else { "</div>\n" });
+            text.push_str(if is_chart {
+                "<div class=\"charts\">\n"
+            } else {
+                "</div>\n"
+            });
             in_charts = is_chart;
         }
         let id = format!("c{at}");
@@ -237,7 +241,9 @@ mod tests {
             assert!(!html.contains(word), "{word}");
         }
         let opened = tags(&html);
-        for tag in ["figure", "div", "section", "details", "table", "svg", "ul", "dl", "main"] {
+        for tag in [
+            "figure", "div", "section", "details", "table", "svg", "ul", "dl", "main",
+        ] {
             let count = |name: &str| opened.iter().filter(|opened| *opened == name).count();
             assert_eq!(count(tag), count(&format!("/{tag}")), "{tag}");
         }

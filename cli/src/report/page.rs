@@ -88,7 +88,7 @@ pub(crate) struct Grid {
 }
 
 /// A part of a page, in its order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Part {
     /// Bars by day.
     Days(Days),
@@ -101,7 +101,7 @@ pub(crate) enum Part {
 }
 
 /// A report as it is shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Page {
     /// What it is.
     pub(crate) title: &'static str,

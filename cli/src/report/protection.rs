@@ -380,7 +380,10 @@ impl Protection {
             }
         }
         let ok = human::count(totals.ok);
-        let of = format!("{ok} of {} are as their policies want", human::many(self.items.len(), "item"));
+        let of = format!(
+            "{ok} of {} are as their policies want",
+            human::many(self.items.len(), "item")
+        );
         match parts.is_empty() {
             true => (format!("{of}."), Tone::Good),
             false => {
@@ -492,8 +495,19 @@ impl Protection {
                 "RPO is the longest time in the window without a newer recovery point, that up to its end among them. Success counts backups that ended in the window and were not cancelled.",
             )),
             columns: vec![
-                "item", "vault", "policy", "state", ">newest", "consistency", "next due", ">late by", "last backup",
-                ">points", ">success", ">rpo", "last error",
+                "item",
+                "vault",
+                "policy",
+                "state",
+                ">newest",
+                "consistency",
+                "next due",
+                ">late by",
+                "last backup",
+                ">points",
+                ">success",
+                ">rpo",
+                "last error",
             ],
             rows: self.items.iter().map(item_cells).collect(),
             left_out: 0,
@@ -540,10 +554,17 @@ fn item_cells(item: &ItemRow) -> Vec<Cell> {
         newest,
         consistency,
         none(&item.next_due, "–"),
-        or_none(item.late_by_seconds).meant(if item.late_by_seconds.is_some() { Tone::Warn } else { Tone::Dim }),
+        or_none(item.late_by_seconds).meant(if item.late_by_seconds.is_some() {
+            Tone::Warn
+        } else {
+            Tone::Dim
+        }),
         outcome,
         Cell::count(item.points),
-        Cell::of(item.success_percent.map(|percent| (percent * 10.0).round() / 10.0), share),
+        Cell::of(
+            item.success_percent.map(|percent| (percent * 10.0).round() / 10.0),
+            share,
+        ),
         Cell::of(item.rpo_seconds, span),
         none(&item.last_error, ""),
     ]
@@ -600,7 +621,7 @@ mod tests {
             });
             fold.point(&point("p1", "web", "2026-11-20T02:00:00Z"));
             fold.job(job(3, "web", "failed", "2026-11-22T02:10:00Z"));
-            fold.job(job(2, "web", "done", "2026-11-21T02:05:00Z"));
+            fold.job(job(2, "web", "done", "2026-11-21T02:00:00Z"));
             // Of an item that is not asked about.
             fold.job(job(1, "db", "failed", "2026-11-21T02:05:00Z"));
         });
@@ -654,7 +675,11 @@ mod tests {
             Some(21 * 86_400),
             "one from before the window counts whole"
         );
-        assert_eq!(of(&["2026-11-01T10:00:00Z"]), Some(21 * 86_400), "none is in the window");
+        assert_eq!(
+            of(&["2026-11-01T10:00:00Z"]),
+            Some(21 * 86_400),
+            "none is in the window"
+        );
     }
 
     #[test]
@@ -692,7 +717,10 @@ mod tests {
         for (of_days, of_items) in [
             (report.days.iter().map(|d| d.jobs.done).sum::<u64>(), totals.jobs.done),
             (report.days.iter().map(|d| d.jobs.failed).sum(), totals.jobs.failed),
-            (report.days.iter().map(|d| d.jobs.cancelled).sum(), totals.jobs.cancelled),
+            (
+                report.days.iter().map(|d| d.jobs.cancelled).sum(),
+                totals.jobs.cancelled,
+            ),
         ] {
             assert_eq!(of_days, of_items);
         }
@@ -727,7 +755,10 @@ mod tests {
             fold.job(job(2, "web", "failed", "2026-11-22T02:31:00Z"));
         });
         insta::assert_snapshot!(super::super::text::draw(&report.page(), 50));
-        insta::assert_snapshot!("protection-csv", super::super::csv::draw(report.page().grids().last().unwrap()));
+        insta::assert_snapshot!(
+            "protection-csv",
+            super::super::csv::draw(report.page().grids().last().unwrap())
+        );
         insta::assert_snapshot!("protection-json", serde_json::to_string_pretty(&report).unwrap());
     }
 }

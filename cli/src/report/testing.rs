@@ -63,7 +63,11 @@ pub(super) fn job(id: u64, item: &str, state: &str, ended: &str) -> v1::Job {
         state: state.to_owned(),
         created: ended.to_owned(),
         ended: ended.to_owned(),
-        why: if state == "failed" { format!("why {id}") } else { String::new() },
+        why: if state == "failed" {
+            format!("why {id}")
+        } else {
+            String::new()
+        },
         ..v1::Job::default()
     }
 }

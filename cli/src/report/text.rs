@@ -6,7 +6,11 @@ use crate::human::{self, Table};
 /// Draws it; of each table as many rows as `most`.
 pub(crate) fn draw(page: &Page, most: usize) -> String {
     let mut text = format!("{}\n{}\n\n", human::plain(&page.answer.0), human::plain(&page.about));
-    let facts: Vec<(&str, String)> = page.facts.iter().map(|(name, cell)| (*name, cell.text.clone())).collect();
+    let facts: Vec<(&str, String)> = page
+        .facts
+        .iter()
+        .map(|(name, cell)| (*name, cell.text.clone()))
+        .collect();
     text.push_str(&human::pairs(&facts));
     text.push('\n');
     for part in &page.parts {

@@ -59,7 +59,9 @@ impl Window {
         days: Option<u32>,
         now: Timestamp,
     ) -> Result<Self, String> {
-        let until = until.map_or(Ok(whole(now)), moment)?.min(whole(now));
+        // Up to the end of this second: what has just ended is in it.
+        let now = whole(now.checked_add(SignedDuration::from_nanos(999_999_999)).unwrap_or(now));
+        let until = until.map_or(Ok(now), moment)?.min(now);
         let since = match since {
             Some(since) => moment(since)?,
             None => until
@@ -126,7 +128,7 @@ mod tests {
         let last = window(None, None, Some(2)).unwrap();
         assert_eq!(
             (last.since, last.until),
-            (at("2026-11-20T10:30:00Z"), at("2026-11-22T10:30:00Z"))
+            (at("2026-11-20T10:30:01Z"), at("2026-11-22T10:30:01Z"))
         );
         let named = window(Some("2026-11-01"), Some("2026-11-08T12:00:00+01:00"), None).unwrap();
         assert_eq!(
@@ -149,7 +151,12 @@ mod tests {
 
     #[test]
     fn every_moment_of_a_window_is_in_one_of_its_days() {
-        let window = Window::new(Some("2026-02-27T23:00:00Z"), Some("2026-03-02"), None, at("2027-01-01T00:00:00Z"));
+        let window = Window::new(
+            Some("2026-02-27T23:00:00Z"),
+            Some("2026-03-02"),
+            None,
+            at("2027-01-01T00:00:00Z"),
+        );
         let window = window.unwrap();
         assert_eq!(window.days(), ["2026-02-27", "2026-02-28", "2026-03-01"]);
         for (time, day) in [

@@ -25,7 +25,13 @@ impl Archive {
 
     /// Adds a file, readable by its owner alone. What of the name is no plain character becomes `_`, so that it cannot lead out of the folder.
     pub(crate) fn add(&mut self, name: &str, contents: &[u8]) {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_./".contains(c) { c } else { '_' };
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || "-_./".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
         let name: String = name.chars().map(plain).collect();
         let name = name.replace("..", "__");
         let path = format!("{}/{}", self.folder, name.trim_start_matches('/'));

@@ -13,8 +13,18 @@ const SECRET_MIN: usize = 6;
 const TOKENS: [&str; 2] = ["tresor_api_", "tresor_join_"];
 /// Names whose values nobody is to see, in small letters; a longer name may end in them.
 const NAMES: [&str; 12] = [
-    "password", "passphrase", "passwd", "secret", "token", "signature", "sig", "access_key", "accesskey", "account_key",
-    "credential", "authorization",
+    "password",
+    "passphrase",
+    "passwd",
+    "secret",
+    "token",
+    "signature",
+    "sig",
+    "access_key",
+    "accesskey",
+    "account_key",
+    "credential",
+    "authorization",
 ];
 /// Beginning and end of private keys in PEM.
 const PEM: (&str, &str) = ("-----BEGIN ", "-----END ");
@@ -58,7 +68,9 @@ impl Guard {
         self.know(text);
         for line in text.lines() {
             self.know(line);
-            for word in line.split_whitespace().filter(|word| word.len() >= 16) {
+            // Ids of vaults are in key files, too; they are no secret, and keys are longer.
+            let is_id = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+            for word in line.split_whitespace().filter(|word| word.len() >= 16 && !is_id(word)) {
                 self.know(word);
             }
         }
@@ -89,7 +101,10 @@ fn without_private_keys(text: &str) -> String {
             let line = from[end + PEM.1.len()..].find("-----")?;
             Some(end + PEM.1.len() + line + 5)
         });
-        let is_key = from[PEM.0.len()..].split("-----").next().is_some_and(|kind| kind.contains("PRIVATE"));
+        let is_key = from[PEM.0.len()..]
+            .split("-----")
+            .next()
+            .is_some_and(|kind| kind.contains("PRIVATE"));
         let end = match end {
             Some(end) => end,
             // Cut off: all of it, if it is a key.
@@ -127,7 +142,9 @@ fn clean_line(line: &str) -> String {
         let wants_value = wants_value || is_field;
         if wants_value {
             // `password: "x y"`, `"token": "x"`, `Authorization: Bearer x`.
-            let lead = rest.find(|c: char| !matches!(c, ' ' | '"' | '\'' | '\t' | ':')).unwrap_or(rest.len());
+            let lead = rest
+                .find(|c: char| !matches!(c, ' ' | '"' | '\'' | '\t' | ':'))
+                .unwrap_or(rest.len());
             let (between, value) = rest.split_at(lead);
             let quote = between.chars().last().filter(|c| matches!(c, '"' | '\''));
             let value_end = match quote {
@@ -145,7 +162,9 @@ fn clean_line(line: &str) -> String {
 }
 
 fn is_guarded(name: &str) -> bool {
-    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
+    let name = name
+        .trim_matches(|c: char| !c.is_ascii_alphanumeric())
+        .to_ascii_lowercase();
     let name = name.replace('-', "_");
     NAMES.iter().any(|guarded| name.ends_with(guarded))
 }
@@ -205,7 +224,11 @@ mod tests {
         let text = "a pass\"word/+1 b pass\\\"word/+1 c pass%22word%2F%2B1 d 0123456789abcdef0123";
         assert_eq!(guard.clean(text), "a [secret] b [secret] c [secret] d [secret]");
         guard.know("short");
-        assert_eq!(guard.clean("short"), "short", "a word that is in every other text stays");
+        assert_eq!(
+            guard.clean("short"),
+            "short",
+            "a word that is in every other text stays"
+        );
     }
 
     #[test]
@@ -231,7 +254,10 @@ mod tests {
             ("secret=\"two words\" rest", "secret=\"[secret]\" rest"),
             ("{\"token\":\"abc\",\"n\":1}", "{\"token\":\"[secret]\",\"n\":1}"),
             ("X-Amz-Signature=abc", "X-Amz-Signature=[secret]"),
-            ("plain text, 12:30:05Z a=b vault://", "plain text, 12:30:05Z a=b vault://"),
+            (
+                "plain text, 12:30:05Z a=b vault://",
+                "plain text, 12:30:05Z a=b vault://",
+            ),
             (
                 "k -----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY----- l",
                 "k [secret] l",
@@ -248,7 +274,12 @@ mod tests {
 
     #[test]
     fn variables_are_telling_by_their_names() {
-        for name in ["AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "HTTPS_PROXY", "TRESOR_PASSPHRASE_FILE"] {
+        for name in [
+            "AWS_SECRET_ACCESS_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "HTTPS_PROXY",
+            "TRESOR_PASSPHRASE_FILE",
+        ] {
             assert!(is_telling(name), "{name}");
         }
         assert!(!is_telling("LANG"));

@@ -106,8 +106,13 @@ impl Bundle {
                 let old = std::mem::take(fields);
                 for (key, mut value) in old {
                     self.clean_strings(&mut value);
-                    // Keys are ours, but for those of labels and stores.
-                    fields.insert(self.guard.clean(&key), value);
+                    // Keys are ours, but for those of stores.
+                    let key = if key.contains("://") {
+                        self.clean(&key)
+                    } else {
+                        self.guard.clean(&key)
+                    };
+                    fields.insert(key, value);
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -127,7 +132,7 @@ impl Bundle {
     pub(crate) fn finish(mut self, head: &str) -> (Vec<u8>, Vec<Listed>, Vec<Missing>) {
         let mut text = format!("{}\n\nIn this archive:\n", self.clean(head));
         for file in &self.files {
-            text.push_str(&format!("  {:<34} {}\n", file.name, file.what));
+            text.push_str(&format!("  {:<34} {}\n", file.name, self.clean(&file.what)));
         }
         if !self.missing.is_empty() {
             text.push_str("\nCould not be had:\n");

@@ -11,7 +11,16 @@ use tresor_storage::ids::hex;
 /// Digits of a pseudonym: enough to tell some thousand names apart.
 const BYTES: usize = 4;
 /// What is as it is everywhere, and says nothing.
-const PLAIN: [&str; 8] = ["main", "default", "localhost", "local", "root", "tresor", "daily", "crash"];
+const PLAIN: [&str; 8] = [
+    "main",
+    "default",
+    "localhost",
+    "local",
+    "root",
+    "tresor",
+    "daily",
+    "crash",
+];
 
 /// What is replaced.
 pub(crate) struct Names {
@@ -68,7 +77,8 @@ impl Names {
         let mut out = String::with_capacity(text.len());
         let mut rest = text.as_str();
         while !rest.is_empty() {
-            let is_chunk = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | ',' | ';' | '(' | ')' | '{' | '}' | '`');
+            let is_chunk =
+                |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | ',' | ';' | '(' | ')' | '{' | '}' | '`');
             let end = rest.find(|c| !is_chunk(c)).unwrap_or(rest.len());
             let (chunk, behind) = rest.split_at(end);
             out.push_str(&self.chunk(chunk));
@@ -82,7 +92,9 @@ impl Names {
     /// A run without blanks and quotes: maybe a URL, or a path, or some words.
     fn chunk(&self, chunk: &str) -> String {
         if let Some((scheme, rest)) = chunk.split_once("://") {
-            let from = scheme.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
+            let from = scheme
+                .rfind(|c: char| !c.is_ascii_alphanumeric())
+                .map_or(0, |at| at + 1);
             if !rest.is_empty() {
                 let (before, scheme) = scheme.split_at(from);
                 return format!("{}{scheme}://{}", self.words(before), self.pseudonym("store", rest));
@@ -169,8 +181,12 @@ mod tests {
 
     fn names() -> Names {
         let mut names = Names::new([1; 32]);
-        for (kind, name) in [("item", "web-03"), ("host", "kvm-7.example.org"), ("item", "Büro Server"), ("vault", "main")]
-        {
+        for (kind, name) in [
+            ("item", "web-03"),
+            ("host", "kvm-7.example.org"),
+            ("item", "Büro Server"),
+            ("vault", "main"),
+        ] {
             names.know(kind, name);
         }
         names
@@ -181,26 +197,51 @@ mod tests {
         let names = names();
         let web = names.replace("web-03");
         assert!(web.starts_with("item-") && web.len() == 13, "{web}");
-        assert_eq!(names.replace("item=web-03, web-03.img \"web-03\""), format!("item={web}, {web}.img \"{web}\""));
-        assert_eq!(names.replace("web-031 xweb-03"), "web-031 xweb-03", "parts of other words are none");
+        assert_eq!(
+            names.replace("item=web-03, web-03.img \"web-03\""),
+            format!("item={web}, {web}.img \"{web}\"")
+        );
+        assert_eq!(
+            names.replace("web-031 xweb-03"),
+            "web-031 xweb-03",
+            "parts of other words are none"
+        );
         let host = names.replace("kvm-7.example.org");
         assert_eq!(names.replace("on kvm-7.example.org:7420."), format!("on {host}:7420."));
         let text = names.replace("of Büro Server in main");
         assert!(text.ends_with(" in main") && !text.contains("Büro"), "{text}");
-        assert_ne!(Names::new([2; 32]).pseudonym("item", "web-03"), web, "another home has others");
+        assert_ne!(
+            Names::new([2; 32]).pseudonym("item", "web-03"),
+            web,
+            "another home has others"
+        );
     }
 
     #[test]
     fn addresses_paths_and_stores_are_replaced_wherever_they_are_from() {
         let names = names();
-        for text in ["10.1.2.3:7420", "[fd00::17]:7420", "fd00::17", "/vm/disks/web.qcow2", "s3://bucket/prefix", "kvm:/vm/a.img"] {
+        for text in [
+            "10.1.2.3:7420",
+            "[fd00::17]:7420",
+            "fd00::17",
+            "/vm/disks/web.qcow2",
+            "s3://bucket/prefix",
+            "kvm:/vm/a.img",
+        ] {
             let replaced = names.replace(text);
             for part in ["10.1.2.3", "fd00", "disks", "bucket", "/vm"] {
                 assert!(!replaced.contains(part), "{text} became {replaced}");
             }
         }
         assert!(names.replace("/vm/disks/web.qcow2").ends_with(".qcow2"));
-        for plain in ["127.0.0.1:7423", "[::1]:7420", "/metrics", "2026-11-22T10:00:00Z", "8 of 10", "a/b"] {
+        for plain in [
+            "127.0.0.1:7423",
+            "[::1]:7420",
+            "/metrics",
+            "2026-11-22T10:00:00Z",
+            "8 of 10",
+            "a/b",
+        ] {
             assert_eq!(names.replace(plain), plain);
         }
     }

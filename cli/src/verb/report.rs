@@ -11,7 +11,9 @@ use tresor_proto::v1::{
 use tresor_worker::home::{self, KnownPoint, Place};
 
 use crate::app::App;
-use crate::args::{AuditReportArgs, CapacityArgs, ProtectionArgs, ReportArgs, ReportFormat, ReportItemArgs, ReportVerb};
+use crate::args::{
+    AuditReportArgs, CapacityArgs, ProtectionArgs, ReportArgs, ReportFormat, ReportItemArgs, ReportVerb,
+};
 use crate::cluster::{Cluster, Go};
 use crate::error::{CliError, Doing as _};
 use crate::exit::Code;
@@ -276,7 +278,11 @@ async fn report_protection(app: &App, args: ProtectionArgs) -> Result<Answer, Cl
         }
     }
     let report = fold.finish(asked.head.clone());
-    let code = if args.check && !report.is_well() { Code::Failed } else { Code::Done };
+    let code = if args.check && !report.is_well() {
+        Code::Failed
+    } else {
+        Code::Done
+    };
     Ok(answer(app, &args.report, &asked, &report, || report.page())?.with_code(code))
 }
 
@@ -343,7 +349,10 @@ async fn report_audit(app: &App, args: AuditReportArgs) -> Result<Answer, CliErr
         Some(limit) => limit,
     };
     if let Some(contains) = &args.contains {
-        asked.head.notes.push(format!("Only entries with {contains:?} in them."));
+        asked
+            .head
+            .notes
+            .push(format!("Only entries with {contains:?} in them."));
     }
     let mut fold = audit::Fold::new(asked.window, most);
     let request = ListAuditRequest {
@@ -357,7 +366,11 @@ async fn report_audit(app: &App, args: AuditReportArgs) -> Result<Answer, CliErr
     entries.await.doing(doing)?;
     let chain = cluster.verify_audit(VerifyAuditRequest {}).await.doing(doing)?;
     let report = fold.finish(chain.into(), asked.head.clone());
-    let code = if args.check && !report.is_whole() { Code::Damage } else { Code::Done };
+    let code = if args.check && !report.is_whole() {
+        Code::Damage
+    } else {
+        Code::Done
+    };
     Ok(answer(app, &args.report, &asked, &report, || report.page())?.with_code(code))
 }
 

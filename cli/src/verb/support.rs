@@ -80,7 +80,10 @@ struct Made {
 pub(crate) async fn run(app: &App, args: SupportBundleArgs) -> Result<Answer, CliError> {
     let day = app.now.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
     let folder = format!("tresor-support-{day}");
-    let output = args.output.clone().unwrap_or_else(|| format!("{folder}.tar.zst").into());
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| format!("{folder}.tar.zst").into());
     let cluster = app.cluster();
     let mut faults = Vec::new();
     let cluster = cluster.unwrap_or_else(|error| {
@@ -156,12 +159,20 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 fn text(made: &Made) -> String {
     let mut text = format!("{} ({})\n\nin it:\n", made.output.display(), human::size(made.bytes));
     for file in &made.files {
-        text.push_str(&format!("  {:<34} {}\n", human::plain(&file.name), human::plain(&file.what)));
+        text.push_str(&format!(
+            "  {:<34} {}\n",
+            human::plain(&file.name),
+            human::plain(&file.what)
+        ));
     }
     if !made.missing.is_empty() {
         text.push_str("\ncould not be had:\n");
         for missing in &made.missing {
-            text.push_str(&format!("  {}: {}\n", human::plain(&missing.part), human::plain(&missing.why)));
+            text.push_str(&format!(
+                "  {}: {}\n",
+                human::plain(&missing.part),
+                human::plain(&missing.why)
+            ));
         }
     }
     text.push_str("\nNothing secret is in it: no keys, passphrases, tokens or credentials of stores.\n");
@@ -355,8 +366,15 @@ fn this_machine(app: &App, bundle: &mut Bundle) {
         "open_files_max": rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
         "time_zone": TimeZone::system().iana_name(),
     });
-    bundle.json("machine.json", "versions of program and system, processors, memory", &machine);
-    for (name, path) in [("memory.txt", "/proc/meminfo"), ("pressure-io.txt", "/proc/pressure/io")] {
+    bundle.json(
+        "machine.json",
+        "versions of program and system, processors, memory",
+        &machine,
+    );
+    for (name, path) in [
+        ("memory.txt", "/proc/meminfo"),
+        ("pressure-io.txt", "/proc/pressure/io"),
+    ] {
         if let Ok(text) = fs::read_to_string(path) {
             bundle.text(name, path, &text);
         }
@@ -365,7 +383,16 @@ fn this_machine(app: &App, bundle: &mut Bundle) {
 
 /// Of a processor what decides how fast it computes here.
 fn known_flags(flags: &str) -> Vec<String> {
-    let telling = ["aes", "vaes", "avx2", "avx512f", "sha_ni", "pclmulqdq", "sse4_2", "hypervisor"];
+    let telling = [
+        "aes",
+        "vaes",
+        "avx2",
+        "avx512f",
+        "sha_ni",
+        "pclmulqdq",
+        "sse4_2",
+        "hypervisor",
+    ];
     let flags = flags.split(' ').filter(|flag| telling.contains(flag));
     flags.map(str::to_owned).collect()
 }
@@ -380,7 +407,9 @@ fn rocksdb_version(home: &Path) -> Option<String> {
                 todo.push((path, depth - 1));
             } else if entry.file_name().to_string_lossy().starts_with("OPTIONS-") {
                 let text = fs::read_to_string(path).ok()?;
-                let line = text.lines().find_map(|line| line.trim().strip_prefix("rocksdb_version="));
+                let line = text
+                    .lines()
+                    .find_map(|line| line.trim().strip_prefix("rocksdb_version="));
                 return line.map(str::to_owned);
             }
         }
@@ -397,13 +426,27 @@ fn settings(app: &App, bundle: &mut Bundle) {
         Ok(shown) => bundle.json("settings.json", "settings, logins and stores, without secrets", &shown),
         Err(error) => bundle.lacks("settings", &error.chain()),
     }
-    let ours = ["TRESOR_", "AWS_", "AZURE_", "GOOGLE_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"];
+    let ours = [
+        "TRESOR_",
+        "AWS_",
+        "AZURE_",
+        "GOOGLE_",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "https_proxy",
+        "no_proxy",
+    ];
     let mut set: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .filter(|name| ours.iter().any(|prefix| name.starts_with(prefix)))
         .collect();
     set.sort();
-    bundle.json("environment.json", "which variables are set, without their values", &set);
+    bundle.json(
+        "environment.json",
+        "which variables are set, without their values",
+        &set,
+    );
 }
 
 #[derive(Serialize)]
@@ -422,7 +465,9 @@ fn home(app: &App, bundle: &mut Bundle) {
     while let Some(folder) = todo.pop() {
         for entry in fs::read_dir(folder).ok().into_iter().flatten().flatten() {
             let path = entry.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
+                continue;
+            };
             let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             // Packs are many, and the store's own affair.
             if metadata.is_dir() && !name.starts_with("stores/") {
@@ -440,7 +485,11 @@ fn home(app: &App, bundle: &mut Bundle) {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    bundle.json("home-files.json", "names, sizes and permissions of files in the home", &files);
+    bundle.json(
+        "home-files.json",
+        "names, sizes and permissions of files in the home",
+        &files,
+    );
     let vaults = Home::open(root, "support-bundle").and_then(|home| Ok((home.vaults()?, home)));
     match vaults {
         Ok((vaults, home)) => {
@@ -456,7 +505,11 @@ fn home(app: &App, bundle: &mut Bundle) {
                     })
                 })
                 .collect();
-            bundle.json("home-vaults.json", "vaults of the home, and whether their keys are here", &vaults);
+            bundle.json(
+                "home-vaults.json",
+                "vaults of the home, and whether their keys are here",
+                &vaults,
+            );
         }
         Err(error) => bundle.lacks("vaults of the home", &CliError::from(error).chain()),
     }
@@ -466,7 +519,14 @@ fn home(app: &App, bundle: &mut Bundle) {
 async fn logs(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
     let since = format!("-{}s", args.since);
     let journal = Command::new("journalctl")
-        .args(["--no-pager", "--quiet", "--output=short-iso", "--unit=tresor-*", "--lines", JOURNAL_LINES])
+        .args([
+            "--no-pager",
+            "--quiet",
+            "--output=short-iso",
+            "--unit=tresor-*",
+            "--lines",
+            JOURNAL_LINES,
+        ])
         .args(["--since", &since])
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -482,7 +542,12 @@ async fn logs(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
     }
     let home = &app.settings.home.value;
     let oldest = app.now.as_second() - args.since;
-    for folder in [home.clone(), home.join("logs"), home.join("node"), PathBuf::from("/var/log/tresor")] {
+    for folder in [
+        home.clone(),
+        home.join("logs"),
+        home.join("node"),
+        PathBuf::from("/var/log/tresor"),
+    ] {
         for entry in fs::read_dir(folder).ok().into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let is_new = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.mtime() >= oldest);
@@ -497,7 +562,11 @@ async fn logs(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
     }
     if let Some(path) = &app.settings.metrics_file.value {
         match fs::read_to_string(path) {
-            Ok(text) => bundle.text("metrics/file.txt", "numbers that the last backup left for Prometheus", &text),
+            Ok(text) => bundle.text(
+                "metrics/file.txt",
+                "numbers that the last backup left for Prometheus",
+                &text,
+            ),
             Err(error) => bundle.lacks("metrics file", &error.to_string()),
         }
     }
@@ -527,9 +596,17 @@ async fn state_of(app: &App, cluster: &Cluster, args: &SupportBundleArgs, bundle
     bundle.json("cluster/vaults.json", "vaults", &vaults);
     let workers = cluster.workers(ListWorkersRequest::default(), None).await?.rows;
     let workers: Vec<_> = workers.into_iter().map(WorkerShown::from).collect();
-    bundle.json("cluster/workers.json", "workers with their slots of the index and their stores", &workers);
+    bundle.json(
+        "cluster/workers.json",
+        "workers with their slots of the index and their stores",
+        &workers,
+    );
     let coordinators = cluster.list_coordinators(ListCoordinatorsRequest {}).await?;
-    let coordinators: Vec<_> = coordinators.coordinators.into_iter().map(CoordinatorShown::from).collect();
+    let coordinators: Vec<_> = coordinators
+        .coordinators
+        .into_iter()
+        .map(CoordinatorShown::from)
+        .collect();
     bundle.json("cluster/coordinators.json", "coordinators", &coordinators);
     let policies = cluster.policies(ListPoliciesRequest::default(), None).await?.rows;
     bundle.text("cluster/policies.txt", "policies", &format!("{policies:#?}\n"));
@@ -559,7 +636,10 @@ async fn state_of(app: &App, cluster: &Cluster, args: &SupportBundleArgs, bundle
 
 /// Jobs that failed last, with why.
 async fn jobs(app: &App, cluster: &Cluster, args: &SupportBundleArgs, bundle: &mut Bundle) -> Result<(), CliError> {
-    let oldest = app.now.checked_sub(SignedDuration::from_secs(args.since)).unwrap_or(app.now);
+    let oldest = app
+        .now
+        .checked_sub(SignedDuration::from_secs(args.since))
+        .unwrap_or(app.now);
     let mut failed = Vec::new();
     let request = ListJobsRequest {
         state: String::from("failed"),
@@ -587,8 +667,16 @@ async fn jobs(app: &App, cluster: &Cluster, args: &SupportBundleArgs, bundle: &m
         }
     }
     let failed: Vec<_> = failed.into_iter().map(JobShown::from).collect();
-    bundle.json("cluster/jobs-failed.json", "jobs that failed last, with their attempts", &failed);
-    bundle.json("cluster/jobs-explained.json", "what tresor explain says of them", &explained);
+    bundle.json(
+        "cluster/jobs-failed.json",
+        "jobs that failed last, with their attempts",
+        &failed,
+    );
+    bundle.json(
+        "cluster/jobs-explained.json",
+        "what tresor explain says of them",
+        &explained,
+    );
     Ok(())
 }
 
@@ -610,7 +698,9 @@ async fn metrics(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
         }
     }
     if !found && app.settings.metrics_file.value.is_none() {
-        let where_ = format!("nothing serves them at 127.0.0.1:{METRICS_PORT} and 127.0.0.1:{COORDINATOR_METRICS_PORT}; --metrics-of HOST:PORT");
+        let where_ = format!(
+            "nothing serves them at 127.0.0.1:{METRICS_PORT} and 127.0.0.1:{COORDINATOR_METRICS_PORT}; --metrics-of HOST:PORT"
+        );
         bundle.lacks("metrics", &where_);
     }
 }

@@ -14,5 +14,6 @@ mod login;
 mod policies;
 mod recovery;
 mod refusals;
+mod reports;
 mod secrets;
 mod verbs;
