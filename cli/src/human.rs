@@ -140,7 +140,12 @@ impl Table {
         reason = "rows are made for this, and a borrow would only be written at each call"
     )]
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        assert_eq!(N, self.columns.len(), "a row has the columns of its table");
+        self.line(&cells);
+    }
+
+    /// As [`Self::row`], of a table whose columns are only known when it is made.
+    pub(crate) fn line(&mut self, cells: &[String]) {
+        assert_eq!(cells.len(), self.columns.len(), "a row has the columns of its table");
         self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
     }
 

@@ -12,9 +12,11 @@ mod hint;
 mod human;
 mod logging;
 mod metrics;
+mod report;
 mod run;
 mod screen;
 mod signals;
+mod support;
 mod unlock;
 mod verb;
 

@@ -78,7 +78,14 @@ fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
     let file = if about_itself {
         FileConfig::default()
     } else {
-        FileConfig::load(&home.value)?
+        match FileConfig::load(&home.value) {
+            // What is wrong with it may be why it is made; it says so itself.
+            Err(error) if matches!(cli.verb, Verb::SupportBundle(_)) => {
+                screen.say(&format!("warning: {}", error.chain()));
+                FileConfig::default()
+            }
+            file => file?,
+        }
     };
     let settings = config::resolve(home, &cli.global, &env, file)?;
     logging::start(&settings.log.value, settings.log_format.value, screen)?;

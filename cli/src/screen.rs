@@ -65,6 +65,11 @@ impl Screen {
         self.stdout_terminal && !self.json
     }
 
+    /// Whether the answer is to be one JSON value.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Whether a person can be asked.
     pub(crate) fn can_ask(&self) -> bool {
         self.stderr_terminal && io::stdin().is_terminal()

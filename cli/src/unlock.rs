@@ -73,6 +73,13 @@ impl Secrets {
         self.key_file.as_deref()
     }
 
+    /// All files that something secret is in.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let passphrase = self.passphrase_file.as_ref().map(|(path, _)| path);
+        let files = [self.key_file.as_ref(), self.recovery_kit.as_ref(), passphrase];
+        files.into_iter().flatten().cloned().collect()
+    }
+
     /// The passphrase file of the settings.
     pub(crate) fn passphrase_file(&self) -> Option<&Path> {
         self.passphrase_file.as_ref().map(|(path, _)| path.as_path())

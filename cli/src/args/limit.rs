@@ -84,13 +84,15 @@ pub(crate) struct LimitRemoveArgs {
 }
 
 /// Units of a rate, in bytes a second, as `value / divisor`. Bits are written with a small b, as providers do.
-const UNITS: [(&str, u64, u64); 12] = [
+const UNITS: [(&str, u64, u64); 14] = [
     ("KB", 1000, 1),
     ("MB", 1_000_000, 1),
     ("GB", 1_000_000_000, 1),
     ("KiB", 1 << 10, 1),
     ("MiB", 1 << 20, 1),
     ("GiB", 1 << 30, 1),
+    ("TB", 1_000_000_000_000, 1),
+    ("TiB", 1 << 40, 1),
     ("B", 1, 1),
     ("kB", 1000, 1),
     ("kbit", 1000, 8),

@@ -16,7 +16,9 @@ mod notify;
 mod point;
 mod policy;
 mod process;
+mod report;
 mod restore;
+mod support;
 mod vault;
 mod worker;
 
@@ -44,7 +46,11 @@ pub(crate) use policy::{PolicyCreateArgs, PolicyEditArgs, PolicyOptions, PolicyP
 pub(crate) use process::{
     ClusterInitArgs, CoordinatorStartArgs, METRICS_PORT, NodeStartArgs, NodeVerb, WorkerStartArgs,
 };
+pub(crate) use report::{
+    AuditReportArgs, CapacityArgs, ProtectionArgs, ReportArgs, ReportFormat, ReportItemArgs, ReportVerb,
+};
 pub(crate) use restore::RestoreArgs;
+pub(crate) use support::SupportBundleArgs;
 pub(crate) use vault::{
     KeyAddArgs, KeyRemoveArgs, KeyRotateArgs, KeyVerb, VaultCreateArgs, VaultKitArgs, VaultRemoveArgs, VaultVerb,
     VaultVerifyArgs,
@@ -196,6 +202,10 @@ pub(crate) enum Verb {
     /// The audit trail: who did what
     #[command(subcommand, arg_required_else_help = true)]
     Audit(AuditVerb),
+    /// Reports: is everything safe, what does it take, who did what
+    #[command(subcommand, arg_required_else_help = true)]
+    Report(ReportVerb),
+    SupportBundle(SupportBundleArgs),
     /// Settings
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigVerb),

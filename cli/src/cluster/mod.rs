@@ -38,6 +38,7 @@ pub(crate) use address::{Target, check_cluster_name, list, parse_addresses};
 pub(crate) use connect::meet;
 pub(crate) use error::{ClusterError, Refusal, kind_of};
 pub(crate) use kept::{Kept, parse_token};
+pub(crate) use pages::Go;
 
 /// How long one try may take. A change waits for a majority of disks; what takes longer has lost its way.
 const CALL_TIME: Duration = Duration::from_secs(15);

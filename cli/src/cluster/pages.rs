@@ -80,6 +80,55 @@ macro_rules! lists {
     };
 }
 
+/// Whether more rows are wanted.
+pub(crate) enum Go {
+    /// On to the next one.
+    On,
+    /// Nothing that comes after is wanted.
+    Enough,
+}
+
+macro_rules! walks {
+    ($($(#[$doc:meta])* $name:ident: $call:ident($request:ident) -> $field:ident: $row:ident;)*) => {
+        impl Cluster {
+            $($(#[$doc])*
+            pub(crate) async fn $name(
+                &self,
+                mut request: v1::$request,
+                mut take: impl FnMut(v1::$row) -> Go,
+            ) -> Result<(), ClusterError> {
+                let mut listed = Listed::new();
+                request.page_size = listed.page_size(None);
+                loop {
+                    let page = self.$call(request.clone()).await?;
+                    let next = listed.take(page.$field, &request.page_token, page.next_page_token, None)?;
+                    for row in listed.rows.drain(..) {
+                        if matches!(take(row), Go::Enough) {
+                            return Ok(());
+                        }
+                    }
+                    match next {
+                        Some(next) => request.page_token = next,
+                        None => return Ok(()),
+                    }
+                }
+            })*
+        }
+    };
+}
+
+// One by one, where nobody needs all at once: there may be a hundred thousand items and a million points.
+walks! {
+    /// Items by name.
+    each_item: list_items(ListItemsRequest) -> items: Item;
+    /// Points by item, the newest of each first.
+    each_point: list_points(ListPointsRequest) -> points: Point;
+    /// Jobs, the newest first.
+    each_job: list_jobs(ListJobsRequest) -> jobs: Job;
+    /// Entries of the audit trail, the newest first.
+    each_audited: list_audit(ListAuditRequest) -> entries: AuditEntry;
+}
+
 lists! {
     /// Vaults by name.
     vaults: list_vaults(ListVaultsRequest) -> vaults: Vault;

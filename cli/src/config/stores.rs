@@ -86,6 +86,13 @@ impl StoreTable {
         }
     }
 
+    /// What nobody else is to see: the id of the key, and the files that hold secrets.
+    pub(crate) fn guarded(&self, home: &Path) -> (Option<&str>, Vec<PathBuf>) {
+        let files = [&self.secret_access_key_file, &self.session_token_file];
+        let files = files.into_iter().flatten().map(|path| home.join(path));
+        (self.access_key_id.as_deref(), files.collect())
+    }
+
     /// With the secrets read from their files.
     fn open(&self, home: &Path) -> Result<StoreConfig, CliError> {
         let secret = |path: &Option<PathBuf>| -> Result<Option<Secret>, CliError> {

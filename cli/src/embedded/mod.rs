@@ -32,8 +32,8 @@ use tresor_worker::home::lock::Lock;
 
 use crate::app::App;
 use crate::args::{
-    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, NotifyVerb, PointVerb, PolicyVerb, VaultVerb, Verb,
-    WorkerVerb,
+    ClusterVerb, CoordinatorVerb, ItemVerb, JobVerb, LimitVerb, NotifyVerb, PointVerb, PolicyVerb, ReportVerb,
+    VaultVerb, Verb, WorkerVerb,
 };
 use crate::cluster::Target;
 use crate::error::{CliError, Doing as _};
@@ -86,6 +86,8 @@ fn need(verb: &Verb) -> Option<Need> {
         | Verb::Worker(_)
         | Verb::Limit(_)
         | Verb::Notify(_)
+        | Verb::Report(_)
+        | Verb::SupportBundle(_)
         | Verb::Audit(_) => Some(Need::Calls),
         Verb::Node(_)
         | Verb::Login(_)
@@ -268,6 +270,8 @@ fn only_reads(verb: &Verb) -> bool {
         verb,
         Verb::Restore(_)
             | Verb::Status(_)
+            | Verb::Report(ReportVerb::Protection(_) | ReportVerb::Capacity(_))
+            | Verb::SupportBundle(_)
             | Verb::Point(PointVerb::List(_) | PointVerb::Show(_))
             | Verb::Vault(VaultVerb::Verify(_))
     )

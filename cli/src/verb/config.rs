@@ -33,6 +33,19 @@ struct ConfigShown<'a> {
 /// # Errors
 /// When the home cannot be read.
 pub(crate) fn show(app: &App) -> Result<Answer, CliError> {
+    let shown = look_at(app)?;
+    Ok(app.screen.answer(&shown, || text(&shown)))
+}
+
+/// The same, for whoever shows it otherwise.
+///
+/// # Errors
+/// When the home cannot be read.
+pub(crate) fn look(app: &App) -> Result<impl Serialize, CliError> {
+    look_at(app)
+}
+
+fn look_at(app: &App) -> Result<ConfigShown<'_>, CliError> {
     let home = &app.settings.home.value;
     let login = |name: String| match Kept::load(home, &name) {
         Ok(kept) => LoginShown {
@@ -48,12 +61,11 @@ pub(crate) fn show(app: &App) -> Result<Answer, CliError> {
             problem: Some(error.chain()),
         },
     };
-    let shown = ConfigShown {
+    Ok(ConfigShown {
         settings: app.settings.shown(),
         stores: &app.settings.stores,
         logins: Kept::names(home)?.into_iter().map(login).collect(),
-    };
-    Ok(app.screen.answer(&shown, || text(&shown)))
+    })
 }
 
 fn text(shown: &ConfigShown<'_>) -> String {

@@ -21,9 +21,11 @@ mod point;
 mod policy;
 mod process;
 mod reference;
+mod report;
 mod restore;
-mod shown;
+pub(crate) mod shown;
 mod status;
+mod support;
 mod vault;
 mod worker;
 
@@ -41,7 +43,13 @@ pub(crate) use job::{has_ended, wait_done};
 /// # Errors
 /// By cause.
 pub(crate) async fn run(app: &App, verb: Verb) -> Result<Answer, CliError> {
-    Box::pin(embedded::enter(app, &verb)).await?;
+    match (Box::pin(embedded::enter(app, &verb)).await, &verb) {
+        // What is wrong with the node may be why it is made.
+        (Err(error), Verb::SupportBundle(_)) if !matches!(error, CliError::Interrupted) => {
+            app.screen.say(&format!("warning: {}", error.chain()));
+        }
+        (entered, _) => entered?,
+    }
     let result = Box::pin(dispatch(app, verb)).await;
     let Some(seat) = app.leave_node() else { return result };
     // Only who interrupts does not wait for what others asked this process for.
@@ -89,6 +97,8 @@ async fn dispatch(app: &App, verb: Verb) -> Result<Answer, CliError> {
         Verb::Notify(verb) => Box::pin(notify::run(app, verb)).await,
         Verb::Node(NodeVerb::Start(args)) => Box::pin(process::node::run(app, args)).await,
         Verb::Audit(verb) => Box::pin(audit::run(app, verb)).await,
+        Verb::Report(verb) => Box::pin(report::run(app, verb)).await,
+        Verb::SupportBundle(args) => Box::pin(support::run(app, args)).await,
         Verb::Config(ConfigVerb::Show) => config::show(app),
         Verb::Completion(args) => Ok(completion::run(args.shell)),
         Verb::Man(args) => man::run(&args.folder),

@@ -15,5 +15,6 @@ mod notify;
 mod policies;
 mod recovery;
 mod refusals;
+mod reports;
 mod secrets;
 mod verbs;

@@ -118,6 +118,8 @@ fn item_standing(state: &State, id: ItemId, item: &Item, standing: &ItemStanding
             .as_ref()
             .map(|failed| failed.failure.message.clone())
             .unwrap_or_default(),
+        late_since: time_text(standing.late_since),
+        last_success: time_text(item.last_success),
     }
 }
 
@@ -263,13 +265,13 @@ pub fn job(state: &State, id: JobId, job: &Job, progress: Option<&JobProgress>) 
         .unwrap_or(0)
         .saturating_sub(job.attempts.len());
     let numbered = (older + 1..).zip(&job.attempts);
+    let item = item_of(state, job);
     v1::Job {
         id: id.0,
         kind: work_text(&job.spec.work).to_owned(),
         vault: vault_name(state, job.spec.vault),
-        item: item_of(state, job)
-            .map(|item| item_name(state, item))
-            .unwrap_or_default(),
+        item: item.map(|item| item_name(state, item)).unwrap_or_default(),
+        item_id: item.map(|item| item.to_string()).unwrap_or_default(),
         point: point.map(|point| point.to_string()).unwrap_or_default(),
         state: job_state_text(job.state).to_owned(),
         created: job.created.to_string(),

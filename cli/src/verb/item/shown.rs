@@ -144,6 +144,8 @@ mod tests {
     fn item(name: &str) -> v1::Item {
         v1::Item {
             version: 7,
+            late_since: String::new(),
+            last_success: String::new(),
             id: "ab".repeat(16),
             spec: Some(v1::ItemSpec {
                 name: name.to_owned(),

@@ -4,8 +4,17 @@ mod cluster;
 mod home;
 
 use crate::app::App;
+use crate::cluster::Cluster;
 use crate::error::CliError;
 use crate::screen::Answer;
+
+/// What a cluster says of itself, to be shown.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn of_cluster(cluster: &Cluster) -> Result<impl serde::Serialize + use<>, CliError> {
+    cluster::ask(cluster).await
+}
 
 /// Looks at everything.
 ///
