@@ -28,6 +28,36 @@ impl Made {
     }
 }
 
+/// A leader of this version writes nothing that the others do not know, and says who has to be upgraded.
+fn assert_new_things_wait_for(cluster: &Cluster, leader: &str, behind: &[String]) {
+    if cluster.leader() != leader {
+        cluster.verb(&["coordinator", "transfer", "--to", leader]);
+        until(format!("{leader} leads"), || (cluster.leader() == leader).then_some(()));
+    }
+    let add = [
+        "notify",
+        "add",
+        "ops",
+        "--webhook",
+        "https://hooks.example/",
+        "--on",
+        "late",
+    ];
+    let ran = cluster.run(&add, &[]);
+    if behind.is_empty() {
+        assert_eq!(ran.code, 0, "{ran}");
+        cluster.verb(&["notify", "remove", "ops"]);
+    } else {
+        assert_eq!(ran.code, 6, "{ran}");
+        let said = ran.to_string();
+        let names = behind.join(", ");
+        assert!(
+            said.contains(&format!("update tresor on {names}, or start it")),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn a_cluster_is_upgraded_one_process_at_a_time_and_no_job_fails() {
     let Some(previous) = previous_or_skipped("an upgrade from the version before this one") else {
@@ -42,12 +72,15 @@ fn a_cluster_is_upgraded_one_process_at_a_time_and_no_job_fails() {
     let mut made = Made::default();
     made.back_up(&cluster);
 
+    let mut behind = cluster.coordinators();
     for name in cluster.coordinators() {
         let ended = cluster.terminate(&name);
         assert!(ended.success(), "{name}: {ended}");
         start_from_now_on(None);
         cluster.restart(&name);
         cluster.settle();
+        behind.retain(|other| *other != name);
+        assert_new_things_wait_for(&cluster, &name, &behind);
         // Whoever leads now: people have either version meanwhile.
         made.back_up(&cluster);
         start_from_now_on(Some(&previous));
