@@ -439,12 +439,6 @@ impl Protection {
             .collect();
         rpo.push((String::from("unknown"), self.items_without_rpo, "dim"));
         vec![
-            Part::Bars(Bars {
-                title: "Items by state",
-                rows: states.clone(),
-                read: human::count,
-            }),
-            Part::Numbers(pairs("states", "Items by state", "state", "items", &states)),
             Part::Days(Days {
                 title: "Backups by day they ended",
                 days: self.days.iter().map(|day| day.day.clone()).collect(),
@@ -457,6 +451,12 @@ impl Protection {
                 binary: false,
             }),
             Part::Numbers(self.days_grid()),
+            Part::Bars(Bars {
+                title: "Items by state",
+                rows: states.clone(),
+                read: human::count,
+            }),
+            Part::Numbers(pairs("states", "Items by state", "state", "items", &states)),
             Part::Bars(Bars {
                 title: "Items by longest time without a newer point",
                 rows: rpo.clone(),
