@@ -553,7 +553,10 @@ fn item_cells(item: &ItemRow) -> Vec<Cell> {
         Cell::text(&item.state).meant(tone),
         newest,
         consistency,
-        none(&item.next_due, "–"),
+        match &item.next_due {
+            Some(due) => Cell::time(due),
+            None => none(&None, "–"),
+        },
         or_none(item.late_by_seconds).meant(if item.late_by_seconds.is_some() {
             Tone::Warn
         } else {
