@@ -87,8 +87,8 @@ fn three_coordinators_and_a_worker_make_a_cluster() {
         "tresor() { case \"$1 $2\" in\n\
          'cluster init') command tresor \"$@\" --coordinator $machine ;;\n\
          'coordinator start') set -- \"$@\" --listen 127.0.0.1:$port --http 127.0.0.1:0\n\
-           if [[ \"$*\" == *--join* ]]; then set -- \"$@\" --name $machine; fi; command tresor \"$@\" ;;\n\
-         'worker start') command tresor \"$@\" --serve-address 127.0.0.1:$serve --no-metrics ;;\n\
+           if [[ \"$*\" == *--join* ]]; then set -- \"$@\" --name $machine; fi; exec tresor \"$@\" ;;\n\
+         'worker start') exec tresor \"$@\" --serve-address 127.0.0.1:$serve --no-metrics ;;\n\
          *) command tresor \"$@\" ;; esac; }\n",
     );
     script.push_str(&format!("serve={}\n", port()));

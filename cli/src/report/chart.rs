@@ -11,18 +11,20 @@ use super::escape;
 const PLOT_HEIGHT: f64 = 140.0;
 /// Left of it, for the numbers of the axis.
 const LEFT: f64 = 66.0;
-/// Width of a drawing.
-const WIDTH: f64 = 640.0;
+/// Width of a drawing by day, which has the page's width.
+const WIDTH: f64 = 1100.0;
+/// Width of one by name, of which two stand side by side.
+const HALF: f64 = 480.0;
 /// Most names below an axis: so many fit side by side.
-const LABELS_MAX: usize = 8;
+const LABELS_MAX: usize = 16;
 /// A row of a chart by name.
 const ROW: f64 = 24.0;
 /// Where bars of a chart by name begin.
-const NAMES: f64 = 190.0;
+const NAMES: f64 = 168.0;
 /// Right of them, for their values.
-const VALUES: f64 = 110.0;
+const VALUES: f64 = 84.0;
 /// Characters of a name that fit.
-const NAME_MAX: usize = 26;
+const NAME_MAX: usize = 23;
 
 /// One kind of what is stacked.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,10 +84,10 @@ fn top(most: u64, binary: bool) -> u64 {
     }
 }
 
-fn open(text: &mut String, id: &str, height: f64, title: &str, description: &str) {
+fn open(text: &mut String, id: &str, (width, height): (f64, f64), title: &str, description: &str) {
     let _ = write!(
         text,
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\
          <title id=\"{id}-t\">{}</title><desc id=\"{id}-d\">{}</desc>",
         escape::html(title),
         escape::html(description)
@@ -116,7 +118,13 @@ impl Days {
         };
         let top = top((0..self.days.len()).map(total).max().unwrap_or(0), self.binary);
         let mut text = String::new();
-        open(&mut text, id, PLOT_HEIGHT + 40.0, self.title, &self.description());
+        open(
+            &mut text,
+            id,
+            (WIDTH, PLOT_HEIGHT + 40.0),
+            self.title,
+            &self.description(),
+        );
         for quarter in [0, 1, 2] {
             let value = top / 2 * quarter + if quarter == 2 { top % 2 } else { 0 };
             let y = 10.0 + PLOT_HEIGHT * (1.0 - value as f64 / top as f64);
@@ -194,10 +202,10 @@ impl Bars {
             .collect();
         let mut text = String::new();
         let height = ROW * self.rows.len().max(1) as f64 + 4.0;
-        open(&mut text, id, height, self.title, &said.join(", "));
+        open(&mut text, id, (HALF, height), self.title, &said.join(", "));
         for (at, (name, value, class)) in self.rows.iter().enumerate() {
             let y = ROW * at as f64 + 2.0;
-            let full = (WIDTH - NAMES - VALUES) * (*value as f64 / most as f64);
+            let full = (HALF - NAMES - VALUES) * (*value as f64 / most as f64);
             let width = if *value == 0 { 0.0 } else { full.max(1.5) };
             let _ = write!(
                 text,
@@ -296,7 +304,7 @@ mod tests {
         assert!(svg.contains("width=\"0.0\""), "what is nothing has no bar");
         assert_eq!(
             short("a-very-long-name-of-a-machine-in-rack-7"),
-            "a-very-long-n…ne-in-rack-7"
+            "a-very-long…e-in-rack-7"
         );
     }
 }

@@ -62,8 +62,14 @@ pub(crate) fn draw(page: &Page) -> String {
         }
         let id = format!("c{at}");
         match part {
-            Part::Days(days) => figure(&mut text, days.title, &days.legend(), &days.draw(&id)),
-            Part::Bars(bars) => figure(&mut text, bars.title, "", &bars.draw(&id)),
+            Part::Days(days) => figure(
+                &mut text,
+                " class=\"wide\"",
+                days.title,
+                &days.legend(),
+                &days.draw(&id),
+            ),
+            Part::Bars(bars) => figure(&mut text, "", bars.title, "", &bars.draw(&id)),
             Part::Grid(grid) => {
                 let _ = writeln!(text, "<section>\n<h2>{}</h2>", escape::html(grid.heading));
                 if let Some(note) = &grid.note {
@@ -102,10 +108,10 @@ pub(crate) fn draw(page: &Page) -> String {
     text
 }
 
-fn figure(text: &mut String, title: &str, legend: &str, svg: &str) {
+fn figure(text: &mut String, class: &str, title: &str, legend: &str, svg: &str) {
     let _ = writeln!(
         text,
-        "<figure>\n<figcaption>{}</figcaption>\n{legend}\n{svg}",
+        "<figure{class}>\n<figcaption>{}</figcaption>\n{legend}\n<div class=\"drawing\">{svg}</div>",
         escape::html(title)
     );
 }

@@ -59,6 +59,16 @@ impl Cell {
         }
     }
 
+    /// A time, to the minute for people; they are all UTC.
+    pub(crate) fn time(time: &str) -> Self {
+        let shown = time.get(..16).map_or_else(|| time.to_owned(), |minute| minute.replace('T', " "));
+        Self {
+            raw: time.to_owned(),
+            text: shown,
+            tone: Tone::Plain,
+        }
+    }
+
     /// A count.
     pub(crate) fn count(count: u64) -> Self {
         Self::of(Some(count), crate::human::count)

@@ -439,12 +439,6 @@ impl Protection {
             .collect();
         rpo.push((String::from("unknown"), self.items_without_rpo, "dim"));
         vec![
-            Part::Bars(Bars {
-                title: "Items by state",
-                rows: states.clone(),
-                read: human::count,
-            }),
-            Part::Numbers(pairs("states", "Items by state", "state", "items", &states)),
             Part::Days(Days {
                 title: "Backups by day they ended",
                 days: self.days.iter().map(|day| day.day.clone()).collect(),
@@ -457,6 +451,12 @@ impl Protection {
                 binary: false,
             }),
             Part::Numbers(self.days_grid()),
+            Part::Bars(Bars {
+                title: "Items by state",
+                rows: states.clone(),
+                read: human::count,
+            }),
+            Part::Numbers(pairs("states", "Items by state", "state", "items", &states)),
             Part::Bars(Bars {
                 title: "Items by longest time without a newer point",
                 rows: rpo.clone(),
@@ -553,7 +553,10 @@ fn item_cells(item: &ItemRow) -> Vec<Cell> {
         Cell::text(&item.state).meant(tone),
         newest,
         consistency,
-        none(&item.next_due, "–"),
+        match &item.next_due {
+            Some(due) => Cell::time(due),
+            None => none(&None, "–"),
+        },
         or_none(item.late_by_seconds).meant(if item.late_by_seconds.is_some() {
             Tone::Warn
         } else {
