@@ -12,6 +12,7 @@ mod hint;
 mod human;
 mod logging;
 mod metrics;
+mod otlp;
 mod run;
 mod screen;
 mod signals;

@@ -187,6 +187,7 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
         Command::Note { action, object } => ("note", format!("{action}: {object}")),
         Command::SetLimit { subject, rule } => ("set limit", limit_name(state, subject, Some(&rule.windows))),
         Command::RemoveLimit { subject, windows } => ("remove limit", limit_name(state, subject, windows.as_deref())),
+        Command::KeepLog { job, .. } => ("keep log", format!("job {job}")),
     }
 }
 

@@ -243,6 +243,15 @@ pub enum Command {
         /// Of the rule; none: all rules.
         windows: Option<Vec<String>>,
     },
+    /// Keeps what a worker logged of an attempt of its own.
+    KeepLog {
+        /// The job.
+        job: JobId,
+        /// The attempt's lease.
+        epoch: Epoch,
+        /// As the worker encoded it: at most [`LOG_BYTES_MAX`](super::logs::LOG_BYTES_MAX).
+        log: Vec<u8>,
+    },
 }
 
 impl Command {
@@ -288,6 +297,7 @@ impl Command {
             Self::Note { .. } => 36,
             Self::SetLimit { .. } => 37,
             Self::RemoveLimit { .. } => 38,
+            Self::KeepLog { .. } => 39,
         }
     }
 }

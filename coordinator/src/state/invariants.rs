@@ -10,7 +10,8 @@
 //! 7. Epochs, sessions and jobs have numbers no greater than the index of the last entry.
 //! 8. What is computed from the rows is as if computed anew. No table exceeds its bound.
 //! 9. A limit of a job or a worker is of one that is there and not over.
-//! 10. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
+//! 10. A kept log is of an attempt that is remembered; all of them are within their bounds.
+//! 11. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
 
 use std::collections::BTreeSet;
 
@@ -157,6 +158,7 @@ impl State {
         if let Some((what, there, max)) = bounds.into_iter().find(|(_, there, max)| there > max) {
             return Err(format!("there are {there} {what}, and {max} fit"));
         }
+        self.check_logs()?;
         if self.marks.get(&()).is_some_and(|marks| *marks != self.clock) {
             return Err(String::from("the clock and its row differ"));
         }

@@ -79,7 +79,8 @@ impl Subject {
             | Command::ReportFindings { .. }
             | Command::Note { .. }
             | Command::SetLimit { .. }
-            | Command::RemoveLimit { .. } => Self::Other,
+            | Command::RemoveLimit { .. }
+            | Command::KeepLog { .. } => Self::Other,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod backup;
 pub mod explain;
 pub mod items;
+mod job_log;
 mod jobs;
 mod key_file;
 mod limits;
@@ -130,6 +131,7 @@ calls! {
     note_restore(NoteRestoreRequest) -> Empty;
     start_verify(StartVerifyRequest) -> Job;
     get_job(GetJobRequest) -> Job;
+    get_job_log(GetJobLogRequest) -> JobLog;
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     cancel_job(CancelJobRequest) -> Job;
     retry_job(RetryJobRequest) -> Job;

@@ -15,6 +15,7 @@ mod items;
 mod jobs;
 mod leases;
 mod limits;
+mod logs;
 mod memory;
 mod nodes;
 mod points;

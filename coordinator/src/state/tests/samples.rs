@@ -6,7 +6,7 @@ use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use tresor_proto::ids::TokenId;
 
 /// How many kinds of commands there are.
-pub(super) const KINDS: u8 = 39;
+pub(super) const KINDS: u8 = 40;
 
 /// Random numbers that are the same for the same seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 #[derive(Debug, Clone)]
@@ -424,6 +424,11 @@ impl Dice {
             38 => Command::RemoveLimit {
                 subject: self.limit_subject(),
                 windows: self.maybe(|dice| dice.some(Self::text)),
+            },
+            39 => Command::KeepLog {
+                job,
+                epoch,
+                log: self.blob(),
             },
             _ => panic!("there are {KINDS} kinds"),
         }

@@ -260,6 +260,14 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
             retry_at: Some(bench.now),
         },
     );
+    bench.by(
+        Actor::Worker(worker),
+        Command::KeepLog {
+            job: leased.job,
+            epoch: leased.epoch,
+            log: b"what was logged".to_vec(),
+        },
+    );
     bench.lease(leased.job, worker);
     bench.by(
         person.clone(),
