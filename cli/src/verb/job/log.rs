@@ -168,7 +168,7 @@ mod tests {
           trace 4bf92f3577b34da6a3ce929d0e0e4736
           2026-03-10T12:00:01.000Z  INFO attempt begins
           2026-03-10T12:00:02.000Z  WARN disk is slow
-          … 1,300 lines are left out …
+          … 1 300 lines are left out …
           2026-03-10T12:01:10.000Z  INFO attempt is done
           ended: done, after 70012 ms
         ");

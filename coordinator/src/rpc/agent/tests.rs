@@ -822,7 +822,7 @@ async fn only_a_vault_that_is_taken_over_has_points_to_adopt() {
 
 #[tokio::test]
 async fn a_log_is_taken_of_its_own_worker_and_only_if_it_can_be_read() {
-    let mut story = Story::begin();
+    let mut story = Story::with_vault().await;
     let lease = story.backup("web").await;
     let report = |log: Vec<u8>| v1::ReportLogRequest {
         id: lease.id,
@@ -850,7 +850,7 @@ async fn a_log_is_taken_of_its_own_worker_and_only_if_it_can_be_read() {
 
 #[tokio::test]
 async fn a_lease_says_to_which_trace_its_attempt_belongs() {
-    let mut story = Story::begin();
+    let mut story = Story::with_vault().await;
     let lease = story.backup("web").await;
     let own: tresor_proto::trace::Traceparent = lease.traceparent.parse().unwrap();
     assert!(own.sampled);
