@@ -12,6 +12,7 @@ mod hint;
 mod human;
 mod logging;
 mod metrics;
+mod otlp;
 mod report;
 mod run;
 mod screen;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use serde::Serialize;
+use tracing::{Instrument as _, Span};
 
 use crate::app::App;
 use crate::args::{Cli, Verb};
@@ -14,7 +15,7 @@ use crate::config::{self, FileConfig};
 use crate::error::CliError;
 use crate::exit::{Code, Failure};
 use crate::hint::hint;
-use crate::logging;
+use crate::logging::{self, Logging};
 use crate::screen::{Answer, Screen};
 use crate::verb;
 
@@ -46,8 +47,9 @@ pub(crate) fn run() -> ExitCode {
     };
     let screen = Screen::new(cli.global.quiet, cli.global.json);
     let (result, vault) = match prepare(&cli, &screen) {
-        Ok(app) => {
+        Ok((app, logging)) => {
             let result = start(&app, cli.verb);
+            logging.finish();
             (result, app.settings.vault.value)
         }
         Err(error) => (Err(error), String::from("NAME")),
@@ -70,7 +72,7 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::from(code.number())
 }
 
-fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
+fn prepare(cli: &Cli, screen: &Screen) -> Result<(App, Logging), CliError> {
     let env = |name: &str| std::env::var_os(name);
     // These tell of the program itself: no setting matters, and none that is wrong may stop them.
     let about_itself = matches!(cli.verb, Verb::Completion(_) | Verb::Man(_) | Verb::Reference(_));
@@ -88,8 +90,10 @@ fn prepare(cli: &Cli, screen: &Screen) -> Result<App, CliError> {
         }
     };
     let settings = config::resolve(home, &cli.global, &env, file)?;
-    logging::start(&settings.log.value, settings.log_format.value, screen)?;
-    Ok(App::new(&cli.global, settings, screen.clone()))
+    let otlp = settings.otlp.value.as_ref().filter(|_| !about_itself);
+    let (log, format) = (&settings.log.value, settings.log_format.value);
+    let logging = logging::start(log, format, screen, otlp, cli.verb.service().unwrap_or("tresor"))?;
+    Ok((App::new(&cli.global, settings, screen.clone()), logging))
 }
 
 fn start(app: &App, verb: Verb) -> Result<Answer, CliError> {
@@ -105,7 +109,12 @@ fn start(app: &App, verb: Verb) -> Result<Answer, CliError> {
             path: "threads".into(),
             source,
         })?;
-    let result = runtime.block_on(Box::pin(verb::run(app, verb)));
+    // What runs until it is told to stop is no one thing.
+    let span = match verb.service() {
+        Some(_) => Span::none(),
+        None => logging::command(verb.word()),
+    };
+    let result = runtime.block_on(Box::pin(verb::run(app, verb)).instrument(span));
     runtime.shutdown_timeout(PATIENCE);
     result
 }

@@ -6,10 +6,12 @@
 //! **Versions.** A field is never given another meaning or number; new ones are added, and mean nothing where they are absent. A coordinator speaks
 //! with workers one minor version older and newer.
 
+pub mod attempt_log;
 pub mod ids;
 mod refused;
 pub mod tls;
 pub mod token;
+pub mod trace;
 
 /// Messages, clients and servers of package `tresor.v1`, generated.
 #[allow(

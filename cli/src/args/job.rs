@@ -8,14 +8,24 @@ use super::common::LimitArgs;
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobVerb {
     List(JobListArgs),
-    /// Shows one job with its attempts
-    Show(JobIdArgs),
+    Show(JobShowArgs),
     /// Shows how far a job is, until it has ended; ends as the job does
     Watch(JobIdArgs),
     /// Asks a job to end; what it stored is used by the next one
     Cancel(JobIdArgs),
     /// Queues a failed or cancelled job again
     Retry(JobIdArgs),
+}
+
+/// Shows one job with its attempts
+#[derive(Debug, Args)]
+pub(crate) struct JobShowArgs {
+    #[command(flatten)]
+    pub(crate) id: JobIdArgs,
+
+    /// Show what the workers logged of each attempt, and how it went, instead
+    #[arg(long)]
+    pub(crate) log: bool,
 }
 
 /// One job.

@@ -115,6 +115,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = GLOBAL)]
     pub(crate) log_format: Option<LogFormat>,
 
+    /// Send spans to this collector of OpenTelemetry, as OTLP over HTTP [env: OTEL_EXPORTER_OTLP_ENDPOINT] [default: none]
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, help_heading = GLOBAL)]
+    pub(crate) otlp: Option<String>,
+
     /// Where a backup leaves its numbers for Prometheus, as a text file of the node exporter [env: TRESOR_METRICS_FILE]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
     pub(crate) metrics_file: Option<PathBuf>,
@@ -212,6 +216,45 @@ pub(crate) enum Verb {
     Completion(CompletionArgs),
     Man(ManArgs),
     Reference(ReferenceArgs),
+}
+
+impl Verb {
+    /// Its word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Status(_) => "status",
+            Self::Item(_) => "item",
+            Self::Policy(_) => "policy",
+            Self::Vault(_) => "vault",
+            Self::Point(_) => "point",
+            Self::Job(_) => "job",
+            Self::Explain(_) => "explain",
+            Self::Login(_) => "login",
+            Self::Logout(_) => "logout",
+            Self::Cluster(_) => "cluster",
+            Self::Coordinator(_) => "coordinator",
+            Self::Worker(_) => "worker",
+            Self::Limit(_) => "limit",
+            Self::Node(_) => "node",
+            Self::Audit(_) => "audit",
+            Self::Config(_) => "config",
+            Self::Completion(_) => "completion",
+            Self::Man(_) => "man",
+            Self::Reference(_) => "reference",
+        }
+    }
+
+    /// Of what runs until it is told to stop, what it is.
+    pub(crate) fn service(&self) -> Option<&'static str> {
+        match self {
+            Self::Coordinator(CoordinatorVerb::Start(_)) => Some("tresor-coordinator"),
+            Self::Worker(WorkerVerb::Start(_)) => Some("tresor-worker"),
+            Self::Node(NodeVerb::Start(_)) => Some("tresor-node"),
+            _ => None,
+        }
+    }
 }
 
 /// Shows whether everything is protected and what needs a person

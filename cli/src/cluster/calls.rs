@@ -59,6 +59,8 @@ asks! {
     list_points(ListPointsRequest) -> v1::ListPointsResponse;
     /// One job.
     get_job(GetJobRequest) -> v1::Job;
+    /// What workers logged of a job's attempts.
+    get_job_log(GetJobLogRequest) -> v1::JobLog;
     /// A page of jobs.
     list_jobs(ListJobsRequest) -> v1::ListJobsResponse;
     /// The job whenever it changes. The stream itself is not repeated: whoever reads it knows whether it has ended.

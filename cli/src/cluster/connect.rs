@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 use tresor_proto::ids::{hex, unhex};
 use tresor_proto::tls::{self, CaCertificate, ConnectError, Connector, Fingerprint, Trust};
 use tresor_proto::token::ApiToken;
+use tresor_proto::trace;
 
 use super::address::{Address, list};
 use super::{Cluster, ClusterError, Kept};
@@ -42,6 +43,7 @@ impl Interceptor for Bearer {
         if let Some(token) = &self.0 {
             token.attach(request.metadata_mut());
         }
+        trace::carry_in(&mut request);
         Ok(request)
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::stores::StoreTable;
 use super::values::{check_cores, check_level, parse_log_format, parse_patience, parse_target};
 use crate::error::CliError;
+use crate::otlp::Endpoint;
 
 /// Largest file read.
 const FILE_MAX: u64 = 1 << 20;
@@ -27,6 +28,8 @@ pub(crate) struct FileConfig {
     pub(crate) log: Option<String>,
     /// How log lines look: human or json.
     pub(crate) log_format: Option<String>,
+    /// Where spans go: the URL of a collector of OpenTelemetry.
+    pub(crate) otlp: Option<String>,
     /// Where a backup leaves its numbers for Prometheus.
     pub(crate) metrics_file: Option<PathBuf>,
     /// The file whose first line is the passphrase.
@@ -110,6 +113,7 @@ impl FileConfig {
             "log_format",
             text(&self.log_format, |word| parse_log_format(word).map(drop)),
         );
+        check("otlp", text(&self.otlp, |url| url.parse::<Endpoint>().map(drop)));
         for (url, table) in &self.stores {
             for why in table.problems() {
                 check(&format!("stores.{url:?}"), Err(why));

@@ -16,6 +16,7 @@ use tresor_worker::backup::Effort;
 use crate::args::{GlobalArgs, LogFormat};
 use crate::cluster::Target;
 use crate::error::CliError;
+use crate::otlp::Endpoint;
 
 pub(crate) use file::FileConfig;
 pub(crate) use stores::{StoreTable, StoreTables, read_small};
@@ -62,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) log: Setting<String>,
     /// How log lines look.
     pub(crate) log_format: Setting<LogFormat>,
+    /// Where spans go.
+    pub(crate) otlp: Setting<Option<Endpoint>>,
     /// Where a backup leaves its numbers.
     pub(crate) metrics_file: Setting<Option<PathBuf>>,
     /// Where the passphrase is read from instead of asking.
@@ -270,6 +273,16 @@ pub(crate) fn resolve(
         file.log_format.as_deref().and_then(|word| parse_log_format(word).ok()),
         || LogFormat::Human,
     );
+    let option = args.otlp.as_deref().and_then(|text| match text.parse() {
+        Ok(endpoint) => Some(("--otlp", Some(endpoint))),
+        Err(why) => {
+            picker.problems.push(format!("--otlp: {why}"));
+            None
+        }
+    });
+    let parse = |text: &str| text.parse().map(Some);
+    let in_file = file.otlp.as_deref().and_then(|text| text.parse().ok()).map(Some);
+    let otlp = picker.pick(option, Endpoint::VARIABLE, parse, in_file, || None);
     let relative_to_home = |path: PathBuf| home.value.join(path);
     let metrics_file = picker.pick_path(
         args.metrics_file.as_ref().map(|path| ("--metrics-file", path)),
@@ -302,6 +315,7 @@ pub(crate) fn resolve(
         cluster_patience,
         log,
         log_format,
+        otlp,
         metrics_file,
         passphrase_file,
         cores,
@@ -343,6 +357,11 @@ impl Settings {
                 "log_format",
                 Some(self.log_format.value.name().to_owned()),
                 self.log_format.origin,
+            ),
+            (
+                "otlp",
+                self.otlp.value.as_ref().map(ToString::to_string),
+                self.otlp.origin,
             ),
             ("metrics_file", file(&self.metrics_file), self.metrics_file.origin),
             (

@@ -61,7 +61,9 @@ impl Cell {
 
     /// A time, to the minute for people; they are all UTC.
     pub(crate) fn time(time: &str) -> Self {
-        let shown = time.get(..16).map_or_else(|| time.to_owned(), |minute| minute.replace('T', " "));
+        let shown = time
+            .get(..16)
+            .map_or_else(|| time.to_owned(), |minute| minute.replace('T', " "));
         Self {
             raw: time.to_owned(),
             text: shown,

@@ -162,6 +162,7 @@ played! {
     note_restore(NoteRestoreRequest) -> Empty;
     start_verify(StartVerifyRequest) -> Job;
     get_job(GetJobRequest) -> Job;
+    get_job_log(GetJobLogRequest) -> JobLog;
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     cancel_job(CancelJobRequest) -> Job;
     retry_job(RetryJobRequest) -> Job;

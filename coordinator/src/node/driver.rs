@@ -32,7 +32,7 @@ use crate::state::command::Command;
 use crate::state::entry::{Actor, Entry, IdempotencyKey, Time};
 use crate::state::reply::{Refusal, Reply};
 use crate::store::tables::Tables;
-use crate::store::{Piece, SnapshotEnd, Store};
+use crate::store::{Piece, SnapshotEnd, Store, StoreError};
 
 /// How long a tick is, milliseconds: with [`Config::new`] a leader is missed after one to two seconds.
 pub const TICK_MS: u64 = 100;
@@ -203,6 +203,14 @@ impl<T: Tables> Driver<T> {
     /// Who this is.
     pub fn me(&self) -> MemberId {
         self.core.id()
+    }
+
+    /// A row as it is on the disk; for those that are nowhere else.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn row(&self, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.core.store().row(table, key)
     }
 
     /// Raft's own view, for tests and metrics.

@@ -25,6 +25,12 @@ pub enum NodeError {
     /// More waits than fits.
     #[error("the coordinator has too much to do: try again")]
     Busy,
+    /// What it keeps could not be read.
+    #[error("the coordinator could not read its disk: {why}")]
+    Unreadable {
+        /// What the disk said.
+        why: String,
+    },
     /// It stops.
     #[error("the coordinator stops")]
     Stopping,

@@ -124,6 +124,11 @@ pub(crate) enum Request {
     },
     /// How it stands.
     Standing { answer: oneshot::Sender<Standing> },
+    /// Rows as they are on the disk.
+    Rows {
+        places: Vec<(u8, Vec<u8>)>,
+        answer: oneshot::Sender<Result<Vec<Option<Vec<u8>>>, NodeError>>,
+    },
 }
 
 /// Speaks to the node's task. Cheap to clone.
@@ -216,6 +221,14 @@ impl Handle {
         let state = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner));
         let state = state.read().unwrap_or_else(PoisonError::into_inner);
         look(&state)
+    }
+
+    /// Reads rows that are on the disk alone, by table and key: each is some kilobytes, and the node's task waits for the disk meanwhile.
+    ///
+    /// # Errors
+    /// [`NodeError::Unreadable`], [`NodeError::Busy`], [`NodeError::Stopping`].
+    pub async fn rows(&self, places: Vec<(u8, Vec<u8>)>) -> Result<Vec<Option<Vec<u8>>>, NodeError> {
+        self.ask(|answer| Request::Rows { places, answer }).await
     }
 
     /// Changes the members.

@@ -26,6 +26,9 @@ pub const REPORTS_MAX: usize = 256;
 /// Largest report that is remembered, bytes: some thousand findings. A backup of 128 disks has less than 20 KB.
 pub const REPORT_BYTES_MAX: usize = 1 << 20;
 
+/// Attempts that have ended of which it is remembered how far they were said to be: for the logs of those that nobody reported.
+pub const LAST_HEARD_MAX: usize = 1024;
+
 /// How far a job is, as its worker said last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobProgress {
@@ -44,6 +47,15 @@ struct Held {
     epoch: Epoch,
     until: u64,
     progress: JobProgress,
+}
+
+/// What was heard of an attempt last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastHeard {
+    /// When.
+    pub at: u64,
+    /// How far it was.
+    pub progress: JobProgress,
 }
 
 /// When a worker was heard of, and what it said.
@@ -82,6 +94,8 @@ pub struct BeatAnswer {
 pub struct Presence {
     workers: BTreeMap<WorkerId, Heard>,
     leases: BTreeMap<JobId, Held>,
+    /// What was heard last of attempts that have ended; the oldest are forgotten.
+    ended: BTreeMap<Epoch, LastHeard>,
     /// When the certificates end that workers showed last, Unix seconds.
     certificates: BTreeMap<WorkerId, i64>,
     /// Vaults whose newest catalogue had no room for all of their rows.
@@ -216,7 +230,7 @@ impl Presence {
             if !holds {
                 continue;
             }
-            self.leases.insert(
+            let before = self.leases.insert(
                 lease.job,
                 Held {
                     epoch: lease.epoch,
@@ -224,6 +238,9 @@ impl Presence {
                     progress: lease.progress.clone(),
                 },
             );
+            if let Some(before) = before.filter(|before| before.epoch != lease.epoch) {
+                self.note_ended(before);
+            }
             answer.held.push((lease.job, lease.epoch));
             if job.cancel_requested {
                 answer.cancelled.push((lease.job, lease.epoch));
@@ -243,11 +260,14 @@ impl Presence {
             };
             let held = match self.leases.remove(&id) {
                 Some(held) if held.epoch == attempt.epoch => held,
-                _ => Held {
-                    epoch: attempt.epoch,
-                    until: now + LEASE_MS,
-                    progress: JobProgress::default(),
-                },
+                other => {
+                    other.into_iter().for_each(|held| self.note_ended(held));
+                    Held {
+                        epoch: attempt.epoch,
+                        until: now + LEASE_MS,
+                        progress: JobProgress::default(),
+                    }
+                }
             };
             // Another life of the worker cannot go on with what its earlier one had.
             let alive = state
@@ -259,8 +279,37 @@ impl Presence {
             }
             known.insert(id, held);
         }
-        self.leases = known;
+        for held in std::mem::replace(&mut self.leases, known).into_values() {
+            self.note_ended(held);
+        }
         expired
+    }
+
+    fn note_ended(&mut self, held: Held) {
+        // Of one that was never said to be somewhere there is nothing to tell.
+        if held.progress.stage.is_empty() {
+            return;
+        }
+        let last = LastHeard {
+            at: held.until.saturating_sub(LEASE_MS),
+            progress: held.progress,
+        };
+        self.ended.insert(held.epoch, last);
+        while self.ended.len() > LAST_HEARD_MAX {
+            self.ended.pop_first();
+        }
+    }
+
+    /// What was heard of an attempt last, whether it still runs or not.
+    pub fn last_heard(&self, job: JobId, epoch: Epoch) -> Option<LastHeard> {
+        let running = self.leases.get(&job).filter(|held| held.epoch == epoch);
+        let running = running
+            .filter(|held| !held.progress.stage.is_empty())
+            .map(|held| LastHeard {
+                at: held.until.saturating_sub(LEASE_MS),
+                progress: held.progress.clone(),
+            });
+        running.or_else(|| self.ended.get(&epoch).cloned())
     }
 
     /// What was heard of a worker last.

@@ -248,6 +248,13 @@ impl Task {
             Request::Barrier { answer } => (Ask::Barrier, Waits::Done(answer)),
             Request::Membership { change, answer } => (Ask::Membership(change), Waits::Done(answer)),
             Request::Transfer { to, answer } => (Ask::Transfer(to), Waits::Done(answer)),
+            Request::Rows { places, answer } => {
+                let read = |(table, key): &(u8, Vec<u8>)| self.driver.row(*table, key);
+                let rows = places.iter().map(read).collect::<Result<_, _>>();
+                // Who asked may have gone.
+                let _ = answer.send(rows.map_err(|error| NodeError::Unreadable { why: error.to_string() }));
+                return;
+            }
             Request::Standing { answer } => {
                 // Who asked may have gone.
                 let _ = answer.send(Standing {

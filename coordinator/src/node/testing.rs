@@ -1,5 +1,6 @@
 //! A coordinator for tests that is its own majority: entries are applied as they come, and time goes by when a test says so.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +21,8 @@ struct Log {
     index: u64,
     now: Time,
     entries: Vec<Entry>,
+    /// As a store has them.
+    rows: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
     memberships: Vec<Membership>,
     transfers: Vec<Option<MemberId>>,
     /// What everything is answered with, where a test wants failures.
@@ -72,6 +75,7 @@ impl TestNode {
                 index: 0,
                 now: START,
                 entries: Vec::new(),
+                rows: BTreeMap::new(),
                 memberships: Vec::new(),
                 transfers: Vec::new(),
                 failure: None,
@@ -197,11 +201,16 @@ impl Task {
         };
         let index = log.index;
         let entry = Entry::decode(&entry.encode()).expect("what was encoded decodes");
-        let reply = self
-            .state
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(index, &entry);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let reply = state.apply(index, &entry);
+        for change in state.take_changes() {
+            let place = (change.table, change.key);
+            match change.value {
+                Some(value) => log.rows.insert(place, value),
+                None => log.rows.remove(&place),
+            };
+        }
+        drop(state);
         log.entries.push(entry);
         drop(log);
         self.applied.send_replace(index);
@@ -238,6 +247,11 @@ impl Task {
                 send(answer, failure.map_or(Ok(()), Err));
             }
             Request::Standing { answer } => send(answer, self.standing()),
+            Request::Rows { places, answer } => {
+                let log = self.log();
+                let rows = places.iter().map(|place| log.rows.get(place).cloned()).collect();
+                send(answer, Ok(rows));
+            }
         }
     }
 

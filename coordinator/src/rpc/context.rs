@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::caller::Caller;
 use super::kinds::Kind;
 use super::refused::Refused;
+use super::traces::Traces;
 use crate::lead::plans::Plans;
 use crate::node::Handle;
 use crate::node::presence::{JobProgress, Presence};
@@ -132,6 +133,8 @@ pub struct Services {
     /// The time zone of policies that name none, by its IANA name.
     pub zone: Arc<str>,
     plans: Arc<Mutex<Plans>>,
+    /// Of jobs that were asked for here.
+    pub(crate) traces: Arc<Traces>,
 }
 
 impl fmt::Debug for Services {
@@ -166,6 +169,7 @@ impl Services {
             keys,
             zone: zone.into(),
             plans: Arc::default(),
+            traces: Arc::default(),
         }
     }
 
@@ -248,11 +252,16 @@ impl Services {
         }
         self.handle.change(caller.actor.clone(), Some(key), command).await?;
         // Of two changes under one key that came at once, the second is answered with what the first was about.
-        self.handle.read(|state| {
+        let made = self.handle.read(|state| {
             made_before(state, kind, &key).ok_or(Refused::Bug {
                 why: "an answer that was just given is not remembered",
             })
-        })
+        })?;
+        if let (Kind::Enqueue, Subject::Job(job)) = (kind, made.about) {
+            // Its first lease takes an entry of the log, and comes after this.
+            self.traces.note(job);
+        }
+        Ok(made)
     }
 }
 

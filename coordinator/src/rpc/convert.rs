@@ -321,7 +321,7 @@ fn counts(counts: &Counts) -> v1::JobCounts {
     }
 }
 
-fn attempt_message(state: &State, number: usize, attempt: &Attempt) -> v1::Attempt {
+pub(crate) fn attempt_message(state: &State, number: usize, attempt: &Attempt) -> v1::Attempt {
     let failure = attempt.failure.as_ref();
     v1::Attempt {
         number: u32::try_from(number).unwrap_or(u32::MAX),

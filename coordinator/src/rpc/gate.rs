@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 use tresor_proto::tls::{PeerInfo, SharedIdentity};
+use tresor_proto::trace;
 
 use super::auth::{self, Auth, Identity, Removed, TurnedAway, refusal};
 use super::caller::Caller;
@@ -25,6 +28,11 @@ use crate::node::{Handle, Leadership};
 const CALL_TIME: Duration = Duration::from_secs(60);
 /// How long a call waits for a leader where none is known: elections take a second or two.
 const LEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a call that could not be handed on is held before its caller is told to ask again, unless there is another leader sooner; a little longer for
+/// each of [`AWAY_SPREAD`] callers, so that they do not come back together. Far less than callers wait for an answer.
+const AWAY_TIME: Duration = Duration::from_millis(100);
+const AWAY_STEP: Duration = Duration::from_millis(10);
+const AWAY_SPREAD: u32 = 16;
 /// Joining shows its token in the request, so what comes of it is looked at here.
 const JOIN: &str = "/tresor.v1.Join/Join";
 /// The calls of coordinators among themselves last as long as a connection.
@@ -37,6 +45,10 @@ pub(crate) struct Gate {
     forwarder: Forwarder,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
+    /// The term of the leader that was found to be away last.
+    unreached: AtomicU64,
+    /// Counts callers that waited for another leader, to spread them.
+    waits: AtomicU32,
 }
 
 impl Gate {
@@ -54,6 +66,8 @@ impl Gate {
             handle,
             metrics,
             stopping,
+            unreached: AtomicU64::new(0),
+            waits: AtomicU32::new(0),
         }
     }
 
@@ -185,6 +199,16 @@ impl Gate {
         }
     }
 
+    /// Waits a moment for another leader than the one that is away: who asks again at once would only be turned away again.
+    async fn wait_for_another(&self, lead: Leadership) {
+        let mut leadership = self.handle.leadership();
+        let changed =
+            leadership.wait_for(|now| now.leader.is_some() && (now.leader, now.term) != (lead.leader, lead.term));
+        let turn = self.waits.fetch_add(1, Ordering::Relaxed) % AWAY_SPREAD;
+        // However it ends, the caller is told to ask again.
+        let _ = tokio::time::timeout(AWAY_TIME + AWAY_STEP * turn, changed).await;
+    }
+
     async fn hand_on(
         &self,
         lead: Leadership,
@@ -207,7 +231,17 @@ impl Gate {
         match self.forwarder.forward(request, leader, &address, caller.as_ref()).await {
             Ok(response) => response,
             Err(error) => {
-                tracing::info!(%leader, %address, error = &error as &dyn std::error::Error, "could not hand a call on");
+                // Callers ask again until there is another leader: one line for each that is away.
+                let is_news = self.unreached.swap(lead.term, Ordering::Relaxed) != lead.term;
+                {
+                    let error = &error as &dyn std::error::Error;
+                    if is_news {
+                        tracing::info!(%leader, %address, error, term = lead.term, "could not hand a call on");
+                    } else {
+                        tracing::debug!(%leader, %address, error, "could not hand a call on");
+                    }
+                }
+                self.wait_for_another(lead).await;
                 let text = format!("coordinator {leader}, which leads, cannot be reached");
                 refusal(Code::Unavailable, "retry", text, "ask again in a moment", &address).into_http()
             }
@@ -259,6 +293,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let gate = Arc::clone(&self.gate);
         let inner = self.inner.clone();
-        Box::pin(async move { Ok(gate.answer(request, inner).await) })
+        let method = permissions::row(request.uri().path()).map_or("none", |(path, _)| path);
+        let span = trace::call(request.headers(), method);
+        Box::pin(async move { Ok(gate.answer(request, inner).await) }.instrument(span))
     }
 }

@@ -38,6 +38,7 @@ pub mod refused;
 pub mod resolve;
 pub mod server;
 pub mod standing;
+mod traces;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

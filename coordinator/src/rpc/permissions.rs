@@ -90,6 +90,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Admin/NoteRestore", With(P::RunRestore)),
     ("/tresor.v1.Admin/StartVerify", With(P::RunVerify)),
     ("/tresor.v1.Admin/GetJob", With(P::ReadState)),
+    ("/tresor.v1.Admin/GetJobLog", With(P::ReadState)),
     ("/tresor.v1.Admin/ListJobs", With(P::ReadState)),
     ("/tresor.v1.Admin/WatchJob", With(P::ReadState)),
     // Who may start nothing but restores cancels those that they began; the service looks at whose it is.
@@ -123,6 +124,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/tresor.v1.Agent/Beat", With(P::Agent)),
     ("/tresor.v1.Agent/Complete", With(P::Agent)),
     ("/tresor.v1.Agent/Fail", With(P::Agent)),
+    ("/tresor.v1.Agent/ReportLog", With(P::Agent)),
     ("/tresor.v1.Agent/Catalogue", With(P::Agent)),
     ("/tresor.v1.Agent/Points", With(P::Agent)),
     ("/tresor.v1.Agent/AdoptPoints", With(P::Agent)),

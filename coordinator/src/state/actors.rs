@@ -20,6 +20,7 @@ impl State {
                     Command::Register { worker, .. } | Command::Lease { worker, .. } => worker == id,
                     // Whether the lease is its own is looked at with the lease.
                     Command::ExpireLease { .. } | Command::Complete(_) | Command::Fail { .. } => true,
+                    Command::KeepLog { .. } => true,
                     Command::AdoptPoints { .. } | Command::ReportFindings { .. } | Command::Note { .. } => true,
                     _ => false,
                 };

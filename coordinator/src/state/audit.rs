@@ -191,6 +191,7 @@ fn describe(state: &State, command: &Command) -> (&'static str, String) {
         Command::RemoveChannel { name } => ("remove channel", name.clone()),
         Command::Tell(telling) => ("tell", telling.messages.len().to_string()),
         Command::NoteSent { message, .. } => ("note sent", message.to_string()),
+        Command::KeepLog { job, .. } => ("keep log", format!("job {job}")),
     }
 }
 

@@ -260,6 +260,15 @@ pub enum Command {
         /// What came of it.
         outcome: SendOutcome,
     },
+    /// Keeps what a worker logged of an attempt of its own.
+    KeepLog {
+        /// The job.
+        job: JobId,
+        /// The attempt's lease.
+        epoch: Epoch,
+        /// As the worker encoded it: at most [`LOG_BYTES_MAX`](super::logs::LOG_BYTES_MAX).
+        log: Vec<u8>,
+    },
 }
 
 impl Command {
@@ -309,6 +318,7 @@ impl Command {
             Self::RemoveChannel { .. } => 40,
             Self::Tell(_) => 41,
             Self::NoteSent { .. } => 42,
+            Self::KeepLog { .. } => 43,
         }
     }
 }

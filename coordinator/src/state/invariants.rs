@@ -12,6 +12,7 @@
 //! 9. A limit of a job or a worker is of one that is there and not over.
 //! 10. A slot belongs to a worker that is not removed and serves, under a grant no newer than the newest one, which began its lineage or came after it.
 //! 11. A message that waits is of a channel that is there, and no channel has more of them than its bound.
+//! 12. A kept log is of an attempt that is remembered; all of them are within their bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -173,6 +174,7 @@ impl State {
         if let Some((what, there, max)) = bounds.into_iter().find(|(_, there, max)| there > max) {
             return Err(format!("there are {there} {what}, and {max} fit"));
         }
+        self.check_logs()?;
         if self.marks.get(&()).is_some_and(|marks| *marks != self.clock) {
             return Err(String::from("the clock and its row differ"));
         }

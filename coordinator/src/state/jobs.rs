@@ -248,6 +248,9 @@ impl State {
             };
             if let Some(job) = self.jobs.remove(&oldest) {
                 self.views.remove_job(oldest, &job, &self.items);
+                for attempt in &job.attempts {
+                    self.drop_log(attempt.epoch);
+                }
             }
         }
     }

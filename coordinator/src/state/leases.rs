@@ -74,6 +74,7 @@ impl State {
         for point in pins {
             self.views.pin(point);
         }
+        let mut forgotten = Vec::new();
         self.change_job(id, |job| {
             job.state = JobState::Leased;
             job.attempts_made += 1;
@@ -87,8 +88,11 @@ impl State {
                 failure: None,
             });
             let surplus = job.attempts.len().saturating_sub(ATTEMPTS_KEPT);
-            job.attempts.drain(..surplus);
+            forgotten.extend(job.attempts.drain(..surplus).map(|attempt| attempt.epoch));
         });
+        for epoch in forgotten {
+            self.drop_log(epoch);
+        }
         Ok(Reply::Leased { epoch, session })
     }
 
@@ -133,7 +137,7 @@ impl State {
     }
 
     /// Whether `actor` may speak for an attempt: its worker, or the cluster.
-    fn check_speaker(actor: &Actor, attempt: &Attempt) -> Result<(), Refusal> {
+    pub(super) fn check_speaker(actor: &Actor, attempt: &Attempt) -> Result<(), Refusal> {
         match actor {
             Actor::Cluster => Ok(()),
             #[cfg(test)]

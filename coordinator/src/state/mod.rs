@@ -28,6 +28,7 @@ mod items;
 mod jobs;
 mod leases;
 pub mod limits;
+pub mod logs;
 mod nodes;
 mod points;
 mod policies;
@@ -116,13 +117,15 @@ pub struct State {
     channels: Table<String, Channel>,
     outbox: Table<u64, Parcel>,
     told: Table<ToldOf, Told>,
+    /// Which logs of attempts the disk has.
+    logs: logs::Logs,
     /// What is computed from the rows.
     views: Views,
     /// The rows' own clock, kept beside the table so that every entry need not write it twice.
     clock: Marks,
 }
 
-/// How many tables there are.
+/// How many tables there are in memory; logs of attempts are one more, on disks alone.
 const TABLES: u8 = 19;
 
 /// Runs `$body` for every table (`&` or `&mut`) with its number. A number is never given to another table.
@@ -158,6 +161,10 @@ impl State {
     pub fn load(rows: impl IntoIterator<Item = (u8, Vec<u8>, Vec<u8>)>) -> Result<Self, LoadError> {
         let mut state = Self::default();
         for (number, key, value) in rows {
+            if number == logs::LOGS_TABLE {
+                state.logs.load(&key, &value)?;
+                continue;
+            }
             let mut found = false;
             each_table!(&mut state, |table, n| if n == number {
                 table.load(number, &key, &value)?;
@@ -271,6 +278,7 @@ impl State {
             Command::RemoveChannel { name } => self.remove_channel(name),
             Command::Tell(telling) => self.tell(index, telling),
             Command::NoteSent { message, outcome } => self.note_sent(*message, outcome),
+            Command::KeepLog { job, epoch, log } => self.keep_log(actor, *job, *epoch, log),
         }
     }
 
@@ -278,22 +286,24 @@ impl State {
     pub fn take_changes(&mut self) -> Vec<RowChange> {
         let mut changes = Vec::new();
         each_table!(&mut self, |table, n| table.collect_changes(n, &mut changes));
+        self.logs.collect_changes(&mut changes);
         changes
     }
 
-    /// How many rows there are.
+    /// How many rows there are, without logs of attempts.
     pub fn rows_count(&self) -> usize {
         let mut count = 0;
         each_table!(&self, |table, _number| count += table.len());
         count
     }
 
-    /// Every row as it is stored, in order of table and key. They are encoded one by one, since all of them together are as much again as the state.
+    /// Every row as it is stored, in order of table and key, without logs of attempts, which are not here. They are encoded one by one, since all of them
+    /// together are as much again as the state.
     pub fn each_row(&self, mut take: impl FnMut(RowChange)) {
         each_table!(&self, |table, n| table.all(n).for_each(&mut take));
     }
 
-    /// Every row as it is stored, in order of table and key.
+    /// As [`Self::each_row`].
     pub fn all_rows(&self) -> Vec<RowChange> {
         let mut rows = Vec::new();
         self.each_row(|row| rows.push(row));
@@ -322,6 +332,7 @@ impl State {
             channels: self.channels.clone(),
             outbox: self.outbox.clone(),
             told: self.told.clone(),
+            logs: logs::Logs::default(),
             views: Views::default(),
             clock: self.clock.clone(),
         }

@@ -21,6 +21,7 @@ use super::audit::Described;
 use super::command::{ApiTokenSpec, Failure, FailureKind, JobSpec, MemberSpec, VaultOrigin, Work};
 use super::entry::{Actor, Time};
 use super::limits::LimitSubject;
+use super::logs::Logs;
 use super::reply::{Refusal, Reply};
 use super::rows::{Cluster, JobState, Member, VaultState};
 use super::texts::{check_blob, check_label};
@@ -88,6 +89,8 @@ impl State {
             (self.clock.audit_next, self.clock.audit_head) = (0, [0; 32]);
         }
         let jobs = self.end_jobs_of_lost();
+        // They are on the disk that it is founded again from, and do not come along.
+        self.logs = Logs::default();
         self.forget_nodes_before_lost();
         self.refuse_nodes_of_lost();
         self.drop_limits_of_lost();

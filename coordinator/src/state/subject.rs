@@ -83,7 +83,8 @@ impl Subject {
             | Command::AddChannel(_)
             | Command::RemoveChannel { .. }
             | Command::Tell(_)
-            | Command::NoteSent { .. } => Self::Other,
+            | Command::NoteSent { .. }
+            | Command::KeepLog { .. } => Self::Other,
         }
     }
 }

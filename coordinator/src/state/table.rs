@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::error::LoadError;
 
 /// The form of rows written now. A row of another form is refused, never guessed.
-const ROW_FORM: u8 = 1;
+pub(super) const ROW_FORM: u8 = 1;
 
 /// A key whose bytes sort as it does.
 pub trait RowKey: Ord + Clone {
@@ -252,7 +252,7 @@ impl<K: RowKey, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 }
 
-fn encode_row<V: Serialize>(row: &V) -> Vec<u8> {
+pub(super) fn encode_row<V: Serialize>(row: &V) -> Vec<u8> {
     postcard::to_extend(row, vec![ROW_FORM]).expect("rows are plain data and memory can be had")
 }
 

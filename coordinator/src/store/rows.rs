@@ -65,6 +65,14 @@ impl<T: Tables> Store<T> {
         Ok(())
     }
 
+    /// Reads one row.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] for a key that no row has; others by cause.
+    pub fn row(&self, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.tables.get(self.side.family(), &encode::row_key(table, key)?)
+    }
+
     /// Gives all rows, in order, to `read`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tracing::{Instrument as _, Span};
 
 use super::{Backend, BackendError, Listed};
 
@@ -213,45 +214,86 @@ impl<B: Backend> Metered<B> {
 
     async fn count<T>(
         &self,
+        span: Span,
         (requests, micros): (&AtomicU64, &AtomicU64),
         request: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         requests.fetch_add(1, Relaxed);
         let mut pending = Pending::begin(&self.counters);
         let began = Instant::now();
-        let result = request.await;
+        let result = request.instrument(span.clone()).await;
         pending.has_ended = true;
         micros.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
         if let Err(error) = &result {
             self.counters.count_error(error);
         }
+        span.record("outcome", result.as_ref().map_or_else(outcome, |_| "done"));
         result
+    }
+}
+
+/// The span of a request: its kind and what it is for, never a name or an address. Where nobody looks at it, it is none.
+fn span(kind: &'static str, name: &str) -> Span {
+    tracing::debug_span!(
+        "store",
+        kind,
+        class = class(name),
+        bytes = tracing::field::Empty,
+        outcome = tracing::field::Empty
+    )
+}
+
+/// What an object is of, by its name: `packs`, `points`, …
+fn class(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(class, _)| class)
+}
+
+/// What an error is, in a word.
+fn outcome(error: &BackendError) -> &'static str {
+    match error {
+        BackendError::NotFound { .. } => "missing",
+        BackendError::Exists { .. } => "exists",
+        BackendError::Range { .. } | BackendError::TooLarge { .. } => "malformed",
+        BackendError::Denied { .. } => "denied",
+        BackendError::Full { .. } => "full",
+        BackendError::Unavailable { .. } => "unavailable",
+        BackendError::Refused { .. } | BackendError::Configuration { .. } => "refused",
     }
 }
 
 #[async_trait]
 impl<B: Backend> Backend for Metered<B> {
     async fn create(&self, name: &str, pieces: &[Bytes]) -> Result<(), BackendError> {
-        self.count(self.puts(), self.inner.create(name, pieces)).await?;
         let length: usize = pieces.iter().map(Bytes::len).sum();
+        let span = span("put", name);
+        span.record("bytes", length);
+        self.count(span, self.puts(), self.inner.create(name, pieces)).await?;
         self.counters.bytes_put.fetch_add(length as u64, Relaxed);
         Ok(())
     }
 
     async fn read(&self, name: &str, max: usize) -> Result<Bytes, BackendError> {
-        let bytes = self.count(self.gets(), self.inner.read(name, max)).await?;
+        let span = span("get", name);
+        let bytes = self
+            .count(span.clone(), self.gets(), self.inner.read(name, max))
+            .await?;
+        span.record("bytes", bytes.len());
         self.counters.bytes_got.fetch_add(bytes.len() as u64, Relaxed);
         Ok(bytes)
     }
 
     async fn read_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
-        let bytes = self.count(self.gets(), self.inner.read_range(name, range)).await?;
+        let span = span("get", name);
+        let read = self.inner.read_range(name, range);
+        let bytes = self.count(span.clone(), self.gets(), read).await?;
+        span.record("bytes", bytes.len());
         self.counters.bytes_got.fetch_add(bytes.len() as u64, Relaxed);
         Ok(bytes)
     }
 
     async fn length(&self, name: &str) -> Result<u64, BackendError> {
-        self.count(self.heads(), self.inner.length(name)).await
+        let span = span("head", name);
+        self.count(span, self.heads(), self.inner.length(name)).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, BackendError>> {
@@ -274,7 +316,8 @@ impl<B: Backend> Backend for Metered<B> {
     }
 
     async fn delete(&self, name: &str) -> Result<(), BackendError> {
-        self.count(self.deletes(), self.inner.delete(name)).await
+        let span = span("delete", name);
+        self.count(span, self.deletes(), self.inner.delete(name)).await
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::VaultError;
 use crate::error::Result;
+use tracing::Instrument as _;
 
 /// Puts that outlive who began them, until they are settled or the last handle is dropped.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl Uploads {
     ) -> JoinHandle<Result<T>> {
         let put = self.stop.clone().run_until_cancelled_owned(put);
         self.running
-            .spawn(async move { put.await.unwrap_or_else(|| Err(VaultError::Stopped.into())) })
+            .spawn(async move { put.await.unwrap_or_else(|| Err(VaultError::Stopped.into())) }.in_current_span())
     }
 
     /// Waits, no longer than `patience`, for the puts that are under way, and ends the others. No put goes on when this returns, and none begins.

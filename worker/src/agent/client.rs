@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tresor_proto::ids::WorkerId;
+use tresor_proto::trace;
 use tresor_proto::v1::agent_client::AgentClient;
 use tresor_proto::v1::{self, ErrorInfo};
 use tresor_storage::Kind;
@@ -27,6 +28,8 @@ use crate::control::home::POINTS_MAX;
 const CALL: Duration = Duration::from_secs(20);
 /// How long a beat may take: the next one is sent soon after.
 const BEAT: Duration = Duration::from_secs(8);
+/// How long the report of a log may take: nobody needs it for anything else.
+const LOG: Duration = Duration::from_secs(5);
 /// How much longer than asked for a call that waits for work may take.
 const POLL_SLACK: Duration = Duration::from_secs(10);
 /// How long a stream may be silent.
@@ -78,6 +81,7 @@ fn request<M>(message: M, deadline: Duration) -> Request<M> {
     let mut request = Request::new(message);
     // The server stops waiting when nobody waits for it.
     request.set_timeout(deadline);
+    trace::carry_in(&mut request);
     request
 }
 
@@ -279,6 +283,18 @@ impl<C: Channels> Coordinator for Client<C> {
         )
         .await
         .map(|v1::FailResponse {}| ())
+    }
+
+    async fn report_log(&self, lease: LeaseId, log: Vec<u8>) -> Result<(), CallError> {
+        let message = v1::ReportLogRequest {
+            id: wire::some_id(lease),
+            log: log.into(),
+        };
+        self.call(LOG, |mut client| async move {
+            client.report_log(request(message, LOG)).await
+        })
+        .await
+        .map(|v1::ReportLogResponse {}| ())
     }
 
     async fn catalogue(&self, lease: LeaseId) -> Result<CatalogueContent, CallError> {

@@ -22,6 +22,7 @@ use super::work::{self, Done};
 use crate::WorkerError;
 use crate::backup::Effort;
 use crate::metrics::{DONE, LOST, Metrics, STOPPED};
+use crate::progress::Stage as Times;
 use crate::slots::{Routed, Slots};
 
 /// An attempt, with what it works with.
@@ -130,6 +131,47 @@ impl Job {
         })
     }
 
+    /// How it went, in a few lines.
+    fn summary(&self, ended: &str) -> Vec<String> {
+        let mut lines = vec![format!("ended: {ended}, after {} ms", self.begun.elapsed().as_millis())];
+        let totals = self.activity.totals();
+        let moved = &totals.pipeline;
+        if moved.bytes_total > 0 {
+            lines.push(format!(
+                "bytes: {} of {} done, {} read or written, {} new, {} stored or fetched",
+                moved.bytes_done, moved.bytes_total, moved.bytes_read, moved.bytes_new, moved.bytes_stored
+            ));
+            let times = Times::ALL
+                .iter()
+                .zip(moved.stage_micros)
+                .filter(|(_, micros)| *micros > 0);
+            let times = times.map(|(stage, micros)| format!("{} {} ms", stage.word(), micros / 1000));
+            lines.push(format!(
+                "work, of all segments: {}",
+                times.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        let asked = &moved.lookups;
+        if *asked != crate::progress::Lookups::default() {
+            lines.push(format!(
+                "chunks asked for: {} known, {} new, {} claimed by others, {} not answered",
+                asked.known, asked.new, asked.claimed, asked.unanswered
+            ));
+        }
+        if totals.bytes_verified > 0 {
+            let (bytes, findings) = (totals.bytes_verified, totals.findings);
+            lines.push(format!("verified: {bytes} bytes, {findings} findings"));
+        }
+        if let Some(meter) = self.meter.get() {
+            let asked = meter.requests();
+            lines.push(format!(
+                "requests: {} puts, {} gets, {} heads, {} lists, {} deletes",
+                asked.puts, asked.gets, asked.heads, asked.lists, asked.deletes
+            ));
+        }
+        lines
+    }
+
     /// Who decides for a pipeline that writes.
     pub(crate) fn control(
         &self,
@@ -156,10 +198,10 @@ impl Job {
     }
 }
 
-/// Works on a lease until the coordinator knows how it ended, or does not want to.
+/// Works on a lease until the coordinator knows how it ended, or does not want to. Returns what was logged, to be reported.
 ///
 /// `before` is the end of an earlier attempt at the same job in this process: both never work at once, whatever the clocks said.
-pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
+pub(super) async fn run(job: Job, before: Option<CancellationToken>) -> Option<Vec<u8>> {
     if let Some(before) = before {
         job.enter(Stage::Waiting);
         // The earlier one was stopped, and its end is near; when this one is stopped meanwhile, its work notices at once.
@@ -200,6 +242,7 @@ pub(super) async fn run(job: Job, before: Option<CancellationToken>) {
         Err(error) => fail(&job, &error).await,
     };
     counted.end(ended);
+    job.activity.log().pack(&job.lease.trace_id(), job.summary(ended))
 }
 
 /// Reports that an attempt is done; answers how it ended, as a word.

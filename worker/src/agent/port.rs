@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tresor_proto::ids::WorkerId;
 use tresor_proto::ids::{Epoch, JobId};
+use tresor_proto::trace::Traceparent;
 use tresor_proto::v1;
 use tresor_storage::Kind;
 use tresor_storage::catalog::Hidden;
@@ -147,6 +148,15 @@ pub struct Lease {
     pub findings: u64,
     /// What to do.
     pub work: Work,
+    /// The trace that it belongs to, if it was said.
+    pub trace: Option<Traceparent>,
+}
+
+impl Lease {
+    /// The id of its trace; may be empty.
+    pub fn trace_id(&self) -> String {
+        self.trace.map(|trace| trace.trace_id()).unwrap_or_default()
+    }
 }
 
 /// What a worker has to know of a vault. The key stays in memory.
@@ -200,6 +210,14 @@ impl Work {
             Self::Verify(_) => "verify",
             Self::Claim { .. } => "claim",
             Self::Catalogue { .. } => "catalogue",
+        }
+    }
+
+    /// The item's name, of a backup.
+    pub fn item(&self) -> Option<&str> {
+        match self {
+            Self::Backup(work) => Some(&work.item_name),
+            _ => None,
         }
     }
 }
@@ -529,6 +547,12 @@ pub trait Coordinator: Send + Sync + 'static {
     /// # Errors
     /// Fenced, when the lease is over.
     async fn fail(&self, lease: LeaseId, failure: &Failure) -> Result<(), CallError>;
+
+    /// Keeps what was logged of an attempt, as [`attempt_log`](tresor_proto::attempt_log) encodes it. Nothing depends on it.
+    ///
+    /// # Errors
+    /// As for every call.
+    async fn report_log(&self, lease: LeaseId, log: Vec<u8>) -> Result<(), CallError>;
 
     /// What the catalogue of a lease shall say.
     ///

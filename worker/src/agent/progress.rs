@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tresor_storage::verify;
 
+use super::log::Log;
 use super::port::{LeaseId, LeaseProgress};
 use crate::progress::{Progress, ProgressSnapshot};
 
@@ -95,6 +96,7 @@ pub(crate) struct Activity {
     /// Known before the parts know theirs; 0: the sum of the parts.
     total: AtomicU64,
     parts: Mutex<Vec<Part>>,
+    log: Arc<Log>,
 }
 
 impl Activity {
@@ -107,6 +109,12 @@ impl Activity {
         let at = Stage::ALL.iter().position(|other| *other == stage).unwrap_or_default();
         self.stage
             .store(u8::try_from(at).unwrap_or_default(), Ordering::Relaxed);
+        self.log.enter(stage.word());
+    }
+
+    /// What is logged of it.
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// Sets the bytes of all parts, those that have not begun among them.

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
+use tresor_proto::trace;
 use tresor_storage::Kind;
 
 use super::calls::{Backoff, Patience, random};
@@ -44,6 +45,13 @@ const POLL: Duration = Duration::from_secs(20);
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 /// How often what is idle is closed.
 const UPKEEP: Duration = Duration::from_secs(30);
+/// How often the log of an attempt is sent, and the longest wait between two tries: while a leader is elected.
+const LOG_TRIES: u32 = 3;
+const LOG_PAUSE: Duration = Duration::from_secs(2);
+/// Logs that are on their way; one more is dropped.
+const LOGS_MAX: usize = 64;
+/// How long, at a stop, logs may still be on their way.
+const LOGS_LEAVING: Duration = Duration::from_secs(3);
 /// How long, at a stop, the ends of attempts may take to be heard: a new leader is there within seconds.
 const LEAVING: Duration = Duration::from_secs(15);
 
@@ -176,7 +184,10 @@ struct Agent {
     terms: Option<Registered>,
     is_drained: bool,
     running: BTreeMap<LeaseId, Running>,
-    jobs: JoinSet<()>,
+    /// Attempts; each ends with what was logged of it.
+    jobs: JoinSet<Option<(LeaseId, Vec<u8>)>>,
+    /// Logs on their way, with the lives of nobody: no attempt waits for them.
+    logs: JoinSet<()>,
     /// Calls on their way, each of one kind at most once; with the life under which they were made.
     calls: FuturesUnordered<BoxFuture<'static, (Life, Event)>>,
     is_registering: bool,
@@ -226,6 +237,7 @@ impl Agent {
             is_drained: false,
             running: BTreeMap::new(),
             jobs: JoinSet::new(),
+            logs: JoinSet::new(),
             calls: FuturesUnordered::new(),
             is_registering: false,
             is_polling: false,
@@ -255,11 +267,14 @@ impl Agent {
                 () = shutdown.cancelled(), if self.leaving.is_none() => (self.life, Event::Stop),
                 Some(done) = self.calls.next() => done,
                 Some(joined) = self.jobs.join_next() => {
-                    if let Err(error) = joined {
-                        tracing::error!(%error, "task of an attempt did not end well");
+                    match joined {
+                        Ok(Some((id, log))) => self.report_log(id, log),
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(%error, "task of an attempt did not end well"),
                     }
                     (self.life, Event::Ended)
                 }
+                Some(_) = self.logs.join_next() => (self.life, Event::Time),
                 () = limits.jobs_changed.notified() => (self.life, Event::Shares),
                 // Room for a job again.
                 () = self.desk.left() => (self.life, Event::Time),
@@ -281,7 +296,14 @@ impl Agent {
                 "attempts whose end was not heard are left: their leases will run out"
             );
         }
+        // Those that ended just now.
+        while let Some(Ok(ended)) = self.jobs.try_join_next() {
+            ended.into_iter().for_each(|(id, log)| self.report_log(id, log));
+        }
         self.jobs.shutdown().await;
+        let logs = async { while self.logs.join_next().await.is_some() {} };
+        // What is not heard by then is not worth waiting for.
+        let _ = tokio::time::timeout(LOGS_LEAVING, logs).await;
         tracing::info!("worker has stopped");
     }
 
@@ -502,7 +524,13 @@ impl Agent {
             attempt = lease.attempt,
             work = lease.work.name(),
             vault = lease.vault.name,
+            item = lease.work.item().map(tracing::field::display),
+            trace = lease.trace_id(),
         );
+        if let Some(parent) = &lease.trace {
+            trace::adopt(&span, parent);
+        }
+        running.activity.log().attach(&span);
         span.in_scope(|| tracing::info!("attempt begins"));
         let job = Job {
             coordinator: Arc::clone(&self.coordinator),
@@ -524,7 +552,7 @@ impl Agent {
         self.jobs.spawn(
             async move {
                 let _ended = ended;
-                Box::pin(job::run(job, before)).await;
+                Some((id, Box::pin(job::run(job, before)).await?))
             }
             .instrument(span),
         );
@@ -542,6 +570,31 @@ impl Agent {
         self.jobs.spawn(async move {
             let _ended = ended;
             job::report_failure(coordinator.as_ref(), &id, &failure, &give_up).await;
+            None
+        });
+    }
+
+    /// Sends what was logged of an attempt that has ended. Beside everything else, and not for long: it may be lost.
+    fn report_log(&mut self, id: LeaseId, log: Vec<u8>) {
+        if self.logs.len() >= LOGS_MAX {
+            tracing::debug!(lease = %id, "the log of an attempt is dropped: too many are on their way");
+            return;
+        }
+        let coordinator = Arc::clone(&self.coordinator);
+        self.logs.spawn(async move {
+            let mut backoff = Backoff::new(Patience::WORKING);
+            for _ in 0..LOG_TRIES {
+                match coordinator.report_log(id, log.clone()).await {
+                    Err(CallError::Unanswered { .. }) => {}
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::debug!(lease = %id, %error, "the log of an attempt is not taken");
+                        return;
+                    }
+                }
+                tokio::time::sleep(backoff.next(random()).min(LOG_PAUSE)).await;
+            }
+            tracing::debug!(lease = %id, "the log of an attempt is not heard");
         });
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use tresor_proto::ids::JobId;
 use tresor_storage::backend::{Counters, OpenStore, Traffic};
 use tresor_storage::chunk::Profile;
@@ -268,7 +269,8 @@ impl Vaults {
         let shared = Arc::clone(&vault.slot.index).lock_owned().await;
         let (stamp, path) = (stamp(vault, claim), self.index_path(vault.vault.id));
         let vault = Arc::clone(&vault.vault);
-        let opening = tokio::spawn(async move { Box::pin(open_index(shared, &path, stamp, &vault)).await });
+        let opening =
+            tokio::spawn(async move { Box::pin(open_index(shared, &path, stamp, &vault)).await }.in_current_span());
         match opening.await {
             Ok(opened) => opened,
             Err(error) => match error.try_into_panic() {

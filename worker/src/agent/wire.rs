@@ -174,6 +174,8 @@ fn lease(id: LeaseId, message: v1::Lease) -> Result<Lease, Failure> {
         vault,
         findings: message.findings,
         work: work_of(work).map_err(malformed)?,
+        // One that makes no sense is none.
+        trace: message.traceparent.parse().ok(),
     })
 }
 
@@ -524,6 +526,7 @@ mod tests {
                 header: vec![3; 32].into(),
             }),
             findings: 0,
+            traceparent: String::from("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             work: Some(WorkMessage::Backup(v1::BackupWork {
                 item: vec![4; 16].into(),
                 item_name: String::from("web"),

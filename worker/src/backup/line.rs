@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 use tresor_storage::ids::Writer;
 use tresor_storage::index::{ChunkIndex, IndexSession};
 use tresor_storage::vault::{PackWriter, Uploads, Vault, Written};
@@ -124,7 +125,7 @@ impl<'a> Line<'a> {
             frames.coded_buffers(),
         );
         // Dropped with this future, so that after an error or a stop nothing goes on but the packs that are being put.
-        let mut packer = AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames)));
+        let mut packer = AbortOnDropHandle::new(tokio::spawn(packer.run(from_frames).in_current_span()));
         let read = read_disks(lanes, self.effort.cores, &mut frames, counts).await;
         counts.chunks_new += frames.chunks_new;
         counts.chunks_known += frames.chunks_known;

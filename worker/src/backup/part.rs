@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::Instrument as _;
 use tresor_storage::ids::{PartId, Writer};
 use tresor_storage::index::ChunkIndex;
 use tresor_storage::limits::SEGMENT;
@@ -206,7 +207,7 @@ impl Helping {
         for helper in helpers {
             let (helper, disks) = (Arc::clone(helper), Arc::clone(&disks));
             let (helped, progress) = (Arc::clone(&helped), Arc::clone(progress));
-            tasks.spawn(async move { help(helper.as_ref(), &disks, &helped, &progress).await });
+            tasks.spawn(async move { help(helper.as_ref(), &disks, &helped, &progress).await }.in_current_span());
         }
         Self { tasks, helped }
     }

@@ -7,6 +7,7 @@ use futures::future::ready;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 use tresor_storage::limits::{DISKS_AT_ONCE, SEGMENT};
 use tresor_storage::recipe::RangeLeaf;
 
@@ -181,7 +182,7 @@ fn segments(
                 Err(error) => return ready(Err(ReadError::from(error))).left_future(),
             };
             let number = flight.start();
-            let work = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&context).run(segment, todo)));
+            let work = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&context).run(segment, todo).in_current_span()));
             async move {
                 match work.await {
                     Ok(outcome) => Ok(Step::Segment {

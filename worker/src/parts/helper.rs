@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::Status;
 use tonic::transport::Channel;
+use tresor_proto::trace;
 use tresor_proto::v1::part_piece::Piece;
 use tresor_proto::v1::parts_client::PartsClient;
 use tresor_proto::v1::{self, ErrorInfo};
@@ -75,7 +76,9 @@ impl Helper for RemoteHelper {
             count: order.segments.end - order.segments.start,
         };
         let mut client = self.client.clone();
-        let mut pieces = match tokio::time::timeout(FIRST, client.read(message)).await {
+        let mut request = tonic::Request::new(message);
+        trace::carry_in(&mut request);
+        let mut pieces = match tokio::time::timeout(FIRST, client.read(request)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(error_of(&status)),
             Err(_) => return Err(failed("no answer")),

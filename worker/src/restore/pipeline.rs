@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument as _;
 use tresor_storage::buffers::Pool;
 use tresor_storage::chunk::is_zero;
 use tresor_storage::ids::Location;
@@ -75,14 +76,16 @@ async fn restore(reader: &Arc<VaultReader>, request: &RestoreRequest) -> Result<
     let (planned_in, mut planned) = mpsc::channel::<Vec<PackRead>>(1);
     let planner = {
         let job = Arc::clone(&job);
-        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { job.plan(planned_in).await }))
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
+            async move { job.plan(planned_in).await }.in_current_span(),
+        ))
     };
     // One stream over all windows: while the last reads of one are written, the first of the next are fetched.
     let reads = stream::poll_fn(move |context| planned.poll_recv(context)).flat_map(stream::iter);
     reads
         .map(|read| {
             let job = Arc::clone(&job);
-            let task = tokio::spawn(async move { job.fetch_and_write(read).await });
+            let task = tokio::spawn(async move { job.fetch_and_write(read).await }.in_current_span());
             let task = tokio_util::task::AbortOnDropHandle::new(task);
             async move { joined(task.await) }
         })

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tresor_proto::trace;
 use tresor_proto::v1::slots_client::SlotsClient;
 use tresor_proto::v1::{self, ErrorInfo};
 use tresor_storage::Kind;
@@ -45,6 +46,7 @@ impl Remote {
 fn request<M>(message: M, deadline: Duration) -> Request<M> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
+    trace::carry_in(&mut request);
     request
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 use tresor_proto::ids::WorkerId;
 use tresor_storage::Kind;
 use tresor_storage::ids::{ChunkId, ClusterId, Location, PackId, VaultId};
@@ -206,7 +207,7 @@ impl Routed {
     /// Returns when the owners have taken it, or after a few seconds in which some did not: then it is sent on beside.
     async fn insert_at_owners(&self, session: IndexSession, entries: Vec<(ChunkId, Location)>, are_whole: bool) {
         let shared = Arc::clone(&self.shared);
-        let mut work = tokio::spawn(async move { shared.insert(session, entries, are_whole).await });
+        let mut work = tokio::spawn(async move { shared.insert(session, entries, are_whole).await }.in_current_span());
         if tokio::time::timeout(INSERT_PATIENCE, &mut work).await.is_ok() {
             return;
         }

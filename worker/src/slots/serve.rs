@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tresor_proto::tls::{Acceptor, SharedIdentity, VerifyError, http2};
+use tresor_proto::trace::TraceLayer;
 use tresor_proto::v1::parts_server::PartsServer;
 use tresor_proto::v1::slots_server::SlotsServer;
 
@@ -103,7 +104,10 @@ pub(super) async fn start(
     let service = SlotsServer::new(SlotService::new(owner, callers))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
-    let server = http2::server().add_service(service).add_optional_service(parts);
+    let server = http2::server()
+        .layer(TraceLayer)
+        .add_service(service)
+        .add_optional_service(parts);
     let stopped = stop.clone().cancelled_owned();
     tasks.spawn(async move {
         if let Err(error) = server

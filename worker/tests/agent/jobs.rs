@@ -95,3 +95,40 @@ async fn a_making_that_broke_off_before_its_last_put_is_made_by_the_next_attempt
     cluster.run(cluster.backup(ITEM, &disk)).await.unwrap();
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_takes_delays_no_attempt_and_no_stop() {
+    let (cluster, worker) = Cluster::with_vault(Terms::default()).await;
+    let disk = cluster.disk("web.img", 1, SIZE);
+    for _ in 0..2 {
+        for _ in 0..3 {
+            cluster.fake.trouble("report_log", Trouble::Lost);
+        }
+        cluster.run(cluster.backup(ITEM, &disk)).await.unwrap();
+    }
+    assert_eq!(cluster.fake.points_count(), 2);
+    let begun = std::time::Instant::now();
+    worker.stop().await;
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_an_attempt_went_is_reported_after_its_end() {
+    let (cluster, worker) = Cluster::with_vault(Terms::default()).await;
+    let disk = cluster.disk("web.img", 1, SIZE);
+    let job = cluster.fake.enqueue(cluster.backup(ITEM, &disk));
+    cluster.fake.done(job).await;
+    until("its log is reported", || cluster.fake.log(job).is_some()).await;
+    let log = cluster.fake.log(job).unwrap();
+    let stages: Vec<&str> = log.first.iter().map(|line| line.text.as_str()).collect();
+    assert!(stages.contains(&"stage begins stage=reading"), "{stages:?}");
+    let summary = log.summary.join("\n");
+    for part in ["ended: done", "bytes: ", "requests: ", "chunks asked for: ", "stages: "] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    worker.stop().await;
+}

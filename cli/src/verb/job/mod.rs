@@ -1,11 +1,13 @@
 //! `tresor job …`.
 
+mod log;
 mod shown;
 mod wait;
 
 use serde::Serialize;
-use tresor_proto::v1::{CancelJobRequest, GetJobRequest, Job, ListJobsRequest, RetryJobRequest};
+use tresor_proto::v1::{CancelJobRequest, GetJobLogRequest, GetJobRequest, Job, ListJobsRequest, RetryJobRequest};
 
+use self::log::LogShown;
 use super::shown::note_more;
 use crate::app::App;
 use crate::args::{JobListArgs, JobVerb};
@@ -35,8 +37,14 @@ pub(crate) async fn run(app: &App, verb: JobVerb) -> Result<Answer, CliError> {
         JobVerb::List(args) => list(app, args).await,
         JobVerb::Show(args) => {
             let cluster = app.need_cluster("job show")?;
-            let job = cluster.get_job(GetJobRequest { id: args.job }).await;
-            let job = JobShown::from(job.doing(|| format!("could not show job {}", args.job))?);
+            let id = args.id.job;
+            if args.log {
+                let log = cluster.get_job_log(GetJobLogRequest { id }).await;
+                let log = LogShown::from(log.doing(|| format!("could not show the log of job {id}"))?);
+                return Ok(app.screen.answer(&log, || log.text()));
+            }
+            let job = cluster.get_job(GetJobRequest { id }).await;
+            let job = JobShown::from(job.doing(|| format!("could not show job {id}"))?);
             Ok(app.screen.answer(&job, || job.text()))
         }
         JobVerb::Watch(args) => watch(app, args.job).await,

@@ -42,8 +42,9 @@ pub(crate) struct CountsShown {
     elapsed_ms: u64,
 }
 
+/// One try.
 #[derive(Debug, Serialize)]
-struct AttemptShown {
+pub(super) struct AttemptShown {
     attempt: u32,
     worker: String,
     epoch: u64,
@@ -78,6 +79,19 @@ impl From<v1::Attempt> for AttemptShown {
             kind: some(attempt.kind),
             hint: some(attempt.hint),
         }
+    }
+}
+
+impl AttemptShown {
+    /// Which it was and how it ended, in a line.
+    pub(super) fn headline(&self) -> String {
+        let end = match (&self.ended, &self.failure) {
+            (None, _) => String::from("runs"),
+            (Some(ended), None) => format!("ended {ended}"),
+            (Some(ended), Some(failure)) => format!("failed {ended}: {}", human::plain(failure)),
+        };
+        let worker = human::plain(&self.worker);
+        format!("attempt {} on {worker}, begun {}, {end}", self.attempt, self.started)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod backup;
 mod channels;
 pub mod explain;
 pub mod items;
+mod job_log;
 mod jobs;
 mod key_file;
 mod limits;
@@ -135,6 +136,7 @@ calls! {
     note_restore(NoteRestoreRequest) -> Empty;
     start_verify(StartVerifyRequest) -> Job;
     get_job(GetJobRequest) -> Job;
+    get_job_log(GetJobLogRequest) -> JobLog;
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     cancel_job(CancelJobRequest) -> Job;
     retry_job(RetryJobRequest) -> Job;

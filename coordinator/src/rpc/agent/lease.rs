@@ -116,6 +116,8 @@ pub(crate) fn message(state: &State, job_id: JobId, epoch: Epoch) -> Result<v1::
             header: header.into(),
         }),
         findings: vault.findings,
+        // Who tells it knows.
+        traceparent: String::new(),
         work: Some(work),
     })
 }

@@ -235,6 +235,15 @@ impl Agent for AgentService {
         self.answer(done.map(|()| v1::FailResponse {}))
     }
 
+    async fn report_log(
+        &self,
+        request: Request<v1::ReportLogRequest>,
+    ) -> Result<Response<v1::ReportLogResponse>, Status> {
+        let (worker, message) = worker_of(request)?;
+        let done = self.logged(worker, message).await;
+        self.answer(done.map(|()| v1::ReportLogResponse {}))
+    }
+
     type CatalogueStream = contents::Pieces<v1::CataloguePiece>;
 
     async fn catalogue(

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use prost::Message;
 use tresor_proto::ids::{Epoch, JobId, PointId, VaultId, WorkerId};
-use tresor_proto::v1;
+use tresor_proto::{attempt_log, v1};
 
 use super::super::refused::Refused;
 use super::{AgentService, own_attempt, words};
@@ -108,6 +108,24 @@ impl AgentService {
         self.services
             .handle
             .change(Actor::Worker(worker), Some(key), command)
+            .await?;
+        Ok(())
+    }
+
+    /// Keeps what a worker logged of an attempt.
+    pub(super) async fn logged(&self, worker: WorkerId, request: v1::ReportLogRequest) -> Result<(), Refused> {
+        let (job, epoch) = words::lease_id(request.id.as_ref())?;
+        // Whoever asks for it later is to be able to read it.
+        attempt_log::decode(&request.log).map_err(|error| Refused::invalid("log", error.to_string()))?;
+        let command = Command::KeepLog {
+            job,
+            epoch,
+            log: request.log.to_vec(),
+        };
+        // Without a key: what is said twice is the same row twice.
+        self.services
+            .handle
+            .change(Actor::Worker(worker), None, command)
             .await?;
         Ok(())
     }

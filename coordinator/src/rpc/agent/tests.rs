@@ -819,3 +819,41 @@ async fn only_a_vault_that_is_taken_over_has_points_to_adopt() {
     let refused = Agent::adopt_points(&story.service, story.by(story.w1, request)).await;
     assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn a_log_is_taken_of_its_own_worker_and_only_if_it_can_be_read() {
+    let mut story = Story::with_vault().await;
+    let lease = story.backup("web").await;
+    let report = |log: Vec<u8>| v1::ReportLogRequest {
+        id: lease.id,
+        log: log.into(),
+    };
+    let log = v1::AttemptLog {
+        summary: vec![String::from("ended: done")],
+        ..v1::AttemptLog::default()
+    };
+    let log = tresor_proto::attempt_log::encode(&log).unwrap();
+    let refused = Agent::report_log(&story.service, story.by(story.w2, report(log.clone()))).await;
+    assert_eq!(kind(refused), "denied");
+    let refused = Agent::report_log(&story.service, story.by(story.w1, report(vec![1, 2, 3]))).await;
+    assert_eq!(kind(refused), "invalid");
+    let epoch = Epoch(lease.id.unwrap().epoch);
+    assert!(!story.node.read(|state| state.has_log(epoch)));
+    // Also after its end, and again after an answer that was lost.
+    story.complete(story.w1, made(&lease, 1)).await.unwrap();
+    for _ in 0..2 {
+        let taken = Agent::report_log(&story.service, story.by(story.w1, report(log.clone()))).await;
+        assert!(taken.is_ok(), "{taken:?}");
+    }
+    assert!(story.node.read(|state| state.has_log(epoch)));
+}
+
+#[tokio::test]
+async fn a_lease_says_to_which_trace_its_attempt_belongs() {
+    let mut story = Story::with_vault().await;
+    let lease = story.backup("web").await;
+    let own: tresor_proto::trace::Traceparent = lease.traceparent.parse().unwrap();
+    assert!(own.sampled);
+    let other = story.backup("db").await;
+    assert_ne!(other.traceparent, lease.traceparent);
+}

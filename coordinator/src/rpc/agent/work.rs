@@ -169,6 +169,14 @@ impl AgentService {
                 });
             }
         };
+        let (cluster, name) = self.services.handle.read(|state| {
+            let cluster = state.cluster().map(|cluster| cluster.id).unwrap_or_default();
+            (cluster, convert::worker_name(state, worker))
+        });
+        let (span, here) = self.services.traces.leased(&cluster, job, epoch, &name);
+        let _entered = span.entered();
+        message.traceparent = here.to_string();
+        tracing::debug!(attempt = message.attempt, "a lease is given");
         let secret = self.unwrap(vault, &wrapped)?;
         if let Some(vault) = &mut message.vault {
             vault.key = secret;

@@ -64,7 +64,7 @@ fn rows_that_this_program_did_not_write_are_not_loaded() {
     let (bench, _) = Bench::ready();
     let rows: Vec<_> = bench.stored().collect();
     let load_with = |row: (u8, Vec<u8>, Vec<u8>)| State::load(rows.iter().cloned().chain([row])).unwrap_err();
-    assert_eq!(load_with((19, Vec::new(), vec![1])), LoadError::Table { table: 19 });
+    assert_eq!(load_with((20, Vec::new(), vec![1])), LoadError::Table { table: 20 });
     let policy = bench.state.policies().get(&POLICY).unwrap();
     let good = postcard::to_extend(policy, vec![1]).unwrap();
     let key = vec![0x33; 16];

@@ -16,6 +16,7 @@ mod items;
 mod jobs;
 mod leases;
 mod limits;
+mod logs;
 mod memory;
 mod nodes;
 mod points;

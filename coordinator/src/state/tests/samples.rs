@@ -9,7 +9,7 @@ use crate::state::limits::{LimitRates, LimitRule, LimitSubject};
 use tresor_proto::ids::TokenId;
 
 /// How many kinds of commands there are.
-pub(super) const KINDS: u8 = 43;
+pub(super) const KINDS: u8 = 44;
 
 /// Random numbers that are the same for the same seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 #[derive(Debug, Clone)]
@@ -515,6 +515,11 @@ impl Dice {
                         next: self.time(),
                     },
                 },
+            },
+            43 => Command::KeepLog {
+                job,
+                epoch,
+                log: self.blob(),
             },
             _ => panic!("there are {KINDS} kinds"),
         }

@@ -355,6 +355,14 @@ pub(super) fn story() -> (Vec<Entry>, Bench) {
     bench.refuses(person, Command::Cancel { job });
     bench.pass(8 * DAY);
     bench.give_up(&[point_id(2)]);
+    bench.by(
+        Actor::Worker(worker),
+        Command::KeepLog {
+            job: leased.job,
+            epoch: leased.epoch,
+            log: b"what was logged".to_vec(),
+        },
+    );
     (bench.log.take().unwrap(), bench)
 }
 

@@ -13,6 +13,7 @@ use crate::index::{IndexError, RocksIndex};
 use crate::limits::{CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX};
 use crate::seal::{ObjectKind, seal_object};
 use crate::vault::{Vault, names};
+use tracing::Instrument as _;
 
 /// A checkpoint that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub async fn write(
     let (to, mut parts) = mpsc::channel(1);
     let reading = {
         let (index, slots) = (index.clone(), slots.clone());
-        tokio::spawn(async move { index.read_group(group, slots, CHECKPOINT_ENTRIES_MAX, to).await })
+        tokio::spawn(async move { index.read_group(group, slots, CHECKPOINT_ENTRIES_MAX, to).await }.in_current_span())
     };
     let Some(GroupPart::Slots(complete)) = parts.recv().await else {
         return Err(ended(reading.await).err().unwrap_or_else(|| given_up().into()));

@@ -74,6 +74,8 @@ struct State {
     registered: Vec<(String, Life)>,
     jobs: BTreeMap<JobId, JobRow>,
     points: BTreeMap<PointId, (u64, LoggedPoint)>,
+    /// What was logged of attempts, as it came.
+    logs: Vec<(LeaseId, tresor_proto::v1::AttemptLog)>,
     adopted: Vec<AdoptedPoint>,
     findings: u64,
     claimed: Option<Claimed>,
@@ -190,6 +192,13 @@ impl Fake {
         };
         state.jobs.insert(id, row);
         id
+    }
+
+    /// What was logged of an attempt at a job, once it is reported.
+    pub(crate) fn log(&self, job: JobId) -> Option<tresor_proto::v1::AttemptLog> {
+        let state = self.state();
+        let log = state.logs.iter().find(|(lease, _)| lease.job == job);
+        log.map(|(_, log)| log.clone())
     }
 
     pub(crate) fn job(&self, id: JobId) -> JobRow {
@@ -379,6 +388,7 @@ impl Fake {
             vault: self.vault(),
             findings,
             work: job.work.clone(),
+            trace: None,
         })
     }
 
@@ -567,6 +577,13 @@ impl Coordinator for AsWorker {
     async fn fail(&self, lease: LeaseId, failure: &Failure) -> Result<(), CallError> {
         let heard = self.fake.hear("fail")?;
         Self::answer(heard, self.fake.end(lease, failure))
+    }
+
+    async fn report_log(&self, lease: LeaseId, log: Vec<u8>) -> Result<(), CallError> {
+        let heard = self.fake.hear("report_log")?;
+        let log = tresor_proto::attempt_log::decode(&log).unwrap();
+        self.fake.state().logs.push((lease, log));
+        Self::answer(heard, Ok(()))
     }
 
     async fn catalogue(&self, _: LeaseId) -> Result<CatalogueContent, CallError> {

@@ -1,6 +1,9 @@
 use super::items::spec;
 use super::*;
+use crate::node::presence::{JobProgress, SaidLease};
+use crate::state::State;
 use crate::state::command::{Command, FailureKind, Work};
+use crate::state::reply::Reply;
 use crate::state::rows::JobState;
 use tresor_proto::ids::JobId;
 
@@ -387,6 +390,75 @@ async fn a_failed_job_shows_its_attempts() {
         (1, "w1", "denied", "look at the disk")
     );
     assert_eq!(attempt.ended, "2026-11-20T12:00:00Z");
+}
+
+#[tokio::test]
+async fn the_log_of_a_job_says_what_was_reported_of_each_attempt_or_why_nothing_was() {
+    let mut cluster = Cluster::start();
+    let web = cluster.node.protects("web", MAIN, None);
+    let id = cluster.node.queues(web, MAIN);
+    let none = call!(cluster, get_job_log, v1::GetJobLogRequest { id: id.0 }).unwrap();
+    assert_eq!(none.attempts, []);
+    // The first attempt is lost with its worker, which had said how far it was.
+    let (first, _) = cluster.node.leases(id, cluster.worker);
+    let said = SaidLease {
+        job: id,
+        epoch: first,
+        progress: JobProgress {
+            stage: String::from("reading"),
+            bytes_done: 5,
+            bytes_total: 9,
+            bytes_stored: 1,
+        },
+    };
+    {
+        let mut presence = cluster.presence.lock().unwrap();
+        cluster
+            .node
+            .read(|state| presence.beat(state, cluster.worker, LIFE, &[said], 0));
+    }
+    let text = |log: &v1::JobLog, at: usize| log.attempts[at].why_none.clone();
+    let runs = call!(cluster, get_job_log, v1::GetJobLogRequest { id: id.0 }).unwrap();
+    assert!(text(&runs, 0).starts_with("it runs, and worker w1"), "{runs:?}");
+    let retry_at = Some(cluster.node.read(State::now));
+    cluster.node.does(Command::ExpireLease {
+        job: id,
+        epoch: first,
+        retry_at,
+    });
+    {
+        let mut presence = cluster.presence.lock().unwrap();
+        cluster.node.read(|state| presence.expired(state, 60_000));
+    }
+    // The second is reported.
+    let (second, _) = cluster.node.leases(id, cluster.worker);
+    let log = v1::AttemptLog {
+        trace: String::from("ab"),
+        summary: vec![String::from("ended: done")],
+        ..v1::AttemptLog::default()
+    };
+    let keep = Command::KeepLog {
+        job: id,
+        epoch: second,
+        log: tresor_proto::attempt_log::encode(&log).unwrap(),
+    };
+    let reply = cluster.node.apply(Actor::Worker(cluster.worker), None, keep);
+    assert_eq!(reply, Reply::Done);
+    let shown = call!(cluster, get_job_log, v1::GetJobLogRequest { id: id.0 }).unwrap();
+    assert_eq!(shown.attempts.len(), 2);
+    assert_eq!(shown.attempts[0].log, None);
+    let why = text(&shown, 0);
+    assert!(
+        why.starts_with("worker w1 was not heard of any more, and did not report its log"),
+        "{why}"
+    );
+    assert!(why.contains("reading, 5 of 9 bytes done"), "{why}");
+    assert_eq!(shown.attempts[1].log, Some(log));
+    assert_eq!(shown.attempts[1].attempt.as_ref().unwrap().number, 2);
+    refused(
+        call!(cluster, get_job_log, v1::GetJobLogRequest { id: 9999 }),
+        "missing",
+    );
 }
 
 #[tokio::test]
