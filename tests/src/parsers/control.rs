@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::LazyLock;
 
-use tresor_coordinator::node::driver::Ask;
+use tresor_coordinator::node::driver::{Ask, Sender};
 use tresor_coordinator::node::handle::Membership as Change;
 use tresor_coordinator::node::{Driver, Now};
 use tresor_coordinator::raft::{Config, Keep};
@@ -15,7 +15,7 @@ use tresor_coordinator::state::command::{
     Command, CommittedPoint, Completion, Consistency, Counts, DiskSpec, Founding, ItemSpec, JobSpec, MemberSpec,
     Outcome, VaultClaim, VaultOrigin, VaultSpec, Work, WorkerFacts, WorkerSpec,
 };
-use tresor_coordinator::state::entry::{Actor, Entry, Time};
+use tresor_coordinator::state::entry::{Actor, ENTRY_FORM, Entry, Time};
 use tresor_coordinator::state::reply::Reply;
 use tresor_coordinator::store::memory::Memory;
 use tresor_coordinator::store::{Membership, Piece, SnapshotEnd, Stamp, Store};
@@ -25,6 +25,12 @@ use tresor_proto::token::{ApiToken, JoinToken};
 
 use super::Parser;
 use crate::random::Random;
+
+/// What members say of themselves here.
+const SENDER: Sender = Sender {
+    clock_ms: 0,
+    form: ENTRY_FORM,
+};
 
 pub(super) const PARSERS: &[Parser] = &[
     Parser {
@@ -396,7 +402,7 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
                 wire.extend(said.into_iter().map(|message| (1 - number, message.bytes)));
             }
             let Some((to, bytes)) = wire.pop_front() else { break };
-            let _ = members[to].receive(MemberId(2 - to as u64), &bytes, 0);
+            let _ = members[to].receive(MemberId(2 - to as u64), &bytes, SENDER);
             if to == 1 {
                 sent.push(bytes);
             }
@@ -410,7 +416,7 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 fn raft_message(bytes: &[u8]) {
     let mut member = member(2);
     for tick in 0..3 {
-        let _ = member.receive(MemberId(1), bytes, 0);
+        let _ = member.receive(MemberId(1), bytes, SENDER);
         if member.process(NOW).is_err() {
             return;
         }
@@ -460,7 +466,7 @@ static SNAPSHOT: LazyLock<Vec<u8>> = LazyLock::new(|| {
         }
         let did = leader.process(NOW).unwrap();
         for message in did.messages {
-            let _ = joiner.receive(MemberId(1), &message.bytes, 0);
+            let _ = joiner.receive(MemberId(1), &message.bytes, SENDER);
         }
         if let Some(mut sent) = did.snapshots.into_iter().next() {
             let piece = sent.snapshot.next_piece().unwrap().unwrap();
@@ -471,7 +477,7 @@ static SNAPSHOT: LazyLock<Vec<u8>> = LazyLock::new(|| {
             return parts.map(with_length).concat();
         }
         for message in joiner.process(NOW).unwrap().messages {
-            let _ = leader.receive(MemberId(2), &message.bytes, 0);
+            let _ = leader.receive(MemberId(2), &message.bytes, SENDER);
         }
     }
     panic!("a member that joins is sent a snapshot");
