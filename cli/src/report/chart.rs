@@ -10,7 +10,9 @@ use super::escape;
 /// Height of the part with bars, in units of the drawing.
 const PLOT_HEIGHT: f64 = 140.0;
 /// Left of it, for the numbers of the axis.
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 84.0;
+/// Right of it, for half of the last name.
+const RIGHT: f64 = 16.0;
 /// Width of a drawing by day, which has the page's width.
 const WIDTH: f64 = 1100.0;
 /// Width of one by name, of which two stand side by side.
@@ -138,7 +140,7 @@ impl Days {
                 escape::html(&(self.read)(value))
             );
         }
-        let slot = (WIDTH - LEFT) / self.days.len().max(1) as f64;
+        let slot = (WIDTH - LEFT - RIGHT) / self.days.len().max(1) as f64;
         let width = (slot * 0.72).clamp(1.0, 44.0);
         let every = self.days.len().div_ceil(LABELS_MAX).max(1);
         for (day, name) in self.days.iter().enumerate() {
