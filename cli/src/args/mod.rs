@@ -242,6 +242,9 @@ impl Verb {
             Self::Config(_) => "config",
             Self::Completion(_) => "completion",
             Self::Man(_) => "man",
+            Self::Notify(_) => "notify",
+            Self::Report(_) => "report",
+            Self::SupportBundle(_) => "support-bundle",
             Self::Reference(_) => "reference",
         }
     }
