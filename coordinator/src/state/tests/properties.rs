@@ -284,10 +284,10 @@ impl Player {
         };
         let (job, epoch) = (leased.job, leased.epoch);
         let command = match self.dice.below(11) {
-            10 => Command::KeepLog {
+            10 if self.dice.one_in(4) => Command::KeepLog {
                 job,
                 epoch,
-                log: vec![7; usize::try_from(self.dice.below(40)).unwrap()],
+                log: vec![7; usize::try_from(1 + self.dice.below(40)).unwrap()],
             },
             0 | 1 => Command::ExpireLease {
                 job,
