@@ -56,8 +56,11 @@ fn the_log_of_an_attempt_that_failed_names_the_cause_and_outlives_the_node() {
     let image = site.file("web.img", disk(1));
     let node = Node::start(&site);
     site.json(&["backup", &image]);
+    // Who has the store open does not miss its name.
+    node.stop();
     let (store, away) = (site.path("home/stores/main"), site.path("away"));
     std::fs::rename(&store, &away).unwrap();
+    let node = Node::start(&site);
     let failed = site.run(&["--json", "backup", &image]);
     std::fs::rename(&away, &store).unwrap();
     assert_ne!(failed.code, 0, "{failed}");
@@ -68,10 +71,16 @@ fn the_log_of_an_attempt_that_failed_names_the_cause_and_outlives_the_node() {
     let before = log(&site, job);
     let attempts = before["attempts"].as_array().unwrap();
     let last = attempts.last().unwrap();
-    assert!(last["failure"].as_str().unwrap().contains("the folder is not there"), "{last}");
+    assert!(
+        last["failure"].as_str().unwrap().contains("the folder is not there"),
+        "{last}"
+    );
     let texts = texts(last);
     let cause = texts.iter().find(|text| text.starts_with("attempt failed"));
-    assert!(cause.is_some_and(|text| text.contains("the folder is not there")), "{texts:?}");
+    assert!(
+        cause.is_some_and(|text| text.contains("the folder is not there")),
+        "{texts:?}"
+    );
     assert!(last["summary"].to_string().contains("ended: "), "{last}");
     node.stop();
     // From the disk.

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueHint};
 /// What can be done with channels of notifications.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NotifyVerb {
-    Add(NotifyAddArgs),
+    Add(Box<NotifyAddArgs>),
     /// Lists channels, and whether they take what they are sent
     List,
     /// Removes a channel, and what waits for it

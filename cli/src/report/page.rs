@@ -41,10 +41,7 @@ impl Cell {
     }
 
     /// A value and how people read it; none is not known.
-    pub(crate) fn of<T: ToString>(value: Option<T>, shown: impl FnOnce(T) -> String) -> Self
-    where
-        T: Clone,
-    {
+    pub(crate) fn of<T: ToString + Clone>(value: Option<T>, shown: impl FnOnce(T) -> String) -> Self {
         match value {
             Some(value) => Self {
                 raw: value.to_string(),

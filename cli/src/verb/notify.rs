@@ -115,7 +115,7 @@ impl ChannelShown {
 /// By cause.
 pub(crate) async fn run(app: &App, verb: NotifyVerb) -> Result<Answer, CliError> {
     match verb {
-        NotifyVerb::Add(args) => add(app, args).await,
+        NotifyVerb::Add(args) => add(app, *args).await,
         NotifyVerb::List => list(app).await,
         NotifyVerb::Remove { name } => remove(app, name).await,
         NotifyVerb::Test { name } => test(app, name).await,

@@ -96,6 +96,7 @@ fn a_test_that_is_not_taken_is_a_failure_that_says_why() {
         "{}",
         ran.stdout
     );
+    let here = Here::new();
     here.on::<TestChannelRequest, _>(answer(true));
     assert_eq!(here.run(&["notify", "test", "ops"]).code, 0);
 }

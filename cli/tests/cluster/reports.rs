@@ -255,7 +255,7 @@ fn trail() -> Here {
     for at in 0..260_u64 {
         hours += (chance(at) % 60) as f64 / 10.0;
         // The cluster does most, and on some days people do more.
-        let kind = if chance(at + 77) % 2 == 0 {
+        let kind = if chance(at + 77).is_multiple_of(2) {
             3
         } else {
             (chance(at * 7 + 1) % 9) as usize
