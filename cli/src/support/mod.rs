@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod guard;
+pub(crate) mod metrics;
 pub(crate) mod names;
 
 use serde::Serialize;

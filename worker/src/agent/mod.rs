@@ -23,6 +23,7 @@ mod log;
 pub mod port;
 mod progress;
 mod runner;
+mod running;
 pub(crate) mod vaults;
 mod wire;
 pub(crate) mod work;

@@ -28,7 +28,8 @@ use super::failure::Failure;
 use super::job::{self, Job};
 use super::lease::{LeaseClock, Standing};
 use super::port::{Beat, CallError, Coordinator, Lease, LeaseId, Life, Offer, Registered};
-use super::progress::{Activity, Stop, StopCause};
+use super::progress::StopCause;
+use super::running::Running;
 use super::vaults::Vaults;
 use crate::home::Stores;
 use crate::home::files;
@@ -141,18 +142,6 @@ enum Event {
     Shares,
     Time,
     Stop,
-}
-
-/// An attempt that runs.
-struct Running {
-    clock: LeaseClock,
-    /// Whether it must end when its lease is over by our clock.
-    needs_lease: bool,
-    activity: Arc<Activity>,
-    stop: Stop,
-    give_up: CancellationToken,
-    /// Cancelled when its task has ended, however it did.
-    ended: CancellationToken,
 }
 
 /// When something is due.
@@ -691,23 +680,5 @@ impl Agent {
             self.due.upkeep = now + UPKEEP;
             self.vaults.close_idle(now);
         }
-    }
-}
-
-impl Running {
-    fn new(clock: LeaseClock, needs_lease: bool) -> Self {
-        Self {
-            clock,
-            needs_lease,
-            activity: Arc::default(),
-            stop: Stop::default(),
-            give_up: CancellationToken::new(),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    /// Whether the end of its lease is watched: it must not go on without one, and was not stopped yet.
-    fn is_bound(&self) -> bool {
-        self.needs_lease && self.stop.cause().is_none() && !self.stop.is_deciding()
     }
 }

@@ -19,6 +19,7 @@ mod limits;
 mod logs;
 mod memory;
 mod nodes;
+mod player;
 mod points;
 mod policies;
 mod properties;
