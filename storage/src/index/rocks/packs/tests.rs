@@ -65,8 +65,48 @@ struct Story {
     complete: bool,
     /// Packs whose piece is in it.
     pieces: BTreeSet<u32>,
-    /// Packs that somebody said to be in whole.
+    /// Packs that somebody said to be in whole, as far as the slots go that were joined with this one.
     whole: BTreeSet<u32>,
+    /// The beginning that it was begun by, or the joining it went into.
+    of: u32,
+}
+
+/// One that no slot is of.
+fn another(stories: &BTreeMap<u16, Story>) -> u32 {
+    stories.values().map(|story| story.of + 1).max().unwrap_or(0)
+}
+
+/// What joining leaves to be known: of a group, the packs that are in all of its slots that were joined. A slot that leaves later does not
+/// bring back what the others of it had alone; they are read again where somebody rebuilds.
+fn join(stories: &mut BTreeMap<u16, Story>) {
+    let open: BTreeSet<u32> = stories
+        .values()
+        .filter(|story| !story.complete)
+        .map(|story| story.of)
+        .collect();
+    let from: BTreeSet<u32> = stories
+        .values()
+        .map(|story| story.of)
+        .filter(|of| !open.contains(of))
+        .collect();
+    if from.len() < 2 {
+        return;
+    }
+    let into = another(stories);
+    for group in [0, 1] {
+        let joined = |(slot, story): &(&u16, &mut Story)| group_of(**slot) == group && from.contains(&story.of);
+        let whole = (0..PACKS_USED).filter(|pack| {
+            stories
+                .iter_mut()
+                .filter(joined)
+                .all(|(_, story)| story.whole.contains(pack))
+        });
+        let whole: BTreeSet<u32> = whole.collect();
+        for (_, story) in stories.iter_mut().filter(joined) {
+            story.whole.clone_from(&whole);
+            story.of = into;
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -102,7 +142,9 @@ async fn take(index: &RocksIndex, stories: &mut BTreeMap<u16, Story>, step: &Ste
                 .begin_slots(&slots.iter().copied().collect(), SINCE)
                 .await
                 .unwrap();
-            stories.extend(slots.iter().map(|slot| (*slot, Story::default())));
+            let of = another(stories);
+            let begun = |slot: &u16| (*slot, Story { of, ..Story::default() });
+            stories.extend(slots.iter().map(begun));
         }
         Step::Drop(slots) => {
             index.drop_slots(&slots.iter().copied().collect()).await.unwrap();
@@ -155,6 +197,7 @@ async fn take(index: &RocksIndex, stories: &mut BTreeMap<u16, Story>, step: &Ste
         }
         Step::Join => {
             index.run(|shared| shared.join_generations_over(1)).await.unwrap();
+            join(stories);
         }
         Step::Reopen => {}
     }
