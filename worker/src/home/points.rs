@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use tresor_storage::backend::BackendError;
-use tresor_storage::ids::{ClusterId, PointId};
+use tresor_storage::ids::{ClusterId, PointId, SessionId};
 use tresor_storage::limits::SMALL_OBJECT_MAX;
 use tresor_storage::manifest::Manifest;
 use tresor_storage::vault::{Vault, VaultError, names};
@@ -37,8 +37,9 @@ impl KnownPoint {
         self.manifest.time.parse().unwrap_or(Timestamp::MIN)
     }
 
-    fn age(&self) -> (Timestamp, PointId) {
-        (self.time(), self.manifest.point)
+    /// Times are of whole seconds: of points of one second the later session's is the newer.
+    fn age(&self) -> (Timestamp, SessionId, PointId) {
+        (self.time(), self.manifest.writer.session, self.manifest.point)
     }
 }
 

@@ -551,6 +551,23 @@ async fn the_newest_three_catalogues_stay_and_a_damaged_one_is_told() {
 }
 
 #[tokio::test]
+async fn of_points_of_one_second_the_newest_is_of_the_last_session() {
+    let (story, home) = Story::with_vault().await;
+    let made: Vec<PointId> = {
+        let vault = story.write(&home).await.unwrap();
+        let mut made = Vec::new();
+        for _ in 0..12 {
+            made.push(make_point(&vault).await.point);
+        }
+        made
+    };
+    // Twelve points are made in two seconds at most: some share one.
+    let found = story.read(&home).await;
+    let newest_first: Vec<PointId> = found.points.iter().map(|point| point.manifest.point).collect();
+    assert_eq!(newest_first, made.into_iter().rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_damaged_manifest_hides_no_other() {
     let (story, home) = Story::with_vault().await;
     let (good, bad) = {
