@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the object stores that storage/tests/conformance.rs starts: moto_server (S3) and azurite (Azure blobs).
+# Installs the servers that tests start: moto_server (S3) and azurite (Azure blobs) for storage/tests, aiosmtpd (mail) for cli/tests/mail.rs.
 #
 # They live in $TRESOR_TEST_SERVERS, by default ${XDG_CACHE_HOME:-$HOME/.cache}/tresor/servers, outside the tree, shared by clones.
 # Running it again when they are there takes a moment and no network. On a bare Debian or Ubuntu it installs Python, node and npm as root.
@@ -7,6 +7,7 @@ set -euo pipefail
 
 # Pinned: a stand-in that changes under a test is a test that fails on another day. Raise them on purpose.
 MOTO=5.2.5
+MAIL=1.4.6
 AZURITE=3.37.0
 
 servers=${TRESOR_TEST_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/tresor/servers}
@@ -42,6 +43,12 @@ if [ "$(cat "$servers/moto.version" 2>/dev/null)" != "$MOTO" ] || ! [ -x "$serve
     echo "$MOTO" >"$servers/moto.version"
 fi
 
+if [ "$(cat "$servers/mail.version" 2>/dev/null)" != "$MAIL" ] || ! "$servers/python/bin/python" -c 'import aiosmtpd' 2>/dev/null; then
+    say "installing aiosmtpd $MAIL"
+    "$servers/python/bin/python" -m pip install --quiet --disable-pip-version-check "aiosmtpd==$MAIL"
+    echo "$MAIL" >"$servers/mail.version"
+fi
+
 if [ "$(cat "$servers/azurite.version" 2>/dev/null)" != "$AZURITE" ] || ! [ -x "$servers/node_modules/.bin/azurite-blob" ]; then
     command -v node >/dev/null && command -v npm >/dev/null || packages nodejs npm
     say "installing azurite $AZURITE"
@@ -51,4 +58,4 @@ if [ "$(cat "$servers/azurite.version" 2>/dev/null)" != "$AZURITE" ] || ! [ -x "
     echo "$AZURITE" >"$servers/azurite.version"
 fi
 
-say "moto $MOTO and azurite $AZURITE are in $servers"
+say "moto $MOTO, aiosmtpd $MAIL and azurite $AZURITE are in $servers"

@@ -3,7 +3,7 @@
 # step that fails. Every step uses the dev profile with the default features, so that nothing is compiled twice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ "${CI:-}" != true ] || export NEXTEST_PROFILE=ci
+[ "${CI:-}" != true ] || export NEXTEST_PROFILE=ci TRESOR_REQUIRE_SERVERS=1
 
 timings=()
 step() { # title command...

@@ -16,9 +16,15 @@ pub struct Node(pub Child);
 impl Node {
     /// Starts it, and waits until it works.
     pub fn start(site: &Site) -> Self {
+        Self::start_in(site, &[])
+    }
+
+    /// Starts it with variables of its environment.
+    pub fn start_in(site: &Site, variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(site.path("node.log")).unwrap();
         let child = site
             .command(&["node", "start"])
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
