@@ -1,5 +1,5 @@
-//! What an operator sees: every metric is in the documentation as it is shown, a real Prometheus raises the alerts that it should and no others, and every
-//! panel of every dashboard has something to show.
+//! What an operator sees: every metric is in the documentation as it is shown, a real Prometheus raises the alerts that it should and no others, every
+//! panel of every dashboard has something to show, people are told, and what they send to others when they ask for help has no secret in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -11,9 +11,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tresor_tests::random::Random;
 
+use super::bundle::assert_tells_no_secret;
 use super::cluster::{Cluster, Place};
 use super::program::{Process, show_log, until};
+use super::receiver::Receiver;
 use super::watch::page;
+
+/// With which the webhook's messages are signed.
+const HOOK_KEY: &str = "staple-battery-horse-hook";
 
 /// Where the dashboards, the rules and the documentation are.
 fn root() -> &'static Path {
@@ -434,6 +439,10 @@ fn a_real_prometheus_raises_the_alerts_that_it_should_and_every_panel_shows_some
     }
     let mut cluster = Cluster::start(3);
     prepare(&mut cluster, &["w1", "w2"]);
+    let receiver = Receiver::start();
+    std::fs::write(cluster.path("hook.secret"), HOOK_KEY).unwrap();
+    let (url, key) = (receiver.url.clone(), cluster.text("hook.secret"));
+    cluster.verb(&["notify", "add", "ops", "--webhook", &url, "--secret-file", &key]);
     cluster.verb(&["vault", "verify", "main"]);
     let target = format!("w1:{}", cluster.text("restored.img"));
     cluster.verb(&["restore", "web", "--to", &target]);
@@ -535,4 +544,18 @@ fn a_real_prometheus_raises_the_alerts_that_it_should_and_every_panel_shows_some
         }
     }
     assert!(empty.is_empty(), "panels that show nothing:\n{}", empty.join("\n"));
+
+    // People are told the same.
+    let told = |event| until(format!("a message of {event}"), || receiver.of(event).pop());
+    let failure = told("failure");
+    assert_eq!(failure["items"][0]["name"], "db", "{failure}");
+    assert!(failure["items"][0]["error"].to_string().contains("db.img"), "{failure}");
+    assert_eq!(told("finding")["items"][0]["name"], "main");
+    assert_eq!(
+        failure["items"].as_array().unwrap().len(),
+        1,
+        "web has not failed: {failure}"
+    );
+    assert!(receiver.of("late").is_empty() && receiver.of("recovery").is_empty());
+    assert_tells_no_secret(&cluster, &[HOOK_KEY]);
 }
