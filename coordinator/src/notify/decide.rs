@@ -122,12 +122,13 @@ pub fn due(state: &State, plans: &Plans, digests: &Digests, now: Time) -> Option
     for (id, item) in state.items().iter().filter(|(_, item)| item.protected) {
         look_at_item(state, &board, *id, item, now, &mut take);
     }
+    let mut told = gone(state);
     for (id, vault) in state.vaults().iter() {
-        look_at_vault(state, *id, vault, now, &mut take);
+        told.extend(look_at_vault(state, *id, vault, now, &mut take));
     }
     let mut telling = Telling {
         seen: state.told_newest(),
-        told: gone(state),
+        told,
         messages: Vec::new(),
         digests: Vec::new(),
     };
@@ -166,7 +167,7 @@ pub fn due(state: &State, plans: &Plans, digests: &Digests, now: Time) -> Option
         if let Some(at) = digests.due(name, channel, now) {
             telling
                 .messages
-                .push((name.clone(), digest(state, &board, channel, now)));
+                .push((name.clone(), digest(state, &board, channel, at, now)));
             telling.digests.push((name.clone(), at));
         }
     }
@@ -304,7 +305,14 @@ fn look_at_item(
     );
 }
 
-fn look_at_vault(state: &State, id: VaultId, vault: &Vault, now: Time, take: &mut impl FnMut(Cause, Found)) {
+/// Returns what is to be remembered without a message: that there is less damage than was told, so that new one is told.
+fn look_at_vault(
+    state: &State,
+    id: VaultId,
+    vault: &Vault,
+    now: Time,
+    take: &mut impl FnMut(Cause, Found),
+) -> Option<(ToldOf, Option<Told>)> {
     let of = ToldOf::Finding(id);
     let told = state.told().get(&of);
     let harmed = state.points_in(id).harmed;
@@ -345,8 +353,12 @@ fn look_at_vault(state: &State, id: VaultId, vault: &Vault, now: Time, take: &mu
                     told: vec![(of, Some(told))],
                 },
             );
+            return None;
         }
-    } else if let Some(told) = told {
+        let told = told.filter(|told| harmed < told.count)?;
+        return Some((of, Some(Told { count: harmed, ..*told })));
+    }
+    if let Some(told) = told {
         note.since = told.at;
         note.why = String::from("no damage is known any more");
         note.hint = String::new();
@@ -360,6 +372,7 @@ fn look_at_vault(state: &State, id: VaultId, vault: &Vault, now: Time, take: &mu
             },
         );
     }
+    None
 }
 
 fn item_note(state: &State, item: &Item) -> Note {
@@ -414,8 +427,8 @@ fn message(cause: Cause, channel: &ChannelSpec, things: &[Found], now: Time) -> 
     (!message.notes.is_empty()).then_some(message)
 }
 
-/// How everything stands that is a channel's, and what happened since its digest before.
-fn digest(state: &State, board: &Board<'_>, channel: &Channel, now: Time) -> Message {
+/// How everything stands that is a channel's, and what happened between its digest before and the moment `at` that this one is of.
+fn digest(state: &State, board: &Board<'_>, channel: &Channel, at: Time, now: Time) -> Message {
     let spec = &channel.spec;
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut wrong: Vec<Note> = Vec::new();
@@ -462,7 +475,8 @@ fn digest(state: &State, board: &Board<'_>, channel: &Channel, now: Time) -> Mes
         wrong.push(note);
     }
     let (mut done, mut failed, mut stored) = (0, 0, 0);
-    for (_, id) in state.ended_since(channel.digest_at).take(JOBS_MAX) {
+    let ended = state.ended_since(channel.digest_at).take_while(|(time, _)| *time < at);
+    for (_, id) in ended.take(JOBS_MAX) {
         let job = state.jobs().get(&id);
         let Some(job) = job.filter(|job| is_for(spec, job.spec.vault) && matches!(job.spec.work, Work::Backup { .. }))
         else {

@@ -147,7 +147,9 @@ async fn post(secret: &Secret, letter: &Letter, body: Vec<u8>, is_signed: bool) 
         words.extend_from_slice(&piece);
     }
     words.truncate(ANSWER_BYTES_MAX);
-    let words: String = String::from_utf8_lossy(&words).chars().take(ANSWER_CHARS_MAX).collect();
+    // Before it is cut: half of a token is not known as one.
+    let words = secret.redact(&String::from_utf8_lossy(&words));
+    let words: String = words.chars().take(ANSWER_CHARS_MAX).collect();
     let said = match words.trim() {
         "" => format!("HTTP {status}"),
         words => format!("HTTP {status}: {words}"),

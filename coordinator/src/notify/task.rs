@@ -1,7 +1,7 @@
 //! What a leader does all the time: it decides, proposes, sends what waits, and proposes what came of it. Nobody waits for it, and it waits for nobody but
 //! receivers: one message of a channel is under way at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -30,16 +30,19 @@ pub const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// Attempts of a message that its receiver refuses each time: others that wait may be taken.
 const REFUSED_MAX: u32 = 3;
 
-/// What came of an attempt: what is to be noted. Pure.
-pub fn outcome(sent: Result<(), NotTaken>, channel: &Channel, parcel: &Parcel, now: Time) -> SendOutcome {
+/// What came of an attempt: what is to be noted. `refused` is how often the receiver refused this message before. Pure.
+pub fn outcome(sent: Result<(), NotTaken>, channel: &Channel, parcel: &Parcel, refused: u32, now: Time) -> SendOutcome {
     let Err(NotTaken { why: error, is_refusal }) = sent else {
         return SendOutcome::Taken;
     };
     let failed = channel.trouble.as_ref().map_or(0, |trouble| trouble.attempts) as usize;
     let pause = BACKOFF_MS[failed.min(BACKOFF_MS.len() - 1)];
     let next = now.plus(pause);
-    let is_lost = now.since(parcel.message.at) >= KEPT_MS || (is_refusal && parcel.attempts + 1 >= REFUSED_MAX);
-    match is_lost {
+    if now.since(parcel.message.at) >= KEPT_MS {
+        // Others may be as old: at a pause for each they would outlive their time by days.
+        return SendOutcome::Lost { error, next: now };
+    }
+    match is_refusal && refused + 1 >= REFUSED_MAX {
         true => SendOutcome::Lost { error, next },
         false => SendOutcome::Later { error, next },
     }
@@ -61,10 +64,11 @@ struct Due {
     channel: Channel,
     parcel: Parcel,
     head: Letterhead,
+    refused: u32,
 }
 
 /// The oldest message of each channel that may be tried and has none under way.
-fn to_send(state: &State, under_way: &BTreeSet<String>, now: Time) -> Vec<Due> {
+fn to_send(state: &State, under_way: &BTreeSet<String>, refused: &BTreeMap<u64, u32>, now: Time) -> Vec<Due> {
     let mut seen = under_way.clone();
     let mut all = Vec::new();
     for (number, parcel) in state.outbox().iter() {
@@ -80,6 +84,7 @@ fn to_send(state: &State, under_way: &BTreeSet<String>, now: Time) -> Vec<Due> {
             channel: channel.clone(),
             parcel: parcel.clone(),
             head: letterhead(state, &parcel.channel),
+            refused: refused.get(number).copied().unwrap_or_default(),
         });
     }
     all
@@ -90,6 +95,7 @@ struct Attempt {
     number: u64,
     channel: String,
     outcome: SendOutcome,
+    is_refusal: bool,
 }
 
 /// Tells while this coordinator leads, until `stop`.
@@ -98,6 +104,7 @@ pub async fn run(services: Services, stop: CancellationToken) {
         services,
         digests: Digests::default(),
         under_way: BTreeSet::new(),
+        refused: BTreeMap::new(),
         attempts: JoinSet::new(),
     };
     let mut pause = EVERY;
@@ -105,10 +112,9 @@ pub async fn run(services: Services, stop: CancellationToken) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 let leads = teller.services.handle.leadership().borrow().is_me;
+                pause = EVERY;
                 if leads {
-                    let began = Instant::now();
-                    teller.look().await;
-                    pause = EVERY.max(began.elapsed() * SHARE);
+                    pause = EVERY.max(teller.look().await * SHARE);
                 }
             }
             Some(attempt) = teller.attempts.join_next() => {
@@ -126,34 +132,37 @@ struct Teller {
     services: Services,
     digests: Digests,
     under_way: BTreeSet<String>,
+    /// How often messages that wait were refused. The next leader counts anew, and so gives them another chance.
+    refused: BTreeMap<u64, u32>,
     attempts: JoinSet<Attempt>,
 }
 
 impl Teller {
-    /// Decides and proposes; then sends.
-    async fn look(&mut self) {
+    /// Decides and proposes; then sends. Returns for how long it held the state.
+    async fn look(&mut self) -> Duration {
         let has_channels = self.services.handle.read(|state| !state.channels().is_empty());
         if !has_channels {
-            return;
+            return Duration::ZERO;
         }
         // Whatever the leader before told is applied then.
         if self.services.handle.barrier().await.is_err() {
-            return;
+            return Duration::ZERO;
         }
         let plans = self.services.plans();
         let mut digests = std::mem::take(&mut self.digests);
         let services = self.services.clone();
         let decided = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let telling = services.handle.read(|state| {
                 digests.refresh(state);
                 // While a person is asked about the clock only stamps are believed: nothing is late by a clock that stepped.
                 due(state, &plans, &digests, services.now(state))
             });
-            (telling, digests)
+            (telling, digests, began.elapsed())
         });
-        let Ok((telling, digests)) = decided.await else {
+        let Ok((telling, digests, held)) = decided.await else {
             tracing::error!("what is to be told could not be decided");
-            return;
+            return Duration::ZERO;
         };
         self.digests = digests;
         if let Some(telling) = telling {
@@ -170,6 +179,7 @@ impl Teller {
             }
         }
         self.begin();
+        held
     }
 
     /// Begins to send what may be sent.
@@ -177,10 +187,14 @@ impl Teller {
         if !self.services.handle.leadership().borrow().is_me {
             return;
         }
+        let refused = &mut self.refused;
+        self.services
+            .handle
+            .read(|state| refused.retain(|number, _| state.outbox().contains(number)));
         let all = self
             .services
             .handle
-            .read(|state| to_send(state, &self.under_way, self.services.now(state)));
+            .read(|state| to_send(state, &self.under_way, &self.refused, self.services.now(state)));
         for due in all {
             self.under_way.insert(due.parcel.channel.clone());
             let services = self.services.clone();
@@ -199,6 +213,12 @@ impl Teller {
         };
         if let SendOutcome::Later { error, .. } | SendOutcome::Lost { error, .. } = &attempt.outcome {
             tracing::warn!(channel = attempt.channel, error, "a notification was not taken");
+        }
+        match &attempt.outcome {
+            SendOutcome::Later { .. } => {
+                *self.refused.entry(attempt.number).or_default() += u32::from(attempt.is_refusal);
+            }
+            SendOutcome::Taken | SendOutcome::Lost { .. } => drop(self.refused.remove(&attempt.number)),
         }
         let command = Command::NoteSent {
             message: attempt.number,
@@ -219,6 +239,7 @@ async fn attempt(services: Services, due: Due) -> Attempt {
         channel,
         parcel,
         head,
+        refused,
     } = due;
     let letter = Letter {
         id: text::id(&head, number),
@@ -233,7 +254,8 @@ async fn attempt(services: Services, due: Due) -> Attempt {
     let now = services.handle.read(|state| services.now(state));
     Attempt {
         number,
-        outcome: outcome(sent, &channel, &parcel, now),
+        is_refusal: sent.as_ref().is_err_and(|error| error.is_refusal),
+        outcome: outcome(sent, &channel, &parcel, refused, now),
         channel: parcel.channel,
     }
 }

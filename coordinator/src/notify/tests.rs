@@ -322,6 +322,19 @@ fn damage_is_told_when_it_is_found_and_when_there_is_more_of_it() {
     assert_eq!(looks_later(&mut story), [], "it is known");
     story.does(found(vec![second]));
     assert_eq!(looks_later(&mut story)[0].1.notes[0].count, 2);
+    // Less of it is no news; but what is found from there on is, also where it is not more than once was told.
+    let points = vec![first];
+    story.does(Command::HidePoints {
+        points: points.clone(),
+        by_retention: false,
+    });
+    story.advance(crate::state::UNDO_MS + 1);
+    story.does(Command::GiveUpPoints { points });
+    assert_eq!(story.state.points_in(MAIN).harmed, 1);
+    assert_eq!(looks_later(&mut story), []);
+    let third = story.backs_up(web);
+    story.does(found(vec![third]));
+    assert_eq!(looks_later(&mut story)[0].1.notes[0].count, 2);
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl World {
             services: self.services.clone(),
             digests: Digests::default(),
             under_way: BTreeSet::new(),
+            refused: BTreeMap::new(),
             attempts: JoinSet::new(),
         }
     }
@@ -256,7 +257,7 @@ async fn nobody_at_the_other_end_is_told_without_the_url() {
 #[test]
 fn a_message_that_nobody_takes_for_a_day_is_given_up() {
     let not_taken = || {
-        Err(NotTaken {
+        Err::<(), _>(NotTaken {
             why: String::from("away"),
             is_refusal: false,
         })
@@ -282,11 +283,27 @@ fn a_message_that_nobody_takes_for_a_day_is_given_up() {
         },
         attempts: 100,
     };
-    let early = outcome(not_taken(), &channel, &parcel, story.now.plus(KEPT_MS - 1));
+    let early = outcome(not_taken(), &channel, &parcel, 0, story.now.plus(KEPT_MS - 1));
     assert!(matches!(early, SendOutcome::Later { .. }));
-    let late = outcome(not_taken(), &channel, &parcel, story.now.plus(KEPT_MS));
-    assert!(matches!(late, SendOutcome::Lost { .. }));
-    assert_eq!(outcome(Ok(()), &channel, &parcel, story.now), SendOutcome::Taken);
+    let end = story.now.plus(KEPT_MS);
+    let late = outcome(not_taken(), &channel, &parcel, 0, end);
+    assert!(
+        matches!(late, SendOutcome::Lost { next, .. } if next == end),
+        "the next one may be as old, and is looked at without a pause"
+    );
+    let refused = |before| {
+        let error = NotTaken {
+            is_refusal: true,
+            ..not_taken().unwrap_err()
+        };
+        outcome(Err(error), &channel, &parcel, before, story.now)
+    };
+    assert!(
+        matches!(refused(1), SendOutcome::Later { .. }),
+        "a hundred attempts that reached nobody are no refusals"
+    );
+    assert!(matches!(refused(2), SendOutcome::Lost { .. }));
+    assert_eq!(outcome(Ok(()), &channel, &parcel, 0, story.now), SendOutcome::Taken);
 }
 
 /// A server of mail (RFC 5321) for one connection: what it was told, and what it got.
