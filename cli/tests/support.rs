@@ -168,6 +168,43 @@ fn a_part_that_cannot_be_had_is_noted_and_the_bundle_is_made() {
         String::from_utf8_lossy(&readme.1)
     );
 
+    // An anonymous one has no log then: nobody knows which names to replace in it. And what is secret in an address is not told either.
+    let site = Site::new();
+    site.file("home/logs/worker.log", "backup of item=web-planted on h-planted\n");
+    let bundle = site.text("b.tar.zst");
+    let args = [
+        "--json",
+        "support-bundle",
+        "--anonymous",
+        "--output",
+        &bundle,
+        "--cluster",
+        "h-planted.example:1",
+        "--metrics-of",
+        "u:hunter2-hunter2@127.0.0.1:1",
+    ];
+    let mut command = site.command(&args);
+    let ran = common::Ran::new(&args, command.env("TRESOR_CLUSTER_PATIENCE", "1s").output().unwrap());
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(ran.value()["missing"].to_string().contains("logs and metrics"), "{ran}");
+    for (file, bytes) in unpack(&site, &bundle, "u") {
+        for private in ["web-planted", "hunter2"] {
+            assert!(!has(&bytes, private), "{private} is in {file}");
+        }
+    }
+    let open = [&args[..2], &args[3..]].concat();
+    let ran = common::Ran::new(
+        &open,
+        site.command(&open)
+            .env("TRESOR_CLUSTER_PATIENCE", "1s")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(ran.code, 0, "{ran}");
+    let unpacked = unpack(&site, &bundle, "v");
+    assert!(unpacked.iter().any(|(_, bytes)| has(bytes, "web-planted")), "{ran}");
+    assert!(unpacked.iter().all(|(_, bytes)| !has(bytes, "hunter2")), "{ran}");
+
     // Also where the settings themselves are what is wrong.
     let site = Site::new();
     site.file("home/config.toml", "colour = \"hunter2-hunter2\"\n");

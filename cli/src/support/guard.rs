@@ -28,6 +28,8 @@ const NAMES: [&str; 12] = [
 ];
 /// Beginning and end of private keys in PEM.
 const PEM: (&str, &str) = ("-----BEGIN ", "-----END ");
+/// How the lines begin that say what is between them.
+const PEM_LINE: &str = "-----";
 
 /// What is taken out.
 #[derive(Default)]
@@ -66,7 +68,7 @@ impl Guard {
     /// A file that holds secrets: all of it, each of its lines, and each long word.
     pub(crate) fn know_file(&mut self, text: &str) {
         self.know(text);
-        for line in text.lines() {
+        for line in text.lines().filter(|line| !line.starts_with(PEM_LINE)) {
             self.know(line);
             // Ids of vaults are in key files, too; they are no secret, and keys are longer.
             let is_id = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -78,16 +80,14 @@ impl Guard {
 
     /// A text without them.
     pub(crate) fn clean(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        // First, while what they begin with still stands there: it is a line of every key that is known, too.
+        let mut text = without_private_keys(text);
         for (_, secret) in &self.known {
             if text.contains(secret.as_str()) {
                 text = text.replace(secret.as_str(), GONE);
             }
         }
-        without_private_keys(&text)
-            .split_inclusive('\n')
-            .map(clean_line)
-            .collect()
+        text.split_inclusive('\n').map(clean_line).collect()
     }
 }
 
@@ -270,6 +270,14 @@ mod tests {
         ] {
             assert_eq!(guard.clean(text), clean);
         }
+    }
+
+    #[test]
+    fn another_private_key_is_taken_out_where_one_is_known() {
+        let mut guard = Guard::default();
+        guard.know_file("-----BEGIN PRIVATE KEY-----\nb3VyIG93biBrZXk\n-----END PRIVATE KEY-----\n");
+        let text = "a -----BEGIN PRIVATE KEY-----\ndGhlaXJz\n-----END PRIVATE KEY----- b b3VyIG93biBrZXk c";
+        assert_eq!(guard.clean(text), "a [secret] b [secret] c");
     }
 
     #[test]

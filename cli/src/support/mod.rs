@@ -6,14 +6,20 @@
 
 pub(crate) mod archive;
 pub(crate) mod guard;
+pub(crate) mod known;
 pub(crate) mod metrics;
 pub(crate) mod names;
+
+use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
 use archive::Archive;
 use guard::Guard;
 use names::Names;
+
+use crate::error::CliError;
 
 /// Longest file, bytes; of a longer one its end is kept, which is the newest of a log.
 const FILE_BYTES_MAX: usize = 16 << 20;
@@ -62,7 +68,7 @@ impl Bundle {
     }
 
     /// A text without what is secret, and with pseudonyms where they are wanted.
-    fn clean(&self, text: &str) -> String {
+    pub(crate) fn clean(&self, text: &str) -> String {
         let safe = self.guard.clean(text);
         match &self.names {
             Some(names) => names.replace(&safe),
@@ -122,11 +128,8 @@ impl Bundle {
 
     /// Notes what could not be had.
     pub(crate) fn lacks(&mut self, part: &str, why: &str) {
-        let why = self.clean(why);
-        self.missing.push(Missing {
-            part: part.to_owned(),
-            why,
-        });
+        let (part, why) = (self.clean(part), self.clean(why));
+        self.missing.push(Missing { part, why });
     }
 
     /// The archive, with a file that says what is in it.
@@ -146,6 +149,26 @@ impl Bundle {
     }
 }
 
+/// Writes a file that its owner alone reads.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let failed = |source| CliError::File {
+        doing: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +186,7 @@ mod tests {
             "a state",
             &serde_json::json!({"item": ["web-03"], "hunter2-hunter2": "hunter2-hunter2"}),
         );
-        bundle.lacks("metrics", "web-03 refused hunter2-hunter2");
+        bundle.lacks("metrics of hunter2-hunter2@web-03", "web-03 refused hunter2-hunter2");
         let (tar, files, missing) = bundle.finish("of web-03, hunter2-hunter2");
         let text = String::from_utf8_lossy(&tar);
         assert!(!text.contains("hunter2") && !text.contains("web-03"), "{text}");

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -19,20 +19,20 @@ use tresor_proto::v1::{
     ExplainRequest, ListCoordinatorsRequest, ListItemsRequest, ListJobsRequest, ListLimitsRequest, ListPoliciesRequest,
     ListVaultsRequest, ListWorkersRequest, VerifyAuditRequest,
 };
-use tresor_storage::ids::{hex, random_bytes};
+use tresor_storage::ids::hex;
 use tresor_worker::home::Home;
 
 use crate::app::App;
 use crate::args::SupportBundleArgs;
-use crate::cluster::{Cluster, ClusterError, Go};
-use crate::config::{FileConfig, read_small};
-use crate::error::{CliError, Doing as _};
+use crate::cluster::{Cluster, Go};
+use crate::config::FileConfig;
+use crate::error::CliError;
 use crate::human;
 use crate::screen::Answer;
 use crate::support::guard::{Guard, is_telling};
+use crate::support::known::known_names;
 use crate::support::metrics::metrics;
-use crate::support::names::Names;
-use crate::support::{Bundle, Listed, Missing};
+use crate::support::{Bundle, Listed, Missing, write};
 use crate::verb::coordinator::CoordinatorShown;
 use crate::verb::job::JobShown;
 use crate::verb::vault::VaultShown;
@@ -50,10 +50,11 @@ const LOG_MAX: u64 = 8 << 20;
 const JOURNAL_LINES: &str = "50000";
 /// How long another program may take: the journal of a busy day is some hundred megabytes to look through.
 const PROGRAM_TIME: Duration = Duration::from_secs(60);
-/// The key of pseudonyms, in the home.
-const NAMES_KEY: &str = "support-names.key";
 /// Longest file of a home that is read because it may hold a secret.
 const KEY_FILE_MAX: u64 = 64 << 10;
+/// Why an anonymous bundle has no logs: names of items and hosts are in their lines.
+const NAMES_UNKNOWN: &str =
+    "no cluster told its names, so that they cannot be replaced; without --anonymous they are in the bundle";
 /// Strength of the compression: texts, once.
 const LEVEL: i32 = 6;
 
@@ -84,9 +85,12 @@ pub(crate) async fn run(app: &App, args: SupportBundleArgs) -> Result<Answer, Cl
         None
     });
     let guard = guard(app, &args);
-    let names = match args.anonymous {
-        true => Some(names(app, cluster.as_ref(), &mut faults).await?),
-        false => None,
+    let (names, is_replaced) = match args.anonymous {
+        true => {
+            let (names, are_all) = known_names(app, cluster.as_ref(), &mut faults).await?;
+            (Some(names), are_all)
+        }
+        false => (None, true),
     };
     let mut bundle = Bundle::new(&folder, app.now.as_second(), guard, names);
     for (part, why) in faults {
@@ -95,12 +99,18 @@ pub(crate) async fn run(app: &App, args: SupportBundleArgs) -> Result<Answer, Cl
     this_machine(app, &mut bundle);
     settings(app, &mut bundle);
     home(app, &mut bundle);
-    logs(app, &args, &mut bundle).await;
+    if is_replaced {
+        logs(app, &args, &mut bundle).await;
+    } else {
+        bundle.lacks("logs and metrics", NAMES_UNKNOWN);
+    }
     match &cluster {
         Some(cluster) => Box::pin(state(app, cluster, &args, &mut bundle)).await,
         None => bundle.lacks("cluster", "no cluster is chosen, and this home has no node"),
     }
-    metrics(app, &args, &mut bundle).await;
+    if is_replaced {
+        metrics(app, &args, &mut bundle).await;
+    }
     let head = format!(
         "Support bundle of tresor {}, made {} with the last {} of logs and failed jobs.\n\
          Keys, passphrases, tokens and credentials of stores are not in it: they were never asked for, and what is secret on this\n\
@@ -129,24 +139,6 @@ pub(crate) async fn run(app: &App, args: SupportBundleArgs) -> Result<Answer, Cl
         missing,
     };
     Ok(app.screen.answer(&made, || text(&made)))
-}
-
-/// Writes a file that its owner alone reads.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    use std::io::Write as _;
-    let failed = |source| CliError::File {
-        doing: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)
 }
 
 fn text(made: &Made) -> String {
@@ -211,7 +203,8 @@ fn guard(app: &App, args: &SupportBundleArgs) -> Guard {
         guard.know(id.unwrap_or_default());
         files.iter().for_each(|path| know_file(&mut guard, path));
     }
-    for folder in ["keys", "clusters", "node"] {
+    // The last two are those of processes that serve a cluster.
+    for folder in ["keys", "clusters", "node", "coordinator", "worker"] {
         know_folder(&mut guard, &home.join(folder), 3);
     }
     for address in &args.metrics_of {
@@ -232,13 +225,17 @@ fn know_folder(guard: &mut Guard, folder: &Path, depth: usize) {
             if depth > 0 {
                 know_folder(guard, &path, depth - 1);
             }
-        } else if is_keys || name.contains("key") || name.contains("token") {
+        } else if is_keys || ["key", "token", "joining"].iter().any(|word| name.contains(word)) {
             know_file(guard, &path);
         }
     }
 }
 
 fn know_file(guard: &mut Guard, path: &Path) {
+    // Of a pipe or a terminal nothing may ever come, and what comes is the command's that it is for.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return;
+    }
     let Ok(file) = fs::File::open(path) else { return };
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     if file.take(KEY_FILE_MAX).read_to_end(&mut bytes).is_err() {
@@ -249,84 +246,6 @@ fn know_file(guard: &mut Guard, path: &Path) {
         // Where somebody wrote the bytes down as digits.
         Err(_) => guard.know(&hex(&bytes)),
     }
-}
-
-/// The names to replace: of the cluster, and of this machine.
-async fn names(
-    app: &App,
-    cluster: Option<&Cluster>,
-    faults: &mut Vec<(&'static str, String)>,
-) -> Result<Names, CliError> {
-    let mut names = Names::new(names_key(&app.settings.home.value)?);
-    names.know("host", &tresor_worker::home::host_name());
-    for (variable, kind) in [("USER", "user"), ("LOGNAME", "user"), ("HOSTNAME", "host")] {
-        names.know(kind, &std::env::var(variable).unwrap_or_default());
-    }
-    if let Ok(home) = Home::open(&app.settings.home.value, "support-bundle")
-        && let Ok(vaults) = home.vaults()
-    {
-        vaults.iter().for_each(|vault| names.know("vault", &vault.name));
-    }
-    if let Some(cluster) = cluster {
-        names.know("cluster", cluster.name());
-        if let Err(error) = names_of(cluster, &mut names).await {
-            faults.push(("names of the cluster", error.to_string()));
-        }
-    }
-    Ok(names)
-}
-
-async fn names_of(cluster: &Cluster, names: &mut Names) -> Result<(), ClusterError> {
-    for vault in cluster.vaults(ListVaultsRequest::default(), None).await?.rows {
-        names.know("vault", &vault.name);
-    }
-    for policy in cluster.policies(ListPoliciesRequest::default(), None).await?.rows {
-        names.know("policy", &policy.spec.unwrap_or_default().name);
-    }
-    for worker in cluster.workers(ListWorkersRequest::default(), None).await?.rows {
-        names.know("node", &worker.name);
-        names.know("host", &worker.host);
-        names.know("host", worker.serves.rsplit_once(':').map_or("", |(host, _)| host));
-        worker.labels.values().for_each(|value| names.know("label", value));
-    }
-    let coordinators = cluster.list_coordinators(ListCoordinatorsRequest {}).await?;
-    for coordinator in coordinators.coordinators {
-        names.know("node", &coordinator.name);
-        let host = coordinator.address.rsplit_once(':');
-        names.know("host", host.map_or("", |(host, _)| host));
-    }
-    let items = cluster.each_item(ListItemsRequest::default(), |item| {
-        let spec = item.spec.unwrap_or_default();
-        names.know("item", &spec.name);
-        names.know("host", &spec.host);
-        for disk in &spec.disks {
-            names.know("disk", &disk.name);
-            // Paths are replaced wherever they stand; a file's name is in errors without its folder, too.
-            names.know("path", disk.path.rsplit('/').next().unwrap_or_default());
-        }
-        for value in spec.labels.values().chain(spec.worker_labels.values()) {
-            names.know("label", value);
-        }
-        Go::On
-    });
-    items.await
-}
-
-/// The key of pseudonyms; made at first use.
-fn names_key(home: &Path) -> Result<[u8; 32], CliError> {
-    let path = home.join(NAMES_KEY);
-    let doing = || format!("could not read {}", path.display());
-    if !path.exists() {
-        fs::create_dir_all(home).map_err(|source| CliError::File {
-            doing: "make",
-            path: home.to_owned(),
-            source,
-        })?;
-        let key = hex(&random_bytes::<32>());
-        return write(&path, key.as_bytes()).map(|()| *blake3::hash(key.as_bytes()).as_bytes());
-    }
-    let key = read_small(&path).doing(doing)?;
-    Ok(*blake3::hash(key.trim().as_bytes()).as_bytes())
 }
 
 /// Versions, the system, processors and memory.
@@ -548,13 +467,16 @@ async fn logs(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
                 continue;
             }
             match end_of(&path) {
-                Ok(text) => bundle.text(&format!("logs/{name}"), &path.display().to_string(), &text),
+                Ok(text) => {
+                    let name = bundle.clean(&name);
+                    bundle.text(&format!("logs/{name}"), &path.display().to_string(), &text);
+                }
                 Err(error) => bundle.lacks(&name, &error.to_string()),
             }
         }
     }
     if let Some(path) = &app.settings.metrics_file.value {
-        match fs::read_to_string(path) {
+        match end_of(path) {
             Ok(text) => bundle.text(
                 "metrics/file.txt",
                 "numbers that the last backup left for Prometheus",
@@ -566,6 +488,9 @@ async fn logs(app: &App, args: &SupportBundleArgs, bundle: &mut Bundle) {
 }
 
 fn end_of(path: &Path) -> std::io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_MAX)))?;
