@@ -52,9 +52,6 @@ const FIT_EVERY: u64 = 1 << 20;
 /// Ids that one thread reads: with eight threads for a question a disk that needs 0.1 ms a block answers 512 ids in a few, and what is in memory is
 /// answered at the price of a few wake-ups.
 const READ_BATCH: usize = 64;
-/// Ids that it reads before it lets others have its core: some 0.2 ms. A thread that does not is taken off it only when its slice of time ends, which
-/// may be 4 ms later, and as long the threads wait that carry questions and answers.
-const POLITE_BATCH: usize = 16;
 /// Rows read, decided and written as one batch: 300 KB.
 const WRITE_BATCH: usize = 4096;
 const STAMP_KEY: &[u8] = b"stamp";
@@ -324,7 +321,7 @@ impl RocksIndex {
         order.sort_unstable_by_key(|at| ids[*at]);
         let batches = order.chunks(READ_BATCH).map(|batch| {
             let ids: Vec<ChunkId> = batch.iter().map(|at| ids[*at]).collect();
-            self.run(move |shared| shared.entries_politely(&ids))
+            self.run(move |shared| shared.entries(&ids))
         });
         let read = futures::future::try_join_all(batches).await?;
         let mut found = vec![None; ids.len()];
@@ -366,18 +363,6 @@ impl Shared {
             });
         }
         Ok(())
-    }
-
-    /// The entry of each id, in order. Others get the core in between; for calls that hold no lock.
-    fn entries_politely(&self, ids: &[ChunkId]) -> Result<Vec<Option<Entry>>, IndexError> {
-        let mut found = Vec::with_capacity(ids.len());
-        for (number, ids) in ids.chunks(POLITE_BATCH).enumerate() {
-            if number > 0 {
-                std::thread::yield_now();
-            }
-            found.extend(self.entries(ids)?);
-        }
-        Ok(found)
     }
 
     /// The entry of each id, in order.
